@@ -1,0 +1,57 @@
+"""Every exception that Luthier raises on purpose.
+
+    LuthierError
+    |-- InputError (ValueError)        a user's argument, file or data cannot be used        exit 2
+    |   |-- SpecError                  a network description contradicts itself
+    |   |-- ShapeError                 two shapes, or a shape and a parameter, do not agree
+    |   |-- UnitError                  a quantity without a known unit
+    |   |-- DataError                  images, labels or archives that cannot be read
+    |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
+    `-- BudgetError (ValueError)       no network fits the limits                             exit 3
+
+A message is one line: who, which argument or file, the limit, the value, the remedy.  The command line
+prints it without a traceback; any other exception is our fault and exits with 1.
+"""
+
+from __future__ import annotations
+
+
+class LuthierError(Exception):
+    """Root of the tree; never raised itself."""
+
+    exit_code = 1
+
+
+class InputError(LuthierError, ValueError):
+    """A user's argument, file or data cannot be used as it is."""
+
+    exit_code = 2
+
+
+class SpecError(InputError):
+    """A network description contradicts itself."""
+
+
+class ShapeError(InputError):
+    """Two shapes, or a shape and a parameter, do not agree."""
+
+
+class UnitError(InputError):
+    """A quantity has no known unit, or one of another dimension."""
+
+
+class DataError(InputError):
+    """Images, labels or archives that cannot be read."""
+
+
+class RunFolderError(InputError, OSError):
+    """A run folder of another version, read-only, or on a full disk."""
+
+
+class BudgetError(LuthierError, ValueError):
+    """No network fits the limits.
+
+    The message carries the nearest network that exists and the limit that would have to give.
+    """
+
+    exit_code = 3

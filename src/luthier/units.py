@@ -1,0 +1,88 @@
+"""Quantities as people write them: `2ms`, `512KiB`, `20M`, `10m`, `3mJ`; parsed to SI base numbers and printed back.
+
+The dimension decides what a suffix means, so `10m` is ten minutes as a time limit and an error as a number of bytes.
+Bytes follow IEC 80000-13 (KiB = 1024 B, kB = 1000 B); counts are decimal (20M = 20,000,000).
+
+Example:
+    >>> parse("2ms", "latency"), parse("512KiB", "bytes"), parse("1.5M", "count")
+    (0.002, 524288, 1500000)
+    >>> show(0.00213, "latency"), show(1505280, "bytes"), show(385_800_000, "count")
+    ('2.13 ms', '1.44 MiB', '385.8 M')
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from luthier.errors import UnitError
+
+_LATENCY: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+_DURATION: Final = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES: Final = {
+    "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+}  # fmt: skip
+_ENERGY: Final = {"pJ": 1e-12, "nJ": 1e-9, "uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0}
+_COUNT: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+
+#: dimension -> (suffix -> factor to the base unit)
+UNITS: Final[dict[str, dict[str, float]]] = {
+    "latency": _LATENCY, "duration": _DURATION, "bytes": _BYTES, "energy": _ENERGY, "count": _COUNT,
+}  # fmt: skip
+_WHOLE: Final = frozenset({"bytes", "count"})
+_QUANTITY: Final = re.compile(r"\s*([0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*")
+
+
+def parse(text: str, dimension: str, name: str = "quantity") -> float:
+    """Read one quantity.
+
+    Args:
+        text: digits and a suffix, such as `2ms` or `512 KiB`.
+        dimension: `latency` (s), `duration` (s), `bytes`, `energy` (J) or `count`.
+        name: what the value is for (`--max-latency`); opens the error message.
+    Returns:
+        The value in the base unit: seconds, bytes, joules or a plain count.  Bytes and counts are whole numbers.
+    Raises:
+        UnitError: no number, an unknown suffix, a missing one, or a value that is not above zero and finite.
+    Example:
+        >>> parse("10m", "duration")
+        600.0
+    """
+    units = UNITS[dimension]
+    known = " ".join(u for u in units if u) + (" or no suffix" if "" in units else "")
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise UnitError(f"{name}: expected a number with a unit ({known}), got {text!r}")
+    digits, suffix = match.groups()
+    if suffix not in units:
+        found = f"unit {suffix!r}" if suffix else "no unit"
+        raise UnitError(f"{name}: {found} in {text!r}, known units for {dimension} are {known}")
+    value = float(digits.replace("_", "").replace(",", "")) * units[suffix]
+    if not (math.isfinite(value) and value > 0):
+        raise UnitError(f"{name}: must be above zero and finite, got {text!r}")
+    return math.floor(value) if dimension in _WHOLE else value
+
+
+_SCALES: Final[dict[str, tuple[tuple[float, str], ...]]] = {
+    "latency": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "duration": ((3600.0, "h"), (60.0, "min"), (1.0, "s")),
+    "bytes": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+    "energy": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ")),
+    "count": ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")),
+}
+
+
+def show(value: float, dimension: str) -> str:
+    """Print a base-unit value with the largest suffix that keeps it above one, to four digits at most.
+
+    Example:
+        >>> show(0, "bytes"), show(90, "duration"), show(999, "count")
+        ('0 B', '1.5 min', '999')
+    """
+    scales = _SCALES[dimension]
+    factor, suffix = next((s for s in scales if abs(value) >= s[0]), scales[-1])
+    scaled = value / factor
+    digits = f"{scaled:.2f}" if abs(scaled) < 10 else f"{scaled:.1f}"
+    digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return f"{digits} {suffix}".strip()
