@@ -1,4 +1,4 @@
-"""A whole network as one frozen value: the only description that modules, graphs, searches and run folders are made from."""
+"""A whole network as one frozen value: what modules, graphs, searches and run folders are made from."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Network(Spec):
         resolution: side of the square input, in pixels.
         in_channels: C of the input (3 = RGB).
         activation: default of all blocks.
-        padding: `symmetric` = (k - 1) / 2 on each side; `tf_same` = ceil(in / stride) outputs, the odd pixel at the end.
+        padding: `symmetric` = floor((k - 1) / 2) on each side; `tf_same` = ceil(in / stride) outputs, the odd pixel
+            at the end.
         norm_eps: batch normalisation's epsilon.
         channel_divisor: inner widths and scaled widths are multiples of this.
         precision: default of all blocks and of the head.
