@@ -5,7 +5,7 @@ from __future__ import annotations
 from luthier.arch.block import Activation as Function
 from luthier.arch.block import Precision
 from luthier.graph.attrs import Activation, Add, Attrs, Conv, Flatten, Linear, Mul, Norm
-from luthier.graph.op import DType, Graph, Op, Tensor
+from luthier.graph.op import Graph, Op, Tensor, bias_dtype
 from luthier.graph.shapes import Shape, infer, same_pads
 
 
@@ -18,7 +18,7 @@ class Builder:
         precision: number types of the next ops' weights and outputs.
     """
 
-    def __init__(self, padding: str = "symmetric", norm_eps: float = 1e-5, fold_norm: bool = False) -> None:
+    def __init__(self, padding: str = "symmetric", norm_eps: float = 1e-5) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.constants: dict[str, Tensor] = {}
         self.ops: list[Op] = []
@@ -26,7 +26,6 @@ class Builder:
         self.precision = Precision()
         self._padding = padding
         self._norm_eps = norm_eps
-        self._fold_norm = fold_norm
         self._inputs: list[str] = []
 
     def input(self, name: str, shape: Shape) -> str:
@@ -84,13 +83,12 @@ class Builder:
         self, part: str, key: str, tensor: str, out_channels: int, *, kernel_size: int = 1, stride: int = 1,
         groups: int = 1, norm: bool = True, bias: bool = False,
     ) -> str:  # fmt: skip
-        """`part`.conv, and `part`.norm behind it; folded: one convolution with a bias."""
-        fold = norm and self._fold_norm
+        """`part`.conv, and `part`.norm behind it; without norm the convolution carries a bias."""
         tensor = self.conv(
             f"{part}.conv", f"{key}.conv", tensor, out_channels,
-            kernel_size=kernel_size, stride=stride, groups=groups, bias=bias or fold or not norm,
+            kernel_size=kernel_size, stride=stride, groups=groups, bias=bias or not norm,
         )  # fmt: skip
-        return self.norm(f"{part}.norm", f"{key}.norm", tensor) if norm and not fold else tensor
+        return self.norm(f"{part}.norm", f"{key}.norm", tensor) if norm else tensor
 
     def norm(self, name: str, key: str, tensor: str) -> str:
         """Batch normalisation; its numbers stay fp32, since deployment folds them away."""
@@ -126,8 +124,3 @@ class Builder:
         if not bias:
             return {"weight": weight}
         return {"weight": weight, "bias": Tensor(f"{key}.bias", (shape[0],), bias_dtype(self.precision.weight))}
-
-
-def bias_dtype(weight: DType) -> DType:
-    """Number type of a bias: integer weights accumulate in 32 bits, and so is their bias stored."""
-    return "int32" if weight in ("int8", "int4") else weight

@@ -12,6 +12,7 @@ from luthier.errors import ShapeError, SpecError
 from luthier.graph.attention import attend
 from luthier.graph.attrs import AdaptivePool, GlobalPool, Pad, Pool, Subsample
 from luthier.graph.builder import Builder
+from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.op import Graph
 
 INPUT = "input"
@@ -52,7 +53,7 @@ def from_network(
         raise ShapeError(
             f"from_network({network.name}): batch and resolution must be at least 1, got {batch}, {height} x {width}"
         )
-    builder = Builder(network.padding, network.norm_eps, fold_norm)
+    builder = Builder(network.padding, network.norm_eps)
     builder.precision = precision or network.precision
     tensor = builder.input(INPUT, (batch, network.in_channels, height, width))
     for placed in network.walk():
@@ -61,7 +62,8 @@ def from_network(
         tensor = _BLOCKS[placed.block.kind](builder, network, placed, tensor)
     builder.block = "head"
     builder.precision = precision or network.precision
-    return builder.graph(_head(builder, network, tensor))
+    graph = builder.graph(_head(builder, network, tensor))
+    return fold_norm_into_conv(graph) if fold_norm else graph
 
 
 def _conv_norm(

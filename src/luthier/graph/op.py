@@ -18,6 +18,11 @@ DTYPE_BITS: Final[dict[DType, int]] = {"fp32": 32, "bf16": 16, "fp16": 16, "int8
 STATISTICS: Final = frozenset({"running_mean", "running_var"})
 
 
+def bias_dtype(weight: DType) -> DType:
+    """Number type of a bias: integer weights accumulate in 32 bits, and so is their bias stored."""
+    return "int32" if weight in ("int8", "int4") else weight
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """An activation or a constant: shape, number type and, once quantised, real = scale * (q - zero_point).
