@@ -1,0 +1,67 @@
+"""A `Network` as JSON and back, exactly; the file is checked at the border and says where it is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from luthier.arch.network import Network
+from luthier.errors import SpecError
+
+SCHEMA: Final = "luthier.network/1"
+
+
+def to_json(network: Network) -> str:
+    """Text of `network.json`: an object with `schema` and the fields of `Network`.
+
+    Example:
+        >>> from luthier.arch.block import Block, Head, Stage
+        >>> stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=8),))
+        >>> net = Network(name="n", stages=(stem,), head=Head(num_classes=2))
+        >>> from_json(to_json(net)) == net
+        True
+    """
+    return json.dumps({"schema": SCHEMA, **asdict(network)}, indent=1) + "\n"
+
+
+def from_json(text: str, origin: str = "network.json") -> Network:
+    """Read what `to_json` wrote.
+
+    Args:
+        text: JSON; unknown keys and wrong types are refused.
+        origin: file name for the message.
+    Raises:
+        SpecError: not JSON, another schema, or a field that is missing, unknown or out of range.
+    """
+    # pydantic is slow to import; only a file at the border pays for it
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        document: Any = json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"{origin}: not JSON ({error})") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
+        raise SpecError(f"{origin}: expected schema {SCHEMA!r}, got {found!r}; written by another version?")
+    fields = {key: value for key, value in document.items() if key != "schema"}
+    try:
+        return TypeAdapter(Network).validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "network"
+        raise SpecError(f"{origin}: {where}: {first['msg']}, got {str(first.get('input'))[:80]!r}") from None
+
+
+def read(path: Path) -> Network:
+    """Read a `network.json` file.
+
+    Raises:
+        SpecError: the file is missing, unreadable or not a network.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read as a network ({error})") from None
+    return from_json(text, origin=str(path))

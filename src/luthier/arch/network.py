@@ -1,0 +1,142 @@
+"""A whole network as one frozen value: what modules, graphs, searches and run folders are made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from luthier.arch.block import Activation, Block, Head, Precision, Spec, Stage, check_at_least, check_choice
+from luthier.errors import SpecError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+FP32 = Precision()
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A block with what it inherits from its surroundings.
+
+    Attributes:
+        name: `<stage>.<index>`, unique in the network; operators, weights and reports use it.
+        in_channels: C_in.
+        inner_channels: see `Block.inner_channels`.
+        activation: resolved, never None.
+        precision: resolved, never None.
+    """
+
+    name: str
+    stage: Stage
+    index: int
+    block: Block
+    in_channels: int
+    inner_channels: int
+    activation: Activation
+    precision: Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Spec):
+    """A classifier: stages of blocks (the first is the stem) and a head.
+
+    Attributes:
+        name: for people; two networks may share it.
+        resolution: side of the square input, in pixels.
+        in_channels: C of the input (3 = RGB).
+        activation: default of all blocks.
+        padding: `symmetric` = floor((k - 1) / 2) on each side; `tf_same` = ceil(in / stride) outputs, the odd pixel
+            at the end.
+        norm_eps: batch normalisation's epsilon.
+        channel_divisor: inner widths and scaled widths are multiples of this.
+        precision: default of all blocks and of the head.
+        input_mean, input_std: per channel, on pixels in [0, 1]; the normalisation the network expects.
+    Example:
+        >>> stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=16, stride=2),))
+        >>> net = Network(name="tiny", stages=(stem,), head=Head(num_classes=10), resolution=32)
+        >>> [(p.name, p.in_channels, p.block.out_channels) for p in net.walk()]
+        [('stem.0', 3, 16)]
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    head: Head
+    resolution: int = 224
+    in_channels: int = 3
+    activation: Activation = "relu"
+    padding: Literal["symmetric", "tf_same"] = "symmetric"
+    norm_eps: float = 1e-5
+    channel_divisor: int = 8
+    precision: Precision = FP32
+    input_mean: tuple[float, ...] = IMAGENET_MEAN
+    input_std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        who = f"Network({self.name})"
+        if not self.stages:
+            raise SpecError(f"{who}: stages must not be empty")
+        names = [stage.name for stage in self.stages]
+        twice = sorted({name for name in names if names.count(name) > 1} | ({"head"} & set(names)))
+        if twice:
+            raise SpecError(
+                f"{who}: stage names must be unique and not 'head', got {', '.join(twice)} twice or reserved"
+            )
+        check_at_least(who, "resolution", self.resolution, 1)
+        check_at_least(who, "in_channels", self.in_channels, 1)
+        check_at_least(who, "channel_divisor", self.channel_divisor, 1)
+        check_choice(who, "activation", self.activation, get_args(Activation))
+        check_choice(who, "padding", self.padding, ("symmetric", "tf_same"))
+        if not 0 < self.norm_eps < 1:
+            raise SpecError(f"{who}: norm_eps must lie in (0, 1), got {self.norm_eps!r}")
+        for field, values in (("input_mean", self.input_mean), ("input_std", self.input_std)):
+            if len(values) != self.in_channels:
+                raise SpecError(
+                    f"{who}: {field} needs one value per input channel ({self.in_channels}), got {len(values)}"
+                )
+        if min(self.input_std) <= 0:
+            raise SpecError(f"{who}: input_std must be above 0, got {self.input_std!r}")
+        for placed in self.walk():
+            if placed.block.kind == "pool" and placed.block.out_channels != placed.in_channels:
+                raise SpecError(
+                    f"{who}: {placed.name}: a pool keeps its {placed.in_channels} channels, "
+                    f"got out_channels={placed.block.out_channels}"
+                )
+
+    def walk(self) -> Iterator[Placed]:
+        """Every block in order, with its name, input width and resolved defaults."""
+        channels = self.in_channels
+        for stage in self.stages:
+            for index, block in enumerate(stage.blocks):
+                yield Placed(
+                    name=f"{stage.name}.{index}",
+                    stage=stage,
+                    index=index,
+                    block=block,
+                    in_channels=channels,
+                    inner_channels=block.inner_channels(channels, self.channel_divisor),
+                    activation=block.activation or self.activation,
+                    precision=block.precision or self.precision,
+                )
+                channels = block.out_channels
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels that reach the head's pool."""
+        return self.head.conv_channels or self.stages[-1].blocks[-1].out_channels
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels per pixel of the last feature map, per axis."""
+        stride = 1
+        for placed in self.walk():
+            stride *= placed.block.stride
+        return stride
+
+    def with_head(self, num_classes: int, dropout: float | None = None) -> Network:
+        """The same network for another number of classes (and dropout)."""
+        head = dataclasses.replace(
+            self.head, num_classes=num_classes, dropout=self.head.dropout if dropout is None else dropout
+        )
+        return dataclasses.replace(self, head=head)

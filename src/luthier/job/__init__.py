@@ -1,0 +1,1 @@
+"""The pipelines that join the rooms, and the run folders they write."""
