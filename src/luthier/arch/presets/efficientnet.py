@@ -1,6 +1,6 @@
 """EfficientNet-B0 to B7 and EfficientNet-Lite0 to Lite4.
 
-`efficientnet_*` pads symmetrically, with batch normalisation's epsilon 1e-5 (torchvision trains its B5 to B7 with 1e-3);
+`efficientnet_*` pads symmetrically, batch normalisation has epsilon 1e-5 (torchvision trains its B5 to B7 with 1e-3);
 `tf_efficientnet_*` is the same table as the original TensorFlow weights need it: padding `tf_same`, epsilon 1e-3.
 
 Source:
