@@ -44,7 +44,8 @@ class Violation:
         """The command line's word for the limit."""
         return _LIMITS[self.limit_name][0]
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
         """One line, such as `peak activation memory 1.44 MiB exceeds --max-memory 512 KiB by 187 %`."""
         option, what, _, _ = _LIMITS[self.limit_name]
         percent = 100 * (self.excess_ratio - 1)
@@ -98,7 +99,9 @@ class Budget:
     @property
     def text(self) -> str:
         """The limits as options of the command line."""
-        return " ".join(f"{_LIMITS[name][0]} {Violation(name, limit, limit).show(limit)}" for name, limit in self.limits())
+        return " ".join(
+            f"{_LIMITS[name][0]} {Violation(name, limit, limit).show(limit)}" for name, limit in self.limits()
+        )
 
     def violations(self, cost: Cost, latency_s: float | None = None) -> tuple[Violation, ...]:
         """The limits that a network breaks, the worst first.
@@ -139,11 +142,12 @@ class Nearest:
         """Worst value / limit; 1 if it fits."""
         return self.violations[0].excess_ratio if self.violations else 1.0
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
         """Which network exists, what it breaks, and what would have to give; one line."""
         if not self.violations:
             return f"{self.name} fits"
-        broken = "; ".join(map(str, self.violations))
+        broken = "; ".join(v.text for v in self.violations)
         raised = " and ".join(f"{v.option} to {v.show(v.value)}" for v in self.violations)
         return f"nearest that exists is {self.name}: {broken}; it would fit with {raised}"
 

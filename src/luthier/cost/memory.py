@@ -144,5 +144,5 @@ def peak_activation_bytes(
 
 
 def largest_op_bytes(graph: Graph, bytes_per_element: float | None = None) -> int:
-    """Most bytes that a single op reads and writes, elementwise in place: a lower bound for any order and schedule by ops."""
+    """Most bytes that a single op reads and writes, elementwise in place: no order of the ops needs less."""
     return max(step.op_bytes for step in memory_timeline(graph, bytes_per_element))

@@ -93,9 +93,7 @@ def cost(
     else:
         graph = from_network(network, resolution=resolution)
     deployed = fold_norm_into_conv(graph)
-    steps = tuple(
-        memory_timeline(deployed, None if precision is None else DTYPE_BITS[precision.activation] / 8)
-    )
+    steps = tuple(memory_timeline(deployed, None if precision is None else DTYPE_BITS[precision.activation] / 8))
     peak = max(steps, key=lambda step: step.live_bytes)
     live = {step.op: step.live_bytes for step in steps}
     blocks = tuple(

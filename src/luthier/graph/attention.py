@@ -32,7 +32,7 @@ def attend(builder: Builder, network: Network, placed: Placed, tensor: str) -> s
         gate = builder.activation(f"{part}.activation", gate, attention.activation or placed.activation)
         gate = builder.conv(f"{part}.expand", f"{key}.expand", gate, channels, bias=True)
     elif attention.kind == "ese":
-        gate = builder.conv(f"{part}.conv", f"{key}.conv", gate, channels, bias=True)
+        gate = builder.conv(f"{part}.scale", f"{key}.scale", gate, channels, bias=True)
     elif attention.kind == "eca":
         gate = _over_channels(builder, part, key, gate, attention.kernel_size or eca_kernel_size(channels))
     else:
@@ -55,15 +55,15 @@ def _over_channels(builder: Builder, part: str, key: str, tensor: str, kernel_si
 
 
 def eca_kernel_size(channels: int) -> int:
-    """Window of ECA for a number of channels: the odd number at or below it, plus one if even.
+    """Window of ECA for a number of channels: t, or the odd number above it, at least 3.
 
-        t = floor(|log2(C) / 2 + 1 / 2|);  k = t if t is odd else t + 1                              (1)
+        t = floor((log2(C) + 1) / 2)                                                                 (1)
 
     Source:
         Wang et al. 2020, arXiv:1910.03151, equation 12, gamma = 2, b = 1.
     Example:
-        >>> eca_kernel_size(64), eca_kernel_size(256), eca_kernel_size(2048)
-        (3, 5, 7)
+        >>> [eca_kernel_size(channels) for channels in (8, 64, 512, 2048)]
+        [3, 3, 5, 7]
     """
-    size = int(abs(math.log2(channels) / 2 + 0.5))
-    return size if size % 2 else size + 1
+    size = int((math.log2(channels) + 1) / 2)
+    return max(3, size if size % 2 else size + 1)

@@ -1,19 +1,24 @@
 """What an op does, as frozen data: one small class per kind.  Integers and names only; shapes live in the graph.
 
-kind            meaning, per image                                                     constants
-conv            cross-correlation over H and W in groups                               weight (C_out, C_in/groups, KH, KW), [bias (C_out,)]
-norm            batch normalisation with stored statistics                             weight, bias, running_mean, running_var (C,)
+kind            meaning, per image
+conv            cross-correlation over H and W in groups
+norm            batch normalisation with stored statistics
 activation      one function on every element
 add, mul        elementwise; the second input may have 1 where the first has C, H or W
 pool            maximum or average over windows
 global_pool     maximum or average over H and W, kept as 1 x 1
 adaptive_pool   average over H_out x W_out windows that cover the map, whatever its size
-linear          y = x W^T + b                                                          weight (K_out, K_in), [bias (K_out,)]
+linear          y = x W^T + b
 pad             zero channels before and after (ResNet's option A)
 subsample       every stride-th row and column
 flatten         (C, H, W) -> (C * H * W,)
 reshape         another shape with as many elements
 concat          channels of all inputs, one after another
+
+kind      constants by role
+conv      weight (C_out, C_in / groups, K_H, K_W), [bias (C_out,)]
+norm      weight, bias, running_mean, running_var (C,)
+linear    weight (K_out, K_in), [bias (K_out,)]
 """
 
 from __future__ import annotations

@@ -8,19 +8,18 @@ Legal when nothing else reads what the convolution writes and no other op shares
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from luthier.errors import ShapeError
 from luthier.graph.attrs import Norm
 from luthier.graph.op import Graph, Op, Tensor, bias_dtype
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    Array = NDArray[np.floating]
+    Array = NDArray[Any]
 
 
 def _pairs(graph: Graph) -> Iterator[tuple[Op, Op]]:
@@ -84,7 +83,7 @@ def fold_constants(graph: Graph, constants: Mapping[str, Array]) -> dict[str, Ar
 
     Args:
         graph: before folding.
-        constants: arrays by name; a module's state dict will do, other entries are ignored.
+        constants: arrays by name, see `take_constants`.
     """
     import numpy as np  # a graph of shapes alone does without it
 
@@ -99,4 +98,23 @@ def fold_constants(graph: Graph, constants: Mapping[str, Array]) -> dict[str, Ar
         before = values[conv.constants["bias"]] if "bias" in conv.constants else np.zeros_like(mean)
         values[conv.constants["weight"]] = kernel * scale.reshape(-1, *(1,) * (kernel.ndim - 1))
         values[_bias_name(conv)] = (before - mean) * scale + bias
+    return values
+
+
+def take_constants(graph: Graph, state: Mapping[str, Array]) -> dict[str, Array]:
+    """The values that a graph needs, out of a module's state dict.
+
+    Other entries are left behind.  An array with as many elements in another shape is reshaped: torch keeps ECA's
+    convolution as (1, 1, k), the graph as (1, 1, k, 1).
+
+    Raises:
+        ShapeError: an array is missing or has another number of elements.
+    """
+    values: dict[str, Array] = {}
+    for name, tensor in graph.constants.items():
+        value = state.get(name)
+        if value is None or value.size != tensor.elements:
+            got = "nothing" if value is None else value.shape
+            raise ShapeError(f"take_constants: {name!r} must have shape {tensor.shape}, got {got}")
+        values[name] = value.reshape(tensor.shape)
     return values

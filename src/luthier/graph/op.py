@@ -1,4 +1,4 @@
-"""The one graph that analysis, quantisation and the engine read: `Tensor`, `Op`, `Graph`.  Frozen, checked, no framework."""
+"""The one graph that analysis, quantisation and the engine read: `Tensor`, `Op`, `Graph`.  Frozen and checked."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Graph:
 
     def consumers(self) -> dict[str, tuple[Op, ...]]:
         """For every activation the ops that read it, in order."""
-        readers: dict[str, tuple[Op, ...]] = {name: () for name in self.tensors}
+        readers: dict[str, tuple[Op, ...]] = dict.fromkeys(self.tensors, ())
         for op in self.ops:
             for name in dict.fromkeys(op.inputs):
                 readers[name] += (op,)

@@ -31,7 +31,7 @@ from luthier.graph.attrs import (
 )
 from luthier.graph.op import Graph, Op
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -45,8 +45,8 @@ def _hard_sigmoid(x: Array) -> Array:
 
 
 def _gelu(x: Array) -> Array:
-    gelu: Array = (0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))).astype(x.dtype)
-    return gelu
+    gelu: Array = 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
+    return gelu.astype(x.dtype)
 
 
 FUNCTIONS: Final[dict[str, Callable[[Array], Array]]] = {
@@ -114,13 +114,14 @@ def evaluate(op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Arr
         case Activation(function=function):
             return FUNCTIONS[function](x)
         case Add():
-            return x + inputs[1]
+            return np.add(x, inputs[1])
         case Mul():
-            return x * inputs[1]
+            return np.multiply(x, inputs[1])
         case Pool() as attrs:
             return pool2d(x, attrs)
         case GlobalPool(reduce=reduce):
-            return x.mean((2, 3), keepdims=True) if reduce == "avg" else x.max((2, 3), keepdims=True)
+            reduced: Array = x.mean((2, 3), keepdims=True) if reduce == "avg" else x.max((2, 3), keepdims=True)
+            return reduced
         case AdaptivePool(out_hw=out_hw):
             return adaptive_pool2d(x, out_hw)
         case Linear():
@@ -146,7 +147,7 @@ def _pad(x: Array, pads: Pads, value: float) -> Array:
 def _windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Array:
     """(N, C, H, W) -> (N, C, H_out, W_out, K_H, K_W), a view."""
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    view = sliding_window_view(x, reach, axis=(2, 3))  # type: ignore[call-overload]  # the stub lacks tuple axes
+    view = sliding_window_view(x, reach, axis=(2, 3))
     windows: Array = view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
     return windows
 
@@ -168,7 +169,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, attrs: Conv) -> Array:
             for group in range(attrs.groups)
         ]
         y = np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
-    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+    return y if bias is None else np.add(y, bias.reshape(1, -1, 1, 1))
 
 
 def pool2d(x: Array, attrs: Pool) -> Array:
