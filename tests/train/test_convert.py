@@ -157,6 +157,7 @@ def test_rsscn7(data_dir: Path, tmp_path: Path) -> None:
         assert np.array_equal(files.test.image(i), arrays.test.image(int(found[0])))
 
 
+@pytest.mark.slow
 def test_cifar10(data_dir: Path, tmp_path: Path) -> None:
     """60,000 images of 32 x 32: published 50,000 to train on and 10,000 to test, 1,000 of each class."""
     store = read_store(data_dir / "images" / "cifar10.npz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -23,10 +24,14 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that declares a size and holds no pixels."""
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    """A PNG that declares a size and holds next to no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
 
 
 def one_pixel(raw: bytes) -> tuple[list[int], tuple[str, ...]]:
@@ -93,7 +98,7 @@ def test_first_frame_of_several() -> None:
 
 
 def test_float_pixels_are_refused() -> None:
-    with pytest.raises(DataError, match="mode 'F' run from 0.5 to 0.5, expected 8 or 16 bits"):
+    with pytest.raises(DataError, match=r"mode 'F' run from 0\.5 to 0\.5, expected 8 or 16 bits"):
         to_rgb(Image.fromarray(np.full((2, 2), 0.5, np.float32)))
 
 
@@ -139,12 +144,8 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_damage_never_escapes_as_another_error(tail: bytes, position: int, value: int) -> None:
     raw = bytearray(encoded(Image.linear_gradient("L").resize((16, 16)), "PNG"))
     raw[position % len(raw)] = value
-    try:
-        pixels, _ = read_rgb(bytes(raw[: len(raw) - len(tail)]))
-    except DataError as error:
-        assert "\n" not in str(error)
-    else:
-        assert pixels.ndim == 3
+    with contextlib.suppress(DataError):
+        assert read_rgb(bytes(raw[: len(raw) - len(tail)]))[0].ndim == 3
 
 
 @given(st.integers(0, 255), st.integers(0, 255))

@@ -27,7 +27,7 @@ def names(*sources: Source) -> list[str]:
 
 def refusal(root: Path, **options: bool) -> str:
     before = sorted(path for path in root.rglob("*"))
-    with pytest.raises(DataError, match=".") as caught:
+    with pytest.raises(DataError, match=r".") as caught:
         load_data(str(root), **options)
     assert sorted(path for path in root.rglob("*")) == before
     assert "\n" not in str(caught.value)
@@ -185,11 +185,9 @@ def test_class_lost_by_skipping(make_tree: MakeTree) -> None:
 
 def test_bomb_among_images(make_tree: MakeTree) -> None:
     root = make_tree({"cat": 4, "dog": 4})
-    header = (root / "cat" / "000.png").read_bytes()
     Image.new("1", (30_000, 30_000)).save(root / "cat" / "bomb.png")
     assert "cat/bomb.png: image too large, limit 89,478,485 pixels, got" in refusal(root)
     assert load_data(str(root), skip_bad=True).skipped == (str(root / "cat" / "bomb.png"),)
-    assert header
 
 
 def test_pipe_with_an_image_suffix_does_not_hang(make_tree: MakeTree) -> None:
@@ -235,7 +233,12 @@ def test_missing_test_class_is_said(make_tree: MakeTree) -> None:
     assert "test/ has no images of class emu" in load_data(str(root)).notes
 
 
-def test_progress_for_many_files(make_tree: MakeTree, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_for_many_files(
+    make_tree: MakeTree, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
     root = make_tree({"a": 3, "b": 3}, hw=(2, 2))
     files = sorted(root.rglob("*.png")) * 200
     checked = verify_files(files)
@@ -244,4 +247,4 @@ def test_progress_for_many_files(make_tree: MakeTree, capfd: pytest.CaptureFixtu
     assert not checked.errors
     out, err = capfd.readouterr()
     assert out == ""
-    assert "checking images" in err
+    assert ("checking images" in err) == terminal

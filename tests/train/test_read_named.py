@@ -89,7 +89,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.CIFAR10, "download", offline)
     with pytest.raises(DataError, match=r"CIFAR10: not found in .* and cannot be downloaded \(no route\); go online"):
         load_data(f"torchvision:CIFAR10@{tmp_path}")
-    with pytest.raises(DataError, match="CIFAR10: not found in .*; allow the download"):
+    with pytest.raises(DataError, match=r"CIFAR10: not found in .*; allow the download"):
         read_named.read_named(f"torchvision:CIFAR10@{tmp_path}", download=False)
 
 

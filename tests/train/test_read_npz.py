@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def write(folder: Path, **arrays: Any) -> Path:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(DataError, match=".") as caught:
+    with pytest.raises(DataError, match=r".") as caught:
         load_data(str(path))
     message = str(caught.value)
     assert message.startswith(str(path))
@@ -111,7 +112,7 @@ def test_splits_are_disjoint_and_complete(
     path = write(tmp_path_factory.mktemp("npz"), x=x, y=y)
     splits = load_data(path, seed=seed)
     rows = [[int(source.name(i)) for i in range(len(source))] for source in (splits.train, splits.val, splits.test)]
-    assert sorted(sum(rows, [])) == list(range(len(y)))
+    assert sorted(itertools.chain(*rows)) == list(range(len(y)))
     assert all(set(y[part].tolist()) == set(range(len(counts))) for part in rows)
 
 
@@ -134,7 +135,7 @@ def test_splits_are_disjoint_and_complete(
         ),
         ({"x": images(), "y": LABELS.astype(float)}, "y must be integers, got float64; convert with y.astype"),
         ({"x": images(), "y": LABELS.astype(bool)}, "y must be integers, got bool"),
-        ({"x": images(), "y": LABELS - 1}, "y[0] must lie in 0 .. 0 (the 1 classes of y), got -1"),
+        ({"x": images(), "y": LABELS - 1}, "y[0] must lie in 0 .. 0 (the 1 classes of y), got -1; correct 12 labels"),
         ({"x": images(), "y": LABELS, "class_names": np.array(["a"])}, "at least 2 classes are needed, got 1"),
         ({"x": images(), "y": LABELS * 2, "class_names": np.array(["a", "b"])}, "(2 class_names), got 2; correct 12"),
         ({"x": images(), "y": LABELS * 2}, "class 1 (1) has no training image, labels must be 0 .. K-1"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,7 +111,7 @@ def test_given_test_images_leave_training() -> None:
     assert len(splits.train) + len(splits.val) == 16
     assert splits.notes == ("4 images dropped from training: exact copies of test images",)
     seen = [set(part.keys.tolist()) for part in (splits.train, splits.val, splits.test)]
-    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert all(one.isdisjoint(other) for one, other in itertools.combinations(seen, 2))
 
 
 def test_given_validation_loses_copies_of_test() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -23,13 +25,12 @@ def test_crop_and_mirror_against_slow_loop(mirror: bool) -> None:
     padded[:, :, 2:9, 2:8] = images
     seen = set()
     for i in range(40):
-        matches = [
-            (top, left, flip)
-            for top in range(5)
-            for left in range(5)
-            for flip in (False, True)
-            if torch.equal(out[i], (cut := padded[i, :, top : top + 7, left : left + 6]).flip(-1) if flip else cut)
-        ]
+        matches = []
+        for top, left in itertools.product(range(5), repeat=2):
+            cut = padded[i, :, top : top + 7, left : left + 6]
+            matches += [
+                (top, left, flip) for flip in (False, True) if torch.equal(out[i], cut.flip(-1) if flip else cut)
+            ]
         assert len(matches) == 1
         seen.add(matches[0])
     assert len(seen) > 15  # each image has a draw of its own
