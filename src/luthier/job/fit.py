@@ -129,7 +129,8 @@ def _with_latency(session: Session, study: Study, members: list[Member]) -> list
         }
 
     known = study.note("latency_s", measured)
-    return within_limits(members, budget_of(session.request), lambda m: known[str(m.number)])
+    known_s = {m.network.name: known[str(m.number)] for m in members if str(m.number) in known}
+    return within_limits(members, budget_of(session.request), lambda network: known_s[network.name])
 
 
 def untrained_latency_s(network: Network, threads: int) -> float:
@@ -240,7 +241,7 @@ def _finished(
 ) -> Result:
     """Export, measure, and look at the test images for the first and only time."""
     request, splits, network = session.request, session.splits, final.network
-    transform = session.transform(network, training=False)
+    transform = session.transform(network)
     some = next(iter(loader(splits.val, transform, 16, shuffle=False, seed=0, epoch=0)))[0]
     asked = preprocess_document(session.preprocess(network), splits.class_names)
     check = finish.export(folder, network, module, asked, some)

@@ -16,11 +16,12 @@ from luthier.job.result import Point
 from luthier.nn.build import Classifier, build
 from luthier.nn.pretrained import load_pretrained
 from luthier.train.data import channel_mean_std
+from luthier.train.defaults import default_recipe
 from luthier.train.hardware import Hardware
 from luthier.train.loop import train
 from luthier.train.preprocess import Preprocess, preprocess_for
 from luthier.train.rate import measure_rate
-from luthier.train.recipe import Recipe, default_recipe
+from luthier.train.recipe import Recipe
 from luthier.train.results import Epoch, Trained
 from luthier.train.source import Splits
 from luthier.train.transforms import ImageTransform, make_transforms
@@ -69,21 +70,21 @@ class Session:
         mean, std = _three(network.input_mean), _three(network.input_std)
         return preprocess_for(network.resolution, self.splits.image_hw, mean, std)
 
-    def transform(self, network: Network, *, training: bool, augment: str = "auto") -> ImageTransform:
-        """The same as a transform of tensors; with random crops and mirrors for training."""
-        return make_transforms(
-            network.resolution,
-            train=training,
-            native_hw=self.splits.image_hw,
-            mean=_three(network.input_mean),
-            std=_three(network.input_std),
-            augment=self.splits.augment if augment == "auto" else augment,
-        )
+    def transform(self, network: Network) -> ImageTransform:
+        """The same for tensors, as deployed: no random crop or mirror."""
+        mean, std = _three(network.input_mean), _three(network.input_std)
+        return make_transforms(network.resolution, train=False, native_hw=self.splits.image_hw, mean=mean, std=std)
 
     def rate(self, network: Network) -> float:
         """Training images per second of this network on this machine."""
         recipe = self.recipe(network, epochs=1)
-        return measure_rate(self.module(network), network.resolution, recipe.batch_size, hardware=self.hardware)
+        return measure_rate(
+            self.module(network),
+            network.resolution,
+            recipe,
+            num_classes=self.splits.num_classes,
+            hardware=self.hardware,
+        )
 
     def recipe(self, network: Network, epochs: int) -> Recipe:
         """How this network is trained for that many epochs."""
@@ -114,12 +115,13 @@ class Session:
             self.splits,
             recipe,
             folder=folder,
+            resolution=network.resolution,
+            mean=_three(network.input_mean),
+            std=_three(network.input_std),
             hardware=self.hardware,
             on_epoch=on_epoch,
             deadline=late,
             label=label,
-            train_transform=self.transform(network, training=True, augment=recipe.augment),
-            eval_transform=self.transform(network, training=False),
         )
         return module, trained
 
