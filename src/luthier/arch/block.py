@@ -117,7 +117,8 @@ class Attention(Spec):
         reduced = round_channels(ratio * C_reference, divisor)                                       (1)
 
     Attributes:
-        kind: `se` squeeze-and-excitation, `ese` effective SE, `eca` 1-D convolution over channels, `spatial`, `cbam`, `coord`.
+        kind: `se` squeeze-and-excitation, `ese` effective SE, `eca` 1-D convolution over channels, `spatial`,
+            `cbam`, `coord`.
         place: relative to the block's spatial convolution (depthwise, or the dense k x k that stands for it), its
             projection, or the residual sum.
         ratio: reduced width over the reference width; the SE papers' 1/r.
@@ -188,13 +189,14 @@ class Block(Spec):
         stride: of the spatial convolution; in `basic` of the first.
         expand_ratio: inner width over the input's (mbconv, fused_mbconv) or over the output's (bottleneck: 0.25).
         activation: None = the network's.
-        skip: `auto` adds the input where its shape allows (mbconv kinds), projects it where not (basic, bottleneck), and
-            does nothing for conv and pool; `pad` is option A of ResNet: subsample and fill with zero channels.
+        skip: `auto` adds the input where its shape allows (mbconv kinds), projects it where not (basic, bottleneck),
+            and does nothing for conv and pool; `pad` is option A of ResNet: subsample and fill with zero channels.
         norm: batch normalisation behind every convolution; if False, convolutions carry a bias.
         bias: a bias besides the norm (VGG).
         precision: None = the network's.
     Source:
-        Sandler et al. 2018, arXiv:1801.04381 (mbconv); Tan & Le 2021, arXiv:2104.00298 (fused); He et al. 2016, arXiv:1512.03385.
+        Sandler et al. 2018, arXiv:1801.04381 (mbconv); Tan & Le 2021, arXiv:2104.00298 (fused);
+        He et al. 2016, arXiv:1512.03385 (basic, bottleneck).
     Example:
         >>> Block(kind="mbconv", out_channels=24, expand_ratio=6).inner_channels(16, divisor=8)
         96
@@ -290,7 +292,7 @@ class Head(Spec):
         conv_channels: width of the 1x1 convolution before the pool; None = none.
         pool_size: side of the pooled map, in pixels (1; VGG 7).
         hidden: widths of linear layers with bias and activation before the last one.
-        dropout: probability before each linear layer of VGG, before the last otherwise.
+        dropout: probability behind each hidden layer's activation (VGG: 0.5); without hidden layers, before the last.
         scale_width: whether width scaling applies to `conv_channels` (`hidden` never scales).
         activation: None = the network's.
     """

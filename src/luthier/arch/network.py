@@ -1,4 +1,4 @@
-"""A whole network as one frozen value: the only description that modules, graphs, searches and run folders are made from."""
+"""A whole network as one frozen value: what modules, graphs, searches and run folders are made from."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Placed:
         name: `<stage>.<index>`, unique in the network; operators, weights and reports use it.
         in_channels: C_in.
         inner_channels: see `Block.inner_channels`.
+        input_size, output_size: sides of the block's input and output maps, in pixels.
         activation: resolved, never None.
         precision: resolved, never None.
     """
@@ -34,6 +35,8 @@ class Placed:
     block: Block
     in_channels: int
     inner_channels: int
+    input_size: int
+    output_size: int
     activation: Activation
     precision: Precision
 
@@ -47,7 +50,8 @@ class Network(Spec):
         resolution: side of the square input, in pixels.
         in_channels: C of the input (3 = RGB).
         activation: default of all blocks.
-        padding: `symmetric` = (k - 1) / 2 on each side; `tf_same` = ceil(in / stride) outputs, the odd pixel at the end.
+        padding: `symmetric` = floor((k - 1) / 2) on each side; `tf_same` = ceil(in / stride) outputs, the odd pixel
+            at the end.
         norm_eps: batch normalisation's epsilon.
         channel_divisor: inner widths and scaled widths are multiples of this.
         precision: default of all blocks and of the head.
@@ -97,6 +101,11 @@ class Network(Spec):
         if min(self.input_std) <= 0:
             raise SpecError(f"{who}: input_std must be above 0, got {self.input_std!r}")
         for placed in self.walk():
+            # a pool may have an even window, whose symmetric padding cannot hold the last pixel
+            if placed.output_size < 1:
+                raise SpecError(
+                    f"{who}: {placed.name}: nothing is left of a {self.resolution} px input; raise the resolution"
+                )
             if placed.block.kind == "pool" and placed.block.out_channels != placed.in_channels:
                 raise SpecError(
                     f"{who}: {placed.name}: a pool keeps its {placed.in_channels} channels, "
@@ -105,9 +114,14 @@ class Network(Spec):
 
     def walk(self) -> Iterator[Placed]:
         """Every block in order, with its name, input width and resolved defaults."""
-        channels = self.in_channels
+        channels, size = self.in_channels, self.resolution
         for stage in self.stages:
             for index, block in enumerate(stage.blocks):
+                if self.padding == "tf_same":
+                    output_size = -(-size // block.stride)
+                else:
+                    padding = (block.kernel_size - 1) // 2
+                    output_size = max(0, (size + 2 * padding - block.kernel_size) // block.stride + 1)
                 yield Placed(
                     name=f"{stage.name}.{index}",
                     stage=stage,
@@ -115,15 +129,22 @@ class Network(Spec):
                     block=block,
                     in_channels=channels,
                     inner_channels=block.inner_channels(channels, self.channel_divisor),
+                    input_size=size,
+                    output_size=output_size,
                     activation=block.activation or self.activation,
                     precision=block.precision or self.precision,
                 )
-                channels = block.out_channels
+                channels, size = block.out_channels, output_size
 
     @property
     def feature_channels(self) -> int:
         """Channels that reach the head's pool."""
         return self.head.conv_channels or self.stages[-1].blocks[-1].out_channels
+
+    @property
+    def feature_size(self) -> int:
+        """Side of the last feature map, in pixels."""
+        return [placed.output_size for placed in self.walk()][-1]
 
     @property
     def total_stride(self) -> int:

@@ -1,0 +1,73 @@
+"""The budget as it is typed: `--max-latency 2ms --max-memory 512KiB`, and what this version can check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from luthier.errors import InputError
+from luthier.units import parse
+
+MaxLatency = Annotated[str | None, typer.Option("--max-latency", help="Time of one image on the device, e.g. 2ms.")]
+MaxMemory = Annotated[
+    str | None, typer.Option("--max-memory", help="Peak activation bytes at batch 1, input and output included, e.g. 512KiB.")
+]
+MaxSize = Annotated[str | None, typer.Option("--max-size", help="Bytes of the weights, e.g. 2MiB.")]
+MaxMacs = Annotated[str | None, typer.Option("--max-macs", help="Multiply-accumulates of one image, e.g. 20M.")]
+MaxParams = Annotated[str | None, typer.Option("--max-params", help="Parameters, e.g. 1M.")]
+MaxEnergy = Annotated[str | None, typer.Option("--max-energy", help="Energy of one image; needs the device catalogue.")]
+Device = Annotated[str, typer.Option("--device", help="The target; this version knows `host`, this machine.")]
+TimeLimit = Annotated[str | None, typer.Option("--time-limit", help="Wall time of the whole run, e.g. 10m.")]
+RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where the run is kept; the same command resumes it.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the split, the initialisation and the order of images.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip images that cannot be read, and list them.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Of the run time that latency is measured on.")]
+Accelerator = Annotated[str, typer.Option("--accelerator", help="The hardware that trains: auto, cpu or cuda.")]
+Pretrained = Annotated[
+    str | None, typer.Option("--pretrained", help="Weights to start from: a .safetensors file, timm:NAME or torchvision:NAME.")
+]
+
+_OPTIONS: Final = {"latency": "latency", "memory": "bytes", "size": "bytes", "macs": "count", "params": "count"}
+
+
+def check_device(device: str, max_energy: str | None) -> None:
+    """Refuse what only the device catalogue could answer.
+
+    Raises:
+        InputError: a device other than `host`, or an energy limit.
+    """
+    if device != "host":
+        raise InputError(f"--device {device}: needs the device catalogue, which this version lacks; use --device host")
+    if max_energy is not None:
+        raise InputError(f"--max-energy {max_energy}: needs the device catalogue, which this version lacks; leave it out")
+
+
+def read_limits(
+    latency: str | None, memory: str | None, size: str | None, macs: str | None, params: str | None
+) -> dict[str, float | int | None]:
+    """Parse the five limits into the fields of `Request`.
+
+    Raises:
+        UnitError: an unknown unit, or a value that is not above zero.
+    """
+    given = {"latency": latency, "memory": memory, "size": size, "macs": macs, "params": params}
+    suffix = {"latency": "_s", "bytes": "_bytes", "count": ""}
+    return {
+        f"max_{name}{suffix[_OPTIONS[name]]}": None if text is None else parse(text, _OPTIONS[name], f"--max-{name}")
+        for name, text in given.items()
+    }
+
+
+def read_time(text: str | None, default_s: float) -> float:
+    """Parse `--time-limit`.
+
+    Raises:
+        UnitError: an unknown unit, or less than ten seconds.
+    """
+    seconds = default_s if text is None else parse(text, "duration", "--time-limit")
+    if seconds < 10:
+        raise InputError(f"--time-limit {text}: at least 10s are needed to train anything, got {seconds:g} s")
+    return seconds

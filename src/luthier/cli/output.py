@@ -1,0 +1,57 @@
+"""What a command says and where: one JSON document on stdout, all else on stderr, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from luthier import __version__
+from luthier.errors import BudgetError, InputError, LuthierError
+
+DOCS = "docs/errors.md"
+
+
+def document(command: str, result: dict[str, Any]) -> None:
+    """Print `{"command", "version", "result"}` on stdout."""
+    sys.stdout.write(json.dumps({"command": command, "version": __version__, "result": result}, indent=1) + "\n")
+    sys.stdout.flush()
+
+
+def console() -> Any:
+    """A rich console on stderr, so that stdout stays clean for pipes."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Run a command and turn its end into an exit code.
+
+    0 done; 1 our fault, with a traceback; 2 wrong use or bad input; 3 no network fits; 130 interrupted.  The user's
+    mistakes are one line, never a traceback.
+    """
+    try:
+        run()
+    except (InputError, BudgetError) as error:
+        anchor = type(error).__name__.lower()
+        sys.stderr.write(f"luthier: {error}  [{DOCS}#{anchor}]\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("luthier: interrupted; the same command resumes\n")
+        return 130
+    except LuthierError as error:
+        sys.stderr.write(f"luthier: {error}\n")
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "luthier":
+            raise
+        sys.stderr.write(f"luthier: {error.name} is not installed; this command needs `pip install 'luthier[train]'`\n")
+        return 2
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.write("luthier: this is a fault of ours; please report it with the lines above\n")
+        return 1
+    return 0

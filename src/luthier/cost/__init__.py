@@ -1,0 +1,27 @@
+"""What a network costs, from shapes alone: MACs, parameters, peak memory, and limits on them."""
+
+from __future__ import annotations
+
+from luthier.cost.budget import Budget, Nearest, Violation, nearest
+from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
+from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
+from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
+
+__all__ = [
+    "BlockCost",
+    "Budget",
+    "Cost",
+    "Nearest",
+    "Violation",
+    "conv2d_macs",
+    "cost",
+    "graph_elementwise",
+    "graph_macs",
+    "graph_params",
+    "largest_op_bytes",
+    "linear_macs",
+    "memory_timeline",
+    "nearest",
+    "peak_activation_bytes",
+    "weight_bytes",
+]

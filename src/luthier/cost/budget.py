@@ -1,0 +1,169 @@
+"""Hard limits, what breaks them, and the nearest network when none fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Final
+
+from luthier.cost.summary import Cost
+from luthier.errors import InputError
+from luthier.units import show
+
+#: limit -> (command-line option, what it limits, dimension in `luthier.units`, unit written behind a count)
+_LIMITS: Final = {
+    "max_macs": ("--max-macs", "work", "count", "MAC"),
+    "max_params": ("--max-params", "parameters", "count", ""),
+    "max_memory_bytes": ("--max-memory", "peak activation memory", "bytes", ""),
+    "max_size_bytes": ("--max-size", "weights", "bytes", ""),
+    "max_latency_s": ("--max-latency", "latency", "latency", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One limit that a network breaks.
+
+    Attributes:
+        limit_name: field of `Budget`.
+        limit, value: in the limit's base unit (MAC, count, bytes, s).
+    """
+
+    limit_name: str
+    limit: float
+    value: float
+
+    @property
+    def excess_ratio(self) -> float:
+        """value / limit, above 1."""
+        return self.value / self.limit
+
+    @property
+    def option(self) -> str:
+        """The command line's word for the limit."""
+        return _LIMITS[self.limit_name][0]
+
+    @property
+    def text(self) -> str:
+        """One line, such as `peak activation memory 1.44 MiB exceeds --max-memory 512 KiB by 187 %`."""
+        option, what, _, _ = _LIMITS[self.limit_name]
+        percent = 100 * (self.excess_ratio - 1)
+        by = f"{percent:.0f} %" if percent >= 1 else "less than 1 %"
+        return f"{what} {self.show(self.value)} exceeds {option} {self.show(self.limit)} by {by}"
+
+    def show(self, value: float) -> str:
+        """A value in this limit's unit."""
+        _, _, dimension, unit = _LIMITS[self.limit_name]
+        text = show(value, dimension)
+        if not unit:
+            return text
+        return f"{text}{unit}" if " " in text else f"{text} {unit}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """Limits of a device or a wish; None = no limit.  A value that equals its limit fits.
+
+    Attributes:
+        max_macs: multiply-accumulates of one image.
+        max_params: trained numbers, as published.
+        max_memory_bytes: peak activations at the deployed precision, batch 1, weights excluded.
+        max_size_bytes: deployed weights.
+        max_latency_s: of one image.
+    Raises:
+        InputError: a limit that is not above zero and finite.
+    Example:
+        >>> Budget(max_macs=20_000_000, max_latency_s=2e-3).text
+        '--max-macs 20 MMAC --max-latency 2 ms'
+    """
+
+    max_macs: int | None = None
+    max_params: int | None = None
+    max_memory_bytes: int | None = None
+    max_size_bytes: int | None = None
+    max_latency_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in self.limits():
+            if not (isfinite(limit) and limit > 0):
+                raise InputError(f"Budget: {name} must be above 0 and finite, got {limit!r}")
+
+    def limits(self) -> Iterator[tuple[str, float]]:
+        """The limits that are set, by name."""
+        for field in fields(self):
+            limit = getattr(self, field.name)
+            if limit is not None:
+                yield field.name, limit
+
+    @property
+    def text(self) -> str:
+        """The limits as options of the command line."""
+        return " ".join(
+            f"{_LIMITS[name][0]} {Violation(name, limit, limit).show(limit)}" for name, limit in self.limits()
+        )
+
+    def violations(self, cost: Cost, latency_s: float | None = None) -> tuple[Violation, ...]:
+        """The limits that a network breaks, the worst first.
+
+        Args:
+            cost: of the network as deployed.
+            latency_s: measured or modelled; None = not known, and its limit is not judged.
+        """
+        values: dict[str, float | None] = {
+            "max_macs": cost.macs,
+            "max_params": cost.params,
+            "max_memory_bytes": cost.peak_activation_bytes,
+            "max_size_bytes": cost.weight_bytes,
+            "max_latency_s": latency_s,
+        }
+        broken = [
+            Violation(name, limit, value)
+            for name, limit in self.limits()
+            if (value := values[name]) is not None and value > limit
+        ]
+        return tuple(sorted(broken, key=lambda v: -v.excess_ratio))
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The candidate that breaks the limits least.
+
+    Attributes:
+        name: of the candidate.
+        violations: worst first; empty if it fits.
+    """
+
+    name: str
+    violations: tuple[Violation, ...]
+
+    @property
+    def excess_ratio(self) -> float:
+        """Worst value / limit; 1 if it fits."""
+        return self.violations[0].excess_ratio if self.violations else 1.0
+
+    @property
+    def text(self) -> str:
+        """Which network exists, what it breaks, and what would have to give; one line."""
+        if not self.violations:
+            return f"{self.name} fits"
+        broken = "; ".join(v.text for v in self.violations)
+        raised = " and ".join(f"{v.option} to {v.show(v.value)}" for v in self.violations)
+        return f"nearest that exists is {self.name}: {broken}; it would fit with {raised}"
+
+
+def nearest(candidates: Iterable[tuple[str, Cost, float | None]], budget: Budget) -> Nearest:
+    """The candidate with the smallest worst excess, for the message when nothing fits.
+
+        nearest = argmin over candidates of max over limits of value / limit                         (1)
+
+    Args:
+        candidates: name, cost and latency in s (None = not known) of each; the first of equals wins.
+        budget: the limits.
+    Raises:
+        InputError: there is no candidate at all.
+    """
+    found = [Nearest(name, budget.violations(cost, latency_s)) for name, cost, latency_s in candidates]
+    if not found:
+        raise InputError("nearest: there is no candidate network to compare with the limits")
+    return min(found, key=lambda n: n.excess_ratio)

@@ -1,0 +1,117 @@
+"""Work and parameters from shapes alone.  1 MAC = 2 FLOP; elementwise work is never mixed into MACs."""
+
+from __future__ import annotations
+
+from math import prod
+
+from luthier.errors import ShapeError
+from luthier.graph.attrs import Pool
+from luthier.graph.op import STATISTICS, Graph, Op
+from luthier.graph.shapes import Shape
+
+
+def conv2d_macs(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | tuple[int, int],
+    out_hw: tuple[int, int],
+    groups: int = 1,
+) -> int:
+    """Multiply-accumulates of one 2-D convolution on one image.
+
+        macs = out_channels * (in_channels / groups) * K_H * K_W * H_out * W_out                     (1)
+
+    Args:
+        in_channels: C_in >= 1, divisible by `groups`.
+        out_channels: C_out >= 1.
+        kernel_size: side of the square window, or (K_H, K_W), in pixels.
+        out_hw: (H_out, W_out), in pixels.
+        groups: 1 = dense, C_in = depthwise.
+    Returns:
+        MAC at batch 1.  Not counted: bias, activation.  Products with padding count, as everywhere in the field.
+    Raises:
+        ShapeError: `in_channels` is not divisible by `groups`.
+    Source:
+        Howard et al. 2017, arXiv:1704.04861, section 3.1.
+    Example:
+        >>> conv2d_macs(32, 32, kernel_size=3, out_hw=(112, 112), groups=32)
+        3612672
+    """
+    if in_channels % groups:
+        raise ShapeError(
+            f"conv2d_macs: in_channels must be divisible by groups, got in_channels={in_channels}, groups={groups}"
+        )
+    window = kernel_size**2 if isinstance(kernel_size, int) else prod(kernel_size)
+    return out_channels * (in_channels // groups) * window * prod(out_hw)
+
+
+def linear_macs(in_features: int, out_features: int) -> int:
+    """Multiply-accumulates of one linear layer on one row.
+
+        macs = in_features * out_features                                                            (2)
+
+    Example:
+        >>> linear_macs(1280, 1000)
+        1280000
+    """
+    return in_features * out_features
+
+
+def op_macs(graph: Graph, op: Op) -> int:
+    """Multiply-accumulates of one op for the graph's whole batch; 0 for all but conv and linear.
+
+    Equations (1) and (2) both say: output elements times the weights that make one of them.
+
+    Example:
+        >>> from luthier.graph.builder import Builder
+        >>> build = Builder()
+        >>> out = build.conv("c", "c", build.input("x", (1, 8, 4, 4)), 16, kernel_size=3)
+        >>> graph = build.graph(out)
+        >>> op_macs(graph, graph.ops[0]) == conv2d_macs(8, 16, 3, (4, 4))
+        True
+    """
+    if op.kind not in ("conv", "linear"):
+        return 0
+    weight: Shape = graph.constants[op.constants["weight"]].shape
+    return prod(graph.output_shape(op)) * prod(weight[1:])
+
+
+def op_elementwise(graph: Graph, op: Op) -> int:
+    """Elementwise operations of one op for the whole batch; 0 for conv, linear and mere movement of data.
+
+    kind                                  counted
+    norm, activation, add, mul            one per output element
+    pool                                  window size per output element
+    global_pool, adaptive_pool            one per input element
+    """
+    if op.kind in ("norm", "activation", "add", "mul"):
+        return prod(graph.output_shape(op))
+    if isinstance(op.attrs, Pool):
+        return prod(graph.output_shape(op)) * prod(op.attrs.kernel)
+    if op.kind in ("global_pool", "adaptive_pool"):
+        return prod(graph.input_shapes(op)[0])
+    return 0
+
+
+def op_params(graph: Graph, op: Op) -> int:
+    """Trained numbers of one op: weights and biases, batch norm's weight and bias, not its running statistics."""
+    return sum(graph.constants[name].elements for role, name in op.constants.items() if role not in STATISTICS)
+
+
+def graph_macs(graph: Graph) -> int:
+    """Multiply-accumulates of one run over the graph's batch."""
+    return sum(op_macs(graph, op) for op in graph.ops)
+
+
+def graph_elementwise(graph: Graph) -> int:
+    """Elementwise operations of one run, see `op_elementwise`."""
+    return sum(op_elementwise(graph, op) for op in graph.ops)
+
+
+def graph_params(graph: Graph) -> int:
+    """Trained numbers as torch's `parameters()` counts them; a constant that several ops share counts once.
+
+    On a folded graph these are the deployed numbers: a bias stands for batch norm's weight and bias.
+    """
+    names = {name for op in graph.ops for role, name in op.constants.items() if role not in STATISTICS}
+    return sum(graph.constants[name].elements for name in names)

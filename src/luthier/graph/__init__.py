@@ -1,0 +1,9 @@
+"""The one graph: ops with shapes and constants, from a network description, without a framework."""
+
+from __future__ import annotations
+
+from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
+from luthier.graph.from_network import from_network
+from luthier.graph.op import Graph, Op, Tensor
+
+__all__ = ["Graph", "Op", "Tensor", "fold_constants", "fold_norm_into_conv", "from_network", "take_constants"]

@@ -1,0 +1,158 @@
+"""What an op does, as frozen data: one small class per kind.  Integers and names only; shapes live in the graph.
+
+kind            meaning, per image
+conv            cross-correlation over H and W in groups
+norm            batch normalisation with stored statistics
+activation      one function on every element
+add, mul        elementwise; the second input may have 1 where the first has C, H or W
+pool            maximum or average over windows
+global_pool     maximum or average over H and W, kept as 1 x 1
+adaptive_pool   average over H_out x W_out windows that cover the map, whatever its size
+linear          y = x W^T + b
+pad             zero channels before and after (ResNet's option A)
+subsample       every stride-th row and column
+flatten         (C, H, W) -> (C * H * W,)
+reshape         another shape with as many elements
+concat          channels of all inputs, one after another
+
+kind      constants by role
+conv      weight (C_out, C_in / groups, K_H, K_W), [bias (C_out,)]
+norm      weight, bias, running_mean, running_var (C,)
+linear    weight (K_out, K_in), [bias (K_out,)]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from luthier.arch.block import Activation as Function
+
+Pair = tuple[int, int]
+#: top, left, bottom, right, in pixels
+Pads = tuple[int, int, int, int]
+OpKind = Literal[
+    "conv", "norm", "activation", "add", "mul", "pool", "global_pool", "adaptive_pool", "linear", "pad", "subsample",
+    "flatten", "reshape", "concat",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """Convolution; the window's size is the weight's."""
+
+    kind: ClassVar[OpKind] = "conv"
+    stride: Pair = (1, 1)
+    pads: Pads = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """y = weight * (x - running_mean) / sqrt(running_var + eps) + bias."""
+
+    kind: ClassVar[OpKind] = "norm"
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """y = function(x); GELU is the exact one, with erf."""
+
+    kind: ClassVar[OpKind] = "activation"
+    function: Function
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """y = a + b."""
+
+    kind: ClassVar[OpKind] = "add"
+
+
+@dataclass(frozen=True, slots=True)
+class Mul:
+    """y = a * b; a gate is b."""
+
+    kind: ClassVar[OpKind] = "mul"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Windows of `kernel`; padding counts as minus infinity (max) or, in averages, as zeros if `count_pads`."""
+
+    kind: ClassVar[OpKind] = "pool"
+    reduce: Literal["max", "avg"]
+    kernel: Pair
+    stride: Pair
+    pads: Pads = (0, 0, 0, 0)
+    count_pads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalPool:
+    """(C, H, W) -> (C, 1, 1)."""
+
+    kind: ClassVar[OpKind] = "global_pool"
+    reduce: Literal["max", "avg"] = "avg"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptivePool:
+    """Average over rows floor(i H / H_out) .. ceil((i + 1) H / H_out) - 1, columns likewise."""
+
+    kind: ClassVar[OpKind] = "adaptive_pool"
+    out_hw: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """y = x W^T + b."""
+
+    kind: ClassVar[OpKind] = "linear"
+
+
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """Zero channels."""
+
+    kind: ClassVar[OpKind] = "pad"
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subsample:
+    """x[:, ::stride[0], ::stride[1]]."""
+
+    kind: ClassVar[OpKind] = "subsample"
+    stride: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """(N, C, H, W) -> (N, C * H * W)."""
+
+    kind: ClassVar[OpKind] = "flatten"
+
+
+@dataclass(frozen=True, slots=True)
+class Reshape:
+    """(N, ...) -> (N, *shape)."""
+
+    kind: ClassVar[OpKind] = "reshape"
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """Along the channels."""
+
+    kind: ClassVar[OpKind] = "concat"
+
+
+Attrs = (
+    Conv | Norm | Activation | Add | Mul | Pool | GlobalPool | AdaptivePool | Linear | Pad | Subsample | Flatten
+    | Reshape | Concat
+)  # fmt: skip

@@ -1,0 +1,156 @@
+"""A run folder: created, locked, resumed; never shared by two processes and never written over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from luthier import __version__, files
+from luthier.errors import RunFolderError
+from luthier.job.request import Request
+
+_OURS = ("numpy", "torch", "torchvision", "timm", "lightning-fabric", "optuna", "onnx", "onnxruntime")
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for `run.toml` and the report."""
+    found = {"luthier": __version__, "python": platform.python_version(), "system": platform.platform()}
+    found["processors"] = str(os.cpu_count())
+    for name in _OURS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder."""
+
+    path: Path
+
+    @property
+    def run_toml(self) -> Path:
+        return self.path / "run.toml"
+
+    @property
+    def network(self) -> Path:
+        return self.path / "network.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def onnx(self) -> Path:
+        return self.path / "model.onnx"
+
+    @property
+    def preprocess(self) -> Path:
+        return self.path / "preprocess.json"
+
+    @property
+    def study(self) -> Path:
+        return self.path / "study.journal"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def clock(self) -> Path:
+        return self.path / "clock.json"
+
+    @property
+    def final(self) -> Path:
+        """Checkpoint and `metrics.jsonl` of the training to the end."""
+        return self.path / "final"
+
+    def trial(self, number: int, rung: int) -> Path:
+        """Checkpoint and metrics of one candidate in one round of halving."""
+        return self.path / "trials" / f"{number:03d}" / f"rung{rung}"
+
+
+@contextlib.contextmanager
+def open_run(path: Path, request: Request) -> Iterator[RunFolder]:
+    """Create the folder or resume the run in it, and hold it until the block ends.
+
+    Raises:
+        RunFolderError: it holds something else, another request, another version, another process, or it cannot be
+            written.
+    """
+    folder = RunFolder(path)
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path}: is a file, not a folder; choose another --run-dir")
+    foreign = path.is_dir() and not folder.run_toml.exists() and any(p.name != ".lock" for p in path.iterdir())
+    if foreign:
+        raise RunFolderError(f"{path}: holds other files and no run.toml; choose another --run-dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("a")
+    except OSError as error:
+        raise files.explain(error, path) from None
+    with lock:
+        _lock(lock.fileno(), path)
+        if folder.run_toml.exists():
+            request.refuse_other(Request.read(folder.run_toml), folder.run_toml)
+        else:
+            request.write(folder.run_toml, environment())
+        yield folder
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes on one folder are the user's care
+        return
+    try:
+        # the kernel drops the lock with the process, so that a killed run never blocks its successor
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise RunFolderError(
+            f"{path}: another luthier process works here; wait for it or choose another --run-dir"
+        ) from None
+
+
+@dataclass
+class Clock:
+    """Wall time spent on a run, over all its resumptions.
+
+    Time between a kill and the resumption is not counted; at most one save interval is lost.
+    """
+
+    path: Path
+    limit_s: float
+    _before_s: float = 0.0
+    _start_s: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def resume(cls, path: Path, limit_s: float) -> Clock:
+        """Continue the stored clock, or start one."""
+        before_s = 0.0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            before_s = float(json.loads(path.read_text("utf-8"))["elapsed_s"])
+        return cls(path, limit_s, _before_s=before_s)
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._before_s + time.monotonic() - self._start_s
+
+    @property
+    def left_s(self) -> float:
+        return self.limit_s - self.elapsed_s
+
+    def save(self) -> None:
+        """Store the elapsed time."""
+        files.write_text(self.path, json.dumps({"elapsed_s": round(self.elapsed_s, 3)}) + "\n")

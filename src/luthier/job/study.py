@@ -1,0 +1,193 @@
+"""Every candidate as one trial of an Optuna study in a journal file, and successive halving over them.
+
+The journal is appended and synced at each step, so a run killed at any moment finds its finished rounds again; the
+round in flight resumes from its own last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from luthier.errors import RunFolderError
+from luthier.job.candidates import Member
+from luthier.job.result import Candidate, Rung, Status
+
+_NAME: Final = "fit"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of one candidate, finished: what came out and how fast an epoch was."""
+
+    epochs: int
+    val_accuracy: float | None
+    wall_s: float
+
+
+class Study:
+    """The candidates of a run and what has been learnt of each.
+
+    Args:
+        path: journal file; made when missing.
+    Raises:
+        RunFolderError: the journal cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna = optuna
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # parts of the journal API are marked experimental
+                storage = JournalStorage(JournalFileBackend(str(path)))
+                self._study = optuna.create_study(
+                    study_name=_NAME, storage=storage, direction="maximize", load_if_exists=True
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise RunFolderError(f"{path}: the study cannot be opened ({error}); choose another --run-dir") from None
+
+    def note(self, key: str, make: Callable[[], Any]) -> Any:
+        """A decision of the run: made once, stored, and the same after every resumption."""
+        stored = self._study.user_attrs
+        if key not in stored:
+            self._study.set_user_attr(key, make())
+        return self._study.user_attrs[key]
+
+    def leave_out(self, members: Sequence[Member]) -> None:
+        """Record members that no training saw, with their reasons."""
+        known = {trial.user_attrs.get("number") for trial in self._study.get_trials(deepcopy=False)}
+        for member in members:
+            if member.reason and member.number not in known:
+                self._study.add_trial(
+                    self._optuna.trial.create_trial(
+                        state=self._optuna.trial.TrialState.PRUNED,
+                        user_attrs={**_facts(member), "reason": member.reason},
+                    )
+                )
+
+    def trial(self, member: Member) -> Any:
+        """The running or finished trial of a member, begun when it is new."""
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.user_attrs.get("number") == member.number:
+                return self._optuna.trial.Trial(self._study, frozen._trial_id)
+        trial = self._study.ask()
+        for key, value in _facts(member).items():
+            trial.set_user_attr(key, value)
+        return trial
+
+    def round(self, member: Member, rung: int, play: Callable[[], Round]) -> Round:
+        """One round of one candidate: read from the journal if it was finished, else played and recorded."""
+        trial = self.trial(member)
+        key = f"rung{rung}"
+        if key not in trial.user_attrs:
+            played = play()
+            if played.val_accuracy is not None:
+                trial.report(played.val_accuracy, rung)
+            trial.set_user_attr(key, asdict(played))
+        return Round(**trial.user_attrs[key])
+
+    def close(self, member: Member, status: Status, reason: str, value: float | None) -> None:
+        """End a candidate's trial; repeated calls change nothing."""
+        states = self._optuna.trial.TrialState
+        trial = self.trial(member)
+        frozen = next(t for t in self._study.get_trials(deepcopy=False) if t._trial_id == trial._trial_id)
+        if frozen.state.is_finished():
+            return
+        trial.set_user_attr("status", status)
+        trial.set_user_attr("reason", reason)
+        if status == "winner" and value is not None:
+            self._study.tell(trial, value)
+        else:
+            self._study.tell(trial, state=states.FAIL if status == "failed" else states.PRUNED)
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All candidates, by number."""
+        found = []
+        for frozen in self._study.get_trials(deepcopy=False):
+            attrs = frozen.user_attrs
+            if "number" not in attrs:
+                continue  # killed between birth and its first fact: it knows nothing worth keeping
+            rungs = [
+                Rung(rung, **attrs[f"rung{rung}"]) for rung in range(32) if f"rung{rung}" in attrs
+            ]
+            found.append(
+                Candidate(
+                    **{key: attrs[key] for key in _FACTS},
+                    status=attrs.get("status", "left_out"),
+                    reason=attrs.get("reason", ""),
+                    rungs=tuple(rungs),
+                )
+            )
+        return tuple(sorted(found, key=lambda candidate: candidate.number))
+
+
+_FACTS: Final = (
+    "number", "name", "phi", "resolution", "params", "macs", "peak_activation_bytes", "size_bytes", "latency_s",
+)  # fmt: skip
+
+
+def _facts(member: Member) -> dict[str, Any]:
+    cost = member.cost
+    return {
+        "number": member.number,
+        "name": member.network.name,
+        "phi": member.phi,
+        "resolution": member.network.resolution,
+        "params": cost.params,
+        "macs": cost.macs,
+        "peak_activation_bytes": cost.peak_activation_bytes,
+        "size_bytes": cost.weight_bytes,
+        "latency_s": member.latency_s,
+    }
+
+
+def rounds(count: int) -> list[int]:
+    """How many candidates play in each round of halving.
+
+    Example:
+        >>> rounds(5), rounds(2), rounds(1)
+        ([5, 2], [2], [])
+    """
+    plan = []
+    while count > 1:
+        plan.append(count)
+        count = count // 2
+    return plan
+
+
+def noise(accuracy: float, images: int) -> float:
+    """One standard error of a share: sqrt(p (1 - p) / n).
+
+    Example:
+        >>> round(noise(0.75, 5000), 4)
+        0.0061
+    """
+    return math.sqrt(max(accuracy * (1 - accuracy), 1 / images) / images)
+
+
+def rank(played: Sequence[tuple[Member, float | None]], images: int) -> list[tuple[Member, float | None]]:
+    """Best first.  Two candidates within two standard errors of their difference are not told apart by accuracy.
+
+    Among those that cannot be told apart from the best, the larger network goes first: a round is shorter than the
+    final training, and capacity pays late.
+    """
+    alive = [(member, accuracy) for member, accuracy in played if accuracy is not None]
+    failed = [(member, accuracy) for member, accuracy in played if accuracy is None]
+    ordered: list[tuple[Member, float | None]] = []
+    while alive:
+        best = max(accuracy for _, accuracy in alive)
+        margin = 2 * math.sqrt(2) * noise(best, images)
+        tied = [pair for pair in alive if pair[1] >= best - margin]
+        first = max(tied, key=lambda pair: pair[0].cost.macs)
+        ordered.append(first)
+        alive.remove(first)
+    return ordered + failed
