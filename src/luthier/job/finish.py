@@ -84,7 +84,8 @@ def export(folder: RunFolder, network: Network, module: Any, preprocess_json: st
     check = check_onnx(open_session(document), images.numpy(), logits)
     if not check.agrees:
         raise ExportError(
-            f"{folder.onnx}: differs from torch by {check.max_abs_error:.3g} (logits up to {check.scale:.3g}); not written"
+            f"{folder.onnx}: not written, it differs from torch by {check.max_abs_error:.3g} "
+            f"where logits reach {check.scale:.3g}"
         )
     files.write_bytes(folder.onnx, document)
     return check
@@ -169,5 +170,3 @@ def _words(placed: Placed) -> str:
 def measure(folder: RunFolder, threads: int) -> Latency:
     """Latency of the exported file on this machine."""
     return measure_latency(folder.onnx, threads=threads, budget_s=2.0)
-
-
