@@ -268,7 +268,7 @@ def _finished(
     study.close(final, "winner", "trained to the end", winner.val_accuracy)
     limits = finish.limits(budget_of(request), cost(network), latency, winner.size_bytes)
     remarks += [
-        f"--{limit.name.replace('_', '-')} does not hold: it came to {show(limit.value, limit.dimension)} when measured"
+        f"{limit.name} does not hold: it came to {show(limit.value, limit.dimension)} when measured"
         for limit in limits
         if not limit.holds
     ]
