@@ -169,7 +169,8 @@ def conv2d(x: Array, weight: Array, bias: Array | None, attrs: Conv) -> Array:
             for group in range(attrs.groups)
         ]
         y = np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
-    return y if bias is None else np.add(y, bias.reshape(1, -1, 1, 1))
+    result: Array = y if bias is None else np.add(y, bias.reshape(1, -1, 1, 1))
+    return result
 
 
 def pool2d(x: Array, attrs: Pool) -> Array:
