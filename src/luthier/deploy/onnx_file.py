@@ -107,7 +107,7 @@ class _Writer:
         self.nodes: list[Any] = []
         self.values: dict[str, Array] = {}
 
-    def node(self, kind: str, op: Op, inputs: Sequence[str], output: str | None = None, **attributes: object) -> str:
+    def node(self, kind: str, op: Op, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         from onnx import helper
 
         made = output or op.outputs[0]
@@ -167,7 +167,7 @@ def _activation(w: _Writer, graph: Graph, op: Op) -> None:
 def _pool(w: _Writer, graph: Graph, op: Op) -> None:
     attrs = op.attrs
     assert isinstance(attrs, kinds.Pool)
-    common = {"kernel_shape": attrs.kernel, "strides": attrs.stride, "pads": attrs.pads}
+    common: dict[str, Any] = {"kernel_shape": attrs.kernel, "strides": attrs.stride, "pads": attrs.pads}
     if attrs.reduce == "max":
         w.node("MaxPool", op, op.inputs, **common)
     else:
@@ -219,19 +219,28 @@ def _reshape(w: _Writer, graph: Graph, op: Op) -> None:
     w.node("Reshape", op, [*op.inputs, w.value(op, "shape", shape)])
 
 
+def _plain(kind: str, **attributes: Any) -> Callable[[_Writer, Graph, Op], None]:
+    """An op that ONNX has under another name and nothing more."""
+
+    def write(w: _Writer, graph: Graph, op: Op) -> None:
+        w.node(kind, op, op.inputs, **attributes)
+
+    return write
+
+
 _WRITERS: Final[Mapping[type, Callable[[_Writer, Graph, Op], None]]] = {
     kinds.Conv: _conv,
     kinds.Norm: _norm,
     kinds.Activation: _activation,
-    kinds.Add: lambda w, _, op: w.node("Add", op, op.inputs) and None,
-    kinds.Mul: lambda w, _, op: w.node("Mul", op, op.inputs) and None,
+    kinds.Add: _plain("Add"),
+    kinds.Mul: _plain("Mul"),
     kinds.Pool: _pool,
     kinds.GlobalPool: _global_pool,
     kinds.AdaptivePool: _adaptive_pool,
     kinds.Linear: _linear,
     kinds.Pad: _pad,
     kinds.Subsample: _subsample,
-    kinds.Flatten: lambda w, _, op: w.node("Flatten", op, op.inputs, axis=1) and None,
+    kinds.Flatten: _plain("Flatten", axis=1),
     kinds.Reshape: _reshape,
-    kinds.Concat: lambda w, _, op: w.node("Concat", op, op.inputs, axis=1) and None,
+    kinds.Concat: _plain("Concat", axis=1),
 }

@@ -101,9 +101,10 @@ def within_limits(
         if not broken and budget.max_latency_s is not None and measure is not None:
             member = dataclasses.replace(member, latency_s=measure(member.network))
             broken = budget.violations(member.cost, latency_s=member.latency_s)
-        kept.append(member.left_out("; ".join(v.text for v in broken)) if broken else member)
+        kept.append(member.left_out("; ".join(map(str, broken))) if broken else member)
     if all(member.reason for member in kept):
-        raise BudgetError(nearest([(m.network.name, m.cost, m.latency_s) for m in kept], budget).text)
+        closest = nearest([(m.network.name, m.cost, m.latency_s) for m in kept], budget)
+        raise BudgetError(f"fit: no network fits the limits; {closest}")
     return kept
 
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from luthier.nn.build import Classifier, build
+from luthier.nn.pretrained import LoadReport, load_pretrained
 
-__all__ = ["Classifier", "build"]
+__all__ = ["Classifier", "LoadReport", "build", "load_pretrained"]

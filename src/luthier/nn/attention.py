@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from luthier.arch.block import Activation, Attention, AttentionKind
 from luthier.arch.network import Placed
 from luthier.errors import SpecError
+from luthier.graph.attention import eca_kernel_size
 from luthier.nn.activation import ACTIVATIONS
 
 
@@ -38,7 +38,7 @@ class SqueezeExcite(nn.Module):
 
 
 class EffectiveSE(nn.Module):
-    """One full-width layer instead of two narrow ones: y = x * gate(scale(mean over H, W of x)).
+    """One full-width layer instead of two narrow ones: y = x * gate(conv(mean over H, W of x)).
 
     Source:
         Lee & Park 2020, arXiv:1911.06667, section 3.2.
@@ -46,12 +46,12 @@ class EffectiveSE(nn.Module):
 
     def __init__(self, channels: int, *, gate: Activation) -> None:
         super().__init__()
-        self.scale = nn.Conv2d(channels, channels, 1)
+        self.conv = nn.Conv2d(channels, channels, 1)
         self.gate = ACTIVATIONS[gate]
 
     def forward(self, x: Tensor) -> Tensor:
         """Rescale the channels of x: (N, C, H, W) -> (N, C, H, W)."""
-        return x * self.gate(self.scale(x.mean((2, 3), keepdim=True)))
+        return x * self.gate(self.conv(x.mean((2, 3), keepdim=True)))
 
 
 class EfficientChannelAttention(nn.Module):
@@ -70,19 +70,6 @@ class EfficientChannelAttention(nn.Module):
         """Rescale the channels of x: (N, C, H, W) -> (N, C, H, W)."""
         z: Tensor = self.conv(x.mean((2, 3))[:, None, :])
         return x * self.gate(z)[:, 0, :, None, None]
-
-
-def eca_kernel_size(channels: int) -> int:
-    """Window of ECA: the odd number next to (log2(C) + 1) / 2, rounded up from even, at least 3.
-
-    Source:
-        Wang et al. 2020, arXiv:1910.03151, equation 12 with gamma = 2, b = 1.
-    Example:
-        >>> [eca_kernel_size(c) for c in (16, 64, 512, 2048)]
-        [3, 3, 5, 7]
-    """
-    t = int(abs(math.log2(channels) + 1) / 2)
-    return max(t if t % 2 else t + 1, 3)
 
 
 def _se(attention: Attention, placed: Placed, channels: int) -> nn.Module:

@@ -10,6 +10,7 @@ from torchvision.ops import StochasticDepth
 
 from luthier.arch.block import AttentionPlace
 from luthier.arch.network import Network, Placed
+from luthier.errors import SpecError
 from luthier.nn.activation import ACTIVATIONS
 from luthier.nn.attention import make_attention
 from luthier.nn.conv import ConvNorm
@@ -33,7 +34,7 @@ class PadShortcut(nn.Module):
 
 
 class ResidualBlock(nn.Module, ABC):
-    """branch -> [after_project] -> + shortcut -> [after_sum] -> activation (basic and bottleneck only).
+    """branch -> [after_project] -> + shortcut -> activation (basic and bottleneck only) -> [after_sum].
 
     Children register as `attention` and `shortcut`; subclasses add the convolutions of `branch`.
     """
@@ -52,6 +53,11 @@ class ResidualBlock(nn.Module, ABC):
         if carry == "projection":
             self.shortcut = self.conv_norm(placed.in_channels, block.out_channels, stride=block.stride)
         elif carry == "pad":
+            if block.out_channels < placed.in_channels:
+                raise SpecError(
+                    f"{placed.name}: skip 'pad' cannot go from {placed.in_channels} channels down to "
+                    f"{block.out_channels}; use 'projection'"
+                )
             self.shortcut = PadShortcut(placed.in_channels, block.out_channels, block.stride)
         self.drop_path: nn.Module = StochasticDepth(drop_path, "row") if self.adds and drop_path > 0 else nn.Identity()
 
@@ -91,5 +97,4 @@ class ResidualBlock(nn.Module, ABC):
         y = self.gate("after_project", self.branch(x))
         if self.adds:
             y = self.shortcut(x) + self.drop_path(y)
-        y = self.gate("after_sum", y)
-        return self.activation(y) if self.ends_active else y
+        return self.gate("after_sum", self.activation(y) if self.ends_active else y)

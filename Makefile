@@ -1,0 +1,82 @@
+# One command each; every one of them makes .venv first when it is missing or older than its inputs.
+#
+#   make fit     the main job on an embedded data set of real images; results in runs/digits
+#   make test    make check, then the tests and all doctests
+#   make check   ruff (rules and format) and mypy --strict
+#   make bench   benchmarks/*.py, written to docs/benchmarks.md
+#   make docs    doctests, then the reference pages in build/docs
+#   make clean   removes .venv, caches and build products; leaves runs/ alone
+#
+#   PYTHON=python3.12 chooses the interpreter; ARGS='--seed 1' is passed on to fit, or to pytest
+
+PYTHON ?= python3
+RUN_DIR ?= runs/digits
+# The suite is written for two cores: two workers, one thread each.  WORKERS=0 runs it in one process.
+WORKERS ?= 2
+ARGS ?=
+
+BIN := .venv/bin
+TRAIN := .venv/.installed-train
+DEV := .venv/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# Tests on real data run where the data is; elsewhere they are skipped and counted.
+ifneq ($(wildcard ../shared/data),)
+export LUTHIER_DATA ?= $(abspath ../shared/data)
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help fit test check bench docs doctest clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+.venv/.created:
+	@command -v '$(PYTHON)' >/dev/null || { \
+	  echo "luthier: there is no '$(PYTHON)'; install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
+	  "luthier: needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % v)'
+	@'$(PYTHON)' -m venv .venv || { rm -rf .venv; \
+	  echo "luthier: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(TRAIN): .venv/.created pyproject.toml constraints.txt
+	@echo "luthier: installing into .venv (about 5 GB with torch; minutes, once)" >&2
+	@$(PIP_INSTALL) --editable '.[train]'
+	@touch $@
+
+$(DEV): $(TRAIN)
+	@$(PIP_INSTALL) --editable '.[train,dev]'
+	@touch $@
+
+fit: $(TRAIN)
+	$(BIN)/luthier fit --run-dir $(RUN_DIR) $(ARGS)
+
+check: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+doctest: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest src $(ARGS)
+
+# Each benchmark checks its result, then prints one Markdown section; a failing one leaves the old page in place.
+bench: $(DEV)
+	@mkdir -p build
+	@{ echo '# Benchmarks'; echo; \
+	   echo "Written by \`make bench\` at commit $$(git rev-parse --short HEAD), on $$(nproc) cores of" \
+	        "$$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)."; } > build/benchmarks.md
+	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do \
+	   echo "luthier: $$file" >&2; echo >> build/benchmarks.md; $(BIN)/python "$$file" >> build/benchmarks.md; done
+	@cp build/benchmarks.md docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md
+
+docs: doctest
+	$(BIN)/pdoc --docformat google --math --output-directory build/docs luthier
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,68 @@
+"""`luthier`: the command line.  Each command parses words, calls one job, prints what it found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from luthier import __version__
+from luthier.cli import commands
+from luthier.cli.output import guarded
+
+app = typer.Typer(
+    name="luthier",
+    help="Vision networks built to measure: from images and a device's limits to the most accurate network that fits.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Prepare image data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+app.command("fit")(commands.fit)
+app.command("train")(commands.train)
+app.command("run")(commands.run)
+app.command("report")(commands.report)
+data_app.command("convert")(commands.convert)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"luthier {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Vision networks built to measure."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; ends with the exit codes of `luthier.cli.output.guarded`."""
+
+    def invoke() -> None:
+        # not typer's own main: it would print a traceback for our errors and hide the exit code
+        typer.main.get_command(app)(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+
+    def run() -> None:
+        try:
+            invoke()
+        except click.exceptions.Abort:
+            raise KeyboardInterrupt from None
+
+    try:
+        code = guarded(run)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The end of every run: export, check against torch, measure on this machine, test once, write the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from luthier import files
+from luthier.arch import encode
+from luthier.arch.network import Network, Placed
+from luthier.cost.budget import Budget
+from luthier.cost.summary import Cost, cost
+from luthier.deploy.latency import Latency, measure_latency, open_session
+from luthier.deploy.onnx_file import OnnxCheck, check_onnx, to_onnx
+from luthier.errors import LuthierError
+from luthier.graph.from_network import from_network
+from luthier.job.folder import RunFolder
+from luthier.job.result import Data, Layer, Limit, Point, Winner
+from luthier.train.source import Splits
+
+
+class ExportError(LuthierError):
+    """The exported file does not compute what the trained network computes: our fault, exit 1."""
+
+
+def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share.
+
+        centre = (p + z^2 / 2n) / (1 + z^2 / n),  half = z sqrt(p (1 - p) / n + z^2 / 4n^2) / (1 + z^2 / n)   (1)
+
+    Source:
+        Wilson 1927, J. Am. Stat. Assoc. 22.
+    Example:
+        >>> low, high = wilson(90, 100)
+        >>> round(low, 4), round(high, 4)
+        (0.8256, 0.9448)
+    """
+    share = right / total
+    scale = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / scale
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / scale
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def describe(splits: Splits) -> Data:
+    """The images of a run, as the report shows them."""
+    return Data(
+        origin=splits.origin,
+        class_names=splits.class_names,
+        num_train=len(splits.train),
+        num_val=len(splits.val),
+        num_test=len(splits.test),
+        image_hw=splits.image_hw,
+        notes=splits.notes + tuple(f"skipped: {name}" for name in splits.skipped),
+        fingerprint=splits.fingerprint,
+    )
+
+
+def export(folder: RunFolder, network: Network, module: Any, preprocess_json: str, images: Any) -> OnnxCheck:
+    """Write `network.json`, `model.safetensors`, `preprocess.json` and `model.onnx`, and check the last against torch.
+
+    Args:
+        module: trained, in evaluation mode, on the CPU.
+        preprocess_json: what the file's users must do to an image first.
+        images: (N, C, H, W) float32 tensor, normalised; both must give the same logits for them.
+    Raises:
+        ExportError: the two disagree; `model.onnx` is not written.
+    """
+    import torch
+    from safetensors.torch import save
+
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    files.write_text(folder.network, encode.to_json(network))
+    files.write_bytes(folder.weights, save(tensors, metadata={"format": "luthier", "network": network.name}))
+    files.write_text(folder.preprocess, preprocess_json)
+    document = to_onnx(
+        from_network(network), {k: v.numpy() for k, v in tensors.items()}, {"preprocess": preprocess_json}
+    )
+    with torch.no_grad():
+        logits = module(images).float().numpy()
+    check = check_onnx(open_session(document), images.numpy(), logits)
+    if not check.agrees:
+        raise ExportError(
+            f"{folder.onnx}: differs from torch by {check.max_abs_error:.3g} (logits up to {check.scale:.3g}); not written"
+        )
+    files.write_bytes(folder.onnx, document)
+    return check
+
+
+def limits(budget: Budget, price: Cost, latency: Latency, size_bytes: int) -> tuple[Limit, ...]:
+    """What was asked and what came out."""
+    values: dict[str, tuple[Any, float, Any]] = {
+        "max_latency_s": ("latency", latency.median_s, "measured"),
+        "max_memory_bytes": ("bytes", price.peak_activation_bytes, "modelled"),
+        "max_size_bytes": ("bytes", size_bytes, "measured"),
+        "max_macs": ("count", price.macs, "modelled"),
+        "max_params": ("count", price.params, "modelled"),
+    }
+    return tuple(
+        Limit(name.removesuffix("_s").removesuffix("_bytes"), values[name][0], limit, values[name][1], values[name][2])
+        for name, limit in budget.limits()
+    )
+
+
+def winner(
+    folder: RunFolder,
+    network: Network,
+    check: OnnxCheck,
+    latency: Latency,
+    history: Sequence[Point],
+    confusion: np.ndarray[Any, Any],
+) -> Winner:
+    """Everything about the network that was trained to the end."""
+    price = cost(network)
+    total = int(confusion.sum())
+    right = int(np.trace(confusion))
+    return Winner(
+        name=network.name,
+        network_json=encode.to_json(network),
+        params=price.params,
+        macs=price.macs,
+        peak_activation_bytes=price.peak_activation_bytes,
+        size_bytes=folder.onnx.stat().st_size,
+        latency_s=latency.median_s,
+        latency_spread_s=latency.spread_s,
+        latency_runtime=latency.runtime,
+        test_accuracy=right / total,
+        test_interval=wilson(right, total),
+        val_accuracy=history[-1].val_accuracy,
+        onnx_max_abs_error=check.max_abs_error,
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        history=tuple(history),
+        layers=layers(network, price),
+    )
+
+
+def layers(network: Network, price: Cost) -> tuple[Layer, ...]:
+    """One row per block, the head last."""
+    placed = {p.name: p for p in network.walk()}
+    return tuple(
+        Layer(
+            name=block.name,
+            kind=placed[block.name].block.kind if block.name in placed else "head",
+            text=_words(placed[block.name]) if block.name in placed else f"{network.head.num_classes} classes",
+            output_chw=tuple(block.out_shape[1:]),
+            params=block.params,
+            macs=block.macs,
+            peak_activation_bytes=block.peak_activation_bytes,
+        )
+        for block in price.per_block
+    )
+
+
+def _words(placed: Placed) -> str:
+    block = placed.block
+    parts = [f"{block.kernel_size}x{block.kernel_size}"]
+    if block.stride > 1:
+        parts.append(f"stride {block.stride}")
+    if placed.inner_channels != placed.in_channels and block.kind != "conv":
+        parts.append(f"{placed.in_channels} -> {placed.inner_channels} -> {block.out_channels}")
+    if block.attention is not None:
+        parts.append(f"{block.attention.kind} {block.attention.place.replace('_', ' ')}")
+    return ", ".join([*parts, placed.activation])
+
+
+def measure(folder: RunFolder, threads: int) -> Latency:
+    """Latency of the exported file on this machine."""
+    return measure_latency(folder.onnx, threads=threads, budget_s=2.0)
+
+

@@ -1,0 +1,276 @@
+"""`luthier fit`: from images and limits to the most accurate member of a family that fits.
+
+    data -> candidates priced and filtered -> pace of training -> successive halving -> final training
+         -> export, checked -> latency measured -> tested once -> result.json
+
+Each arrow leaves something on the disk, and the next start reads it instead of doing it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from pathlib import Path
+
+import numpy as np
+
+from luthier import __version__
+from luthier.arch.network import Network
+from luthier.cost.budget import Budget
+from luthier.cost.summary import cost
+from luthier.deploy.latency import measure_latency
+from luthier.deploy.onnx_file import to_onnx
+from luthier.errors import BudgetError, DataError
+from luthier.graph.from_network import from_network
+from luthier.job import finish
+from luthier.job.candidates import Member, fixed_member, most_promising, resized_members, scaled_members, within_limits
+from luthier.job.classify import preprocess_document
+from luthier.job.folder import Clock, RunFolder, environment, open_run
+from luthier.job.halving import Play, halve
+from luthier.job.plan import LEAST_EPOCHS, MOST_EPOCHS, Pace, Plan, candidates_for, probes, whole_epochs
+from luthier.job.request import Request
+from luthier.job.resolve import baseline_for
+from luthier.job.result import SCHEMA, Result, read, write
+from luthier.job.session import Say, Session, points
+from luthier.job.study import Round, Study, rounds
+from luthier.nn.build import Classifier
+from luthier.train.data import load_data
+from luthier.train.loader import loader
+from luthier.train.metrics import evaluate
+from luthier.train.results import Trained
+from luthier.units import show
+
+
+def budget_of(request: Request) -> Budget:
+    """The five limits of a request."""
+    return Budget(
+        max_macs=request.max_macs,
+        max_params=request.max_params,
+        max_memory_bytes=request.max_memory_bytes,
+        max_size_bytes=request.max_size_bytes,
+        max_latency_s=request.max_latency_s,
+    )
+
+
+def fit(request: Request, run_dir: Path, say: Say) -> Result:
+    """Run or resume; returns at once when the folder holds the finished result.
+
+    Args:
+        request: what is asked; `command` is `fit` (a family) or `train` (the network itself).
+        run_dir: kept under this path.
+        say: receives lines for the user.
+    Raises:
+        DataError, RunFolderError, BudgetError: see each; nothing is written before data and limits are known to be good.
+    """
+    splits = load_data(request.data, seed=request.seed, skip_bad=request.skip_bad)
+    for note in splits.notes:
+        say(f"data: {note}")
+    baseline = baseline_for(request.model, request.pretrained, min(splits.image_hw))
+    clock = Clock(run_dir / "clock.json", request.time_limit_s)
+    session = Session(request, splits, clock, say)
+    members = _priced(session, baseline)
+    with open_run(run_dir, request) as folder:
+        if folder.result.exists():
+            say(f"{folder.path}: finished before; nothing to do (choose another --run-dir to run again)")
+            return read(folder.result)
+        session = dataclasses.replace(session, clock=Clock.resume(folder.clock, request.time_limit_s))
+        return _run(session, folder, members)
+
+
+def _priced(session: Session, baseline: Network) -> list[Member]:
+    """Candidates with costs, filtered by every limit that needs no measurement; raises before anything is written."""
+    request, native = session.request, min(session.splits.image_hw)
+    network = session.fitted_to_data(baseline)
+    if request.command == "train":
+        members = fixed_member(network)
+    elif request.pretrained is not None:
+        members = resized_members(network, native) if request.resolution is None else fixed_member(network)
+    else:
+        members = scaled_members(network, native)
+    budget = budget_of(request)
+    session.say(f"candidates: {len(members)} of {baseline.name}, limits: {budget.text or 'none'}")
+    return within_limits(members, dataclasses.replace(budget, max_latency_s=None), None)
+
+
+def _run(session: Session, folder: RunFolder, members: list[Member]) -> Result:
+    request, splits, clock = session.request, session.splits, session.clock
+    study = Study(folder.study)
+    fingerprint = study.note("data", lambda: splits.fingerprint)
+    if fingerprint != splits.fingerprint:
+        raise DataError(f"{splits.origin}: the images changed since this run began; choose another --run-dir")
+    members = _with_latency(session, study, members)
+    members = _chosen(session, study, members)
+    study.leave_out(members)
+    racing = [member for member in members if not member.reason]
+    session.say("training: " + ", ".join(f"{m.network.name} ({show(m.cost.macs, 'count')} MAC)" for m in racing))
+    final, remark = _search(session, study, folder, racing)
+    module, trained = _final(session, study, folder, final)
+    if trained.best is None:
+        study.close(final, "failed", "the final training diverged", None)
+        raise BudgetError(f"fit: the final training of {final.network.name} diverged; {trained.diverged}")
+    module.load_state_dict(trained.state)
+    module = module.cpu().eval()
+    result = _finished(session, study, folder, final, module, trained, [remark] if remark else [])
+    write(result, folder.result)
+    clock.save()
+    return result
+
+
+def _with_latency(session: Session, study: Study, members: list[Member]) -> list[Member]:
+    """Apply `--max-latency`: each untrained candidate's ONNX is run on this machine; measured once per run."""
+    limit_s = session.request.max_latency_s
+    if limit_s is None:
+        return members
+    session.say("latency: running each candidate on this machine")
+
+    def measured() -> dict[str, float]:
+        return {
+            str(m.number): untrained_latency_s(m.network, session.request.threads) for m in members if not m.reason
+        }
+
+    known = study.note("latency_s", measured)
+    known_s = {m.network.name: known[str(m.number)] for m in members if str(m.number) in known}
+    return within_limits(members, budget_of(session.request), lambda network: known_s[network.name])
+
+
+def untrained_latency_s(network: Network, threads: int) -> float:
+    """Median latency of a network with random weights in ONNX Runtime on this machine."""
+    graph = from_network(network)
+    generator = np.random.default_rng(0)
+    # positive and small: a variance must be above zero, and no activation may overflow or become subnormal
+    weights = {
+        name: (np.abs(generator.standard_normal(tensor.shape)) * 0.1 + 0.01).astype(np.float32)
+        for name, tensor in graph.constants.items()
+    }
+    return measure_latency(to_onnx(graph, weights), threads=threads, budget_s=0.3).median_s
+
+
+def _chosen(session: Session, study: Study, members: list[Member]) -> list[Member]:
+    """Mark those that are not trained; the choice is made once per run."""
+    request = session.request
+    fitting = [m for m in members if not m.reason]
+
+    def paced() -> dict[str, list[float]]:
+        picks = [fitting[i] for i in probes([m.cost.macs for m in fitting])]
+        rates = [session.rate(m.network) for m in picks]
+        return {"macs": [float(m.cost.macs) for m in picks], "images_per_s": rates}
+
+    stored = study.note("pace", paced)
+    pace = Pace(tuple(stored["macs"]), tuple(stored["images_per_s"]))
+    pretrained = request.pretrained is not None
+    count = candidates_for(request.time_limit_s)
+    images = len(session.splits.train)
+
+    def chosen() -> dict[str, str]:
+        plan = Plan.of(request.time_limit_s, session.clock.elapsed_s, min(count, len(fitting)))
+        marked = most_promising(
+            members, count, lambda m: plan.final_s / pace.epoch_s(m.cost.macs, images), LEAST_EPOCHS[pretrained]
+        )
+        return {str(m.number): m.reason for m in marked if m.reason}
+
+    reasons: dict[str, str] = study.note("left_out", chosen)
+    return [m if m.reason or str(m.number) not in reasons else m.left_out(reasons[str(m.number)]) for m in members]
+
+
+def _search(session: Session, study: Study, folder: RunFolder, racing: list[Member]) -> tuple[Member, str]:
+    """Successive halving over the chosen candidates."""
+    request, images = session.request, len(session.splits.train)
+    stored = study.note("pace", dict)
+    pace = Pace(tuple(stored["macs"]), tuple(stored["images_per_s"]))
+    plan = Plan.of(request.time_limit_s, 0.0, len(racing))
+    most = MOST_EPOCHS[request.pretrained is not None]
+
+    def epochs(member: Member, rung: int, rungs: int) -> int:
+        seconds = plan.rung_s(rounds(len(racing))[rung], rungs)
+        return whole_epochs(seconds, pace.epoch_s(member.cost.macs, images), most)
+
+    def play(asked: Play) -> Round:
+        label = f"round {asked.rung + 1} {asked.member.network.name}"
+        where = folder.trial(asked.member.number, asked.rung)
+        before_s = session.clock.elapsed_s
+        _, trained = session.train(asked.member.network, asked.epochs, where, label)
+        gc.collect()
+        accuracy = None if trained.stopped == "diverged" or trained.best is None else trained.best.val_accuracy
+        return Round(asked.epochs, accuracy, round(session.clock.elapsed_s - before_s, 3))
+
+    decision = halve(study, racing, epochs=epochs, play=play, val_images=len(session.splits.val))
+    return decision.order[0], decision.remark
+
+
+def _final(
+    session: Session, study: Study, folder: RunFolder, final: Member
+) -> tuple[Classifier, Trained]:
+    """Train the winner to the end of the time."""
+    request, clock = session.request, session.clock
+    images = len(session.splits.train)
+
+    def planned() -> int:
+        if request.epochs is not None:
+            return request.epochs
+        plan = Plan.of(request.time_limit_s, clock.elapsed_s, 1)
+        return whole_epochs(plan.final_s, _epoch_s(study, final, images), MOST_EPOCHS[request.pretrained is not None])
+
+    epochs: int = study.note("final_epochs", planned)
+    reserve_s = Plan.of(request.time_limit_s, 0.0, 1).reserve_s
+    session.say(f"final training: {final.network.name}, {epochs} epochs, {show(max(clock.left_s, 0), 'duration')} left")
+    module, trained = session.train(
+        final.network, epochs, folder.final, final.network.name,
+        deadline_s=None if request.epochs is not None else request.time_limit_s - reserve_s,
+    )  # fmt: skip
+    return module, trained
+
+
+def _epoch_s(study: Study, member: Member, images: int) -> float:
+    """Seconds of an epoch: from the candidate's own rounds (validation included), else from the measured pace."""
+    for candidate in study.candidates():
+        if candidate.number == member.number and candidate.rungs:
+            last = candidate.rungs[-1]
+            return last.wall_s / last.epochs
+    stored = study.note("pace", dict)
+    return Pace(tuple(stored["macs"]), tuple(stored["images_per_s"])).epoch_s(member.cost.macs, images) * 1.1
+
+
+def _finished(
+    session: Session,
+    study: Study,
+    folder: RunFolder,
+    final: Member,
+    module: Classifier,
+    trained: Trained,
+    remarks: list[str],
+) -> Result:
+    """Export, measure, and look at the test images for the first and only time."""
+    request, splits, network = session.request, session.splits, final.network
+    transform = session.transform(network)
+    some = next(iter(loader(splits.val, transform, 16, shuffle=False, seed=0, epoch=0)))[0]
+    asked = preprocess_document(session.preprocess(network), splits.class_names)
+    check = finish.export(folder, network, module, asked, some)
+    latency = finish.measure(folder, request.threads)
+    tested = evaluate(module, splits.test, transform=transform, num_classes=splits.num_classes)
+    winner = finish.winner(folder, network, check, latency, points(trained), np.array(tested.confusion))
+    study.close(final, "winner", "trained to the end", winner.val_accuracy)
+    limits = finish.limits(budget_of(request), cost(network), latency, winner.size_bytes)
+    remarks += [
+        f"--{limit.name.replace('_', '-')} does not hold: it came to {show(limit.value, limit.dimension)} when measured"
+        for limit in limits
+        if not limit.holds
+    ]
+    if trained.stopped == "deadline":
+        remarks.append("the time limit cut the final training short; its schedule did not reach the end")
+    return Result(
+        schema=SCHEMA,
+        version=__version__,
+        command=request.command,
+        title=f"{splits.origin}: {winner.name}",
+        device=request.device,
+        seed=request.seed,
+        time_limit_s=request.time_limit_s,
+        wall_s=session.clock.elapsed_s,
+        pretrained=request.pretrained,
+        data=finish.describe(splits),
+        limits=limits,
+        candidates=study.candidates(),
+        winner=winner,
+        remarks=tuple(remarks),
+        environment=tuple(environment().items()),
+    )

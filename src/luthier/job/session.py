@@ -1,0 +1,138 @@
+"""One place where networks become trained modules: builds, loads weights, trains, evaluates, with the run's own choices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from luthier.arch.network import Network
+from luthier.job.folder import Clock
+from luthier.job.request import Request
+from luthier.job.result import Point
+from luthier.nn.build import Classifier, build
+from luthier.nn.pretrained import load_pretrained
+from luthier.train.data import channel_mean_std
+from luthier.train.defaults import default_recipe
+from luthier.train.hardware import Hardware
+from luthier.train.loop import train
+from luthier.train.preprocess import Preprocess, preprocess_for
+from luthier.train.rate import measure_rate
+from luthier.train.recipe import Recipe
+from luthier.train.results import Epoch, Trained
+from luthier.train.source import Splits
+from luthier.train.transforms import ImageTransform, make_transforms
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all trainings of one run share.
+
+    Attributes:
+        say: one line for the user, on stderr.
+    """
+
+    request: Request
+    splits: Splits
+    clock: Clock
+    say: Say
+
+    @property
+    def hardware(self) -> Hardware:
+        """Where training runs."""
+        return Hardware(accelerator=self.request.accelerator)  # type: ignore[arg-type]  # Hardware checks the word
+
+    def fitted_to_data(self, network: Network) -> Network:
+        """The network with the data's number of classes; without pretrained weights also the data's mean and deviation."""
+        network = network.with_head(self.splits.num_classes)
+        if self.request.pretrained is None:
+            mean, std = channel_mean_std(self.splits.train)
+            network = dataclasses.replace(network, input_mean=mean, input_std=std)
+        if self.request.resolution is not None:
+            network = dataclasses.replace(network, resolution=self.request.resolution)
+        return network
+
+    def module(self, network: Network) -> Classifier:
+        """A fresh module: the run's seed decides its initialisation, then the pretrained weights."""
+        torch.manual_seed(self.request.seed)
+        module = build(network)
+        if self.request.pretrained is not None:
+            load_pretrained(module, self.request.pretrained)
+        return module
+
+    def preprocess(self, network: Network) -> Preprocess:
+        """What users of the network must do to an image."""
+        mean, std = _three(network.input_mean), _three(network.input_std)
+        return preprocess_for(network.resolution, self.splits.image_hw, mean, std)
+
+    def transform(self, network: Network) -> ImageTransform:
+        """The same for tensors, as deployed: no random crop or mirror."""
+        mean, std = _three(network.input_mean), _three(network.input_std)
+        return make_transforms(network.resolution, train=False, native_hw=self.splits.image_hw, mean=mean, std=std)
+
+    def rate(self, network: Network) -> float:
+        """Training images per second of this network on this machine."""
+        recipe = self.recipe(network, epochs=1)
+        return measure_rate(
+            self.module(network),
+            network.resolution,
+            recipe,
+            num_classes=self.splits.num_classes,
+            hardware=self.hardware,
+        )
+
+    def recipe(self, network: Network, epochs: int) -> Recipe:
+        """How this network is trained for that many epochs."""
+        pretrained = self.request.pretrained is not None
+        recipe = default_recipe(len(self.splits.train), network.resolution, epochs, pretrained)
+        return dataclasses.replace(recipe, seed=self.request.seed)
+
+    def train(
+        self, network: Network, epochs: int, folder: Path, label: str, *, deadline_s: float | None = None
+    ) -> tuple[Classifier, Trained]:
+        """Train, or go on where the folder's checkpoint stands.
+
+        Args:
+            epochs: length of the schedule.
+            deadline_s: elapsed time of the run (see `Clock`) after which no further step is begun.
+        """
+        module = self.module(network)
+        recipe = self.recipe(network, epochs)
+
+        def on_epoch(_: Epoch) -> None:
+            self.clock.save()
+
+        def late() -> bool:
+            return deadline_s is not None and self.clock.elapsed_s > deadline_s
+
+        trained = train(
+            module,
+            self.splits,
+            recipe,
+            folder=folder,
+            resolution=network.resolution,
+            mean=_three(network.input_mean),
+            std=_three(network.input_std),
+            hardware=self.hardware,
+            on_epoch=on_epoch,
+            deadline=late,
+            label=label,
+        )
+        return module, trained
+
+
+def points(trained: Trained) -> tuple[Point, ...]:
+    """A training's history as the report reads it."""
+    return tuple(
+        Point(e.epoch, e.learning_rate, e.train_loss, e.val_loss, e.val_accuracy, e.wall_s) for e in trained.history
+    )
+
+
+def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
+    first, second, third = values
+    return first, second, third
