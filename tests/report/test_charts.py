@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from luthier.intervals import wilson
 from luthier.job.result import Limit, Result
 from luthier.report import candidates, winner, words
 from luthier.report.chart import label
@@ -56,7 +57,7 @@ def test_trade_off_draws_last_rounds_front_and_winner(result: Result) -> None:
     assert list(star.x) == pytest.approx([548.0])
     assert list(star.y) == pytest.approx([78.62])
     assert list(front.y) == sorted(dots.y)[:3] + sorted(dots.y)[4:]
-    low, high = words.wilson(dots.y[0] / 100, 5000)
+    low, high = wilson(dots.y[0] / 100, 5000)
     assert dots.y[0] + dots.error_y.array[0] == pytest.approx(100 * high)
     assert dots.y[0] - dots.error_y.arrayminus[0] == pytest.approx(100 * low)
 

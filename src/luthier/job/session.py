@@ -1,4 +1,4 @@
-"""One place where networks become trained modules: builds, loads weights, trains, evaluates, with the run's own choices."""
+"""One place where networks become trained modules: built, filled with weights, trained, by the run's own choices."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Session:
         return Hardware(accelerator=self.request.accelerator)  # type: ignore[arg-type]  # Hardware checks the word
 
     def fitted_to_data(self, network: Network) -> Network:
-        """The network with the data's number of classes; without pretrained weights also the data's mean and deviation."""
+        """The network with the data's classes; without pretrained weights also with the data's mean and deviation."""
         network = network.with_head(self.splits.num_classes)
         if self.request.pretrained is None:
             mean, std = channel_mean_std(self.splits.train)
@@ -93,19 +93,28 @@ class Session:
         return dataclasses.replace(recipe, seed=self.request.seed)
 
     def train(
-        self, network: Network, epochs: int, folder: Path, label: str, *, deadline_s: float | None = None
+        self,
+        network: Network,
+        epochs: int,
+        folder: Path,
+        label: str,
+        *,
+        deadline_s: float | None = None,
+        give_up: Callable[[Epoch], bool] | None = None,
     ) -> tuple[Classifier, Trained]:
         """Train, or go on where the folder's checkpoint stands.
 
         Args:
             epochs: length of the schedule.
             deadline_s: elapsed time of the run (see `Clock`) after which no further step is begun.
+            give_up: asked after every epoch; True ends the training there.
         """
         module = self.module(network)
         recipe = self.recipe(network, epochs)
 
-        def on_epoch(_: Epoch) -> None:
+        def on_epoch(epoch: Epoch) -> bool:
             self.clock.save()
+            return give_up is not None and give_up(epoch)
 
         def late() -> bool:
             return deadline_s is not None and self.clock.elapsed_s > deadline_s

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier import units
+from luthier.intervals import wilson
 from luthier.job.result import Candidate, Limit, Result
 from luthier.report import words
 from luthier.report.chart import BAD, MUTED, PANEL, QUIET, SECOND, WINNER, Chart, axis, label, layout, scaled
@@ -109,7 +110,7 @@ def trade_off(result: Result) -> Chart:
             "line": {"color": SECOND, "width": 2, "shape": "hv"}, "hoverinfo": "skip",
         })  # fmt: skip
         traces.append(_candidates_trace(points, places, factor, result.data.num_val))
-    low, high = words.wilson(winner.val_accuracy, result.data.num_val)
+    low, high = wilson(winner.val_accuracy, result.data.num_val)
     traces.append({
         "type": "scatter", "mode": "markers", "name": "winner, trained to the end",
         "x": [winner_cost / factor], "y": [100 * winner.val_accuracy],
@@ -169,7 +170,7 @@ def _bars(triples: list[tuple[float, float, float]], color: str) -> dict[str, An
 def _candidates_trace(
     points: list[tuple[Candidate, float]], places: list[tuple[float, float]], factor: float, num_val: int
 ) -> dict[str, Any]:
-    intervals = [words.wilson(accuracy, num_val) for _, accuracy in points]
+    intervals = [wilson(accuracy, num_val) for _, accuracy in points]
     return {
         "type": "scatter", "mode": "markers", "name": "candidates",
         "x": [cost / factor for cost, _ in places], "y": [100 * accuracy for _, accuracy in places],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier import units
+from luthier.intervals import wilson
 from luthier.job.result import Candidate, Limit, Result, Winner
 from luthier.report import words
 
@@ -202,7 +203,7 @@ def weakest(winner: Winner, class_names: Sequence[str], most: int = 10) -> Table
         seen.append((row[index] / total if total else 2.0, index, row[index], total))
     rows = []
     for recall, index, right, total in sorted(seen)[:most]:
-        interval = words.percent_range(words.wilson(recall, total)) if total else "no test image"
+        interval = words.percent_range(wilson(recall, total)) if total else "no test image"
         rows.append((class_names[index], f"{right:,} of {total:,}", words.percent(recall if total else None), interval))
     return Table(
         columns=(
