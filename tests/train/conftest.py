@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Image folders made on the spot."""
 
 from __future__ import annotations
@@ -29,3 +30,13 @@ def make_tree(tmp_path: Path) -> MakeTree:
         return root
 
     return make
+=======
+"""Lets the tests of this folder import `toy_data`, which a script in a process of its own imports too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+>>>>>>> loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, cast
@@ -11,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from luthier.errors import InputError
+from luthier.train.cpu_bf16 import cpu_trains_in_bf16
 from luthier.train.recipe import TrainPrecision
 
 
@@ -54,6 +56,7 @@ def open_fabric(hardware: Hardware, precision: TrainPrecision) -> Fabric:
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     several = hardware.devices * hardware.num_nodes > 1
     strategy = "ddp" if hardware.strategy == "auto" and several else hardware.strategy
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its greetings are no news to the user
     fabric = Fabric(
         accelerator=accelerator,
         devices=hardware.devices,
@@ -63,6 +66,14 @@ def open_fabric(hardware: Hardware, precision: TrainPrecision) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def fastest_precision(hardware: Hardware | None = None) -> TrainPrecision:
+    """bf16 where the hardware multiplies it, else fp32; MBConv networks gain a third on CPUs with AMX."""
+    on_gpu = torch.cuda.is_available() and (hardware is None or hardware.accelerator != "cpu")
+    if on_gpu:
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if cpu_trains_in_bf16() else "32-true"
 
 
 def all_sum(fabric: Fabric, tensor: torch.Tensor) -> torch.Tensor:
