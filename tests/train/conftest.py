@@ -1,14 +1,16 @@
-<<<<<<< HEAD
-"""Image folders made on the spot."""
+"""Image folders made on the spot; and `toy_data`, which a script in a process of its own imports too."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 MakeTree = Callable[..., Path]
 
@@ -30,13 +32,3 @@ def make_tree(tmp_path: Path) -> MakeTree:
         return root
 
     return make
-=======
-"""Lets the tests of this folder import `toy_data`, which a script in a process of its own imports too."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
->>>>>>> loop
