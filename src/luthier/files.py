@@ -54,7 +54,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise explain(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # whatever is wrong here was wrong above, where it became a message
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

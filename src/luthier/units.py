@@ -32,7 +32,10 @@ UNITS: Final[dict[str, dict[str, float]]] = {
     "latency": _LATENCY, "duration": _DURATION, "bytes": _BYTES, "energy": _ENERGY, "count": _COUNT,
 }  # fmt: skip
 _WHOLE: Final = frozenset({"bytes", "count"})
-_QUANTITY: Final = re.compile(r"\s*([0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*")
+# a comma only between groups of three digits: 1,5ms must not be read as 15 ms
+_QUANTITY: Final = re.compile(
+    r"\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*"
+)
 
 
 def parse(text: str, dimension: str, name: str = "quantity") -> float:
@@ -60,9 +63,12 @@ def parse(text: str, dimension: str, name: str = "quantity") -> float:
         found = f"unit {suffix!r}" if suffix else "no unit"
         raise UnitError(f"{name}: {found} in {text!r}, known units for {dimension} are {known}")
     value = float(digits.replace("_", "").replace(",", "")) * units[suffix]
+    if math.isfinite(value) and dimension in _WHOLE:
+        value = math.floor(value)
     if not (math.isfinite(value) and value > 0):
-        raise UnitError(f"{name}: must be above zero and finite, got {text!r}")
-    return math.floor(value) if dimension in _WHOLE else value
+        least = "at least 1" if dimension in _WHOLE else "above zero"
+        raise UnitError(f"{name}: must be {least} and finite, got {text!r}")
+    return value
 
 
 _SCALES: Final[dict[str, tuple[tuple[float, str], ...]]] = {

@@ -25,10 +25,12 @@ def fit(
         str | None,
         typer.Argument(
             metavar="[DATA]",
-            help="A folder with one folder of images per class, an .npz (x, y), torchvision:NAME, or digits, the default.",
+            help="A folder of class folders, an .npz with x and y, torchvision:NAME, or digits, the default.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Baseline whose compound-scaled family is tried.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Baseline whose compound-scaled family is tried.")
+    ] = None,
     device: limits.Device = "host",
     max_latency: limits.MaxLatency = None,
     max_memory: limits.MaxMemory = None,
@@ -38,7 +40,9 @@ def fit(
     max_energy: limits.MaxEnergy = None,
     time_limit: limits.TimeLimit = None,
     pretrained: limits.Pretrained = None,
-    resolution: Annotated[int | None, typer.Option("--resolution", min=1, help="Fix the input's side, in pixels.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option("--resolution", min=1, help="Fix the input's side, in pixels.")
+    ] = None,
     run_dir: limits.RunDir = None,
     seed: limits.Seed = 0,
     skip_bad: limits.SkipBad = False,
@@ -71,7 +75,9 @@ def fit(
 def train(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a run folder, or a network.json.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="As for `luthier fit`.")],
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Length; default: what the time limit allows.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Length; default: what the time limit allows.")
+    ] = None,
     time_limit: limits.TimeLimit = None,
     pretrained: limits.Pretrained = None,
     resolution: Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")] = None,
@@ -123,10 +129,10 @@ def report(
     as_json: limits.Json = False,
 ) -> None:
     """Rebuild report.html from the run folder alone."""
-    from luthier import report as page
+    from luthier.report import write
 
     result = read_result(run_dir / "result.json")
-    page.write(result, run_dir / "report.html")
+    write(result, run_dir / "report.html")
     output.console().print(f"{run_dir / 'report.html'}: written")
     if as_json:
         output.document("report", summary(result, run_dir))
@@ -160,15 +166,14 @@ def _absolute(data: str | None) -> str | None:
 
 
 def _start(request: Request, run_dir: Path | None, as_json: bool) -> None:
-    from luthier import report as page
     from luthier.job.fit import fit as run_fit
+    from luthier.report import lines, write
 
     console = output.console()
     folder = run_dir or Path("runs") / _name(request)
     result = run_fit(request, folder, lambda line: console.print(line, markup=False))
-    page.write(result, folder / "report.html")
-    console.print(page.lines(result))
-    console.print(f"run folder: {folder}", markup=False)
+    write(result, folder / "report.html")
+    console.print(lines(result, folder))
     if as_json:
         output.document(request.command, summary(result, folder))
 

@@ -12,7 +12,8 @@ from luthier.units import parse
 
 MaxLatency = Annotated[str | None, typer.Option("--max-latency", help="Time of one image on the device, e.g. 2ms.")]
 MaxMemory = Annotated[
-    str | None, typer.Option("--max-memory", help="Peak activation bytes at batch 1, input and output included, e.g. 512KiB.")
+    str | None,
+    typer.Option("--max-memory", help="Peak activation bytes at batch 1, input and output included, e.g. 512KiB."),
 ]
 MaxSize = Annotated[str | None, typer.Option("--max-size", help="Bytes of the weights, e.g. 2MiB.")]
 MaxMacs = Annotated[str | None, typer.Option("--max-macs", help="Multiply-accumulates of one image, e.g. 20M.")]
@@ -27,7 +28,8 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip images that cann
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Of the run time that latency is measured on.")]
 Accelerator = Annotated[str, typer.Option("--accelerator", help="The hardware that trains: auto, cpu or cuda.")]
 Pretrained = Annotated[
-    str | None, typer.Option("--pretrained", help="Weights to start from: a .safetensors file, timm:NAME or torchvision:NAME.")
+    str | None,
+    typer.Option("--pretrained", help="Weights to start from: a .safetensors file, timm:NAME or torchvision:NAME."),
 ]
 
 _OPTIONS: Final = {"latency": "latency", "memory": "bytes", "size": "bytes", "macs": "count", "params": "count"}
@@ -42,7 +44,9 @@ def check_device(device: str, max_energy: str | None) -> None:
     if device != "host":
         raise InputError(f"--device {device}: needs the device catalogue, which this version lacks; use --device host")
     if max_energy is not None:
-        raise InputError(f"--max-energy {max_energy}: needs the device catalogue, which this version lacks; leave it out")
+        raise InputError(
+            f"--max-energy {max_energy}: needs the device catalogue, which this version lacks; leave it out"
+        )
 
 
 def read_limits(

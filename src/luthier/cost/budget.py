@@ -148,7 +148,7 @@ class Nearest:
         if not self.violations:
             return f"{self.name} fits"
         broken = "; ".join(v.text for v in self.violations)
-        raised = " and ".join(f"{v.option} to {v.show(v.value)}" for v in self.violations)
+        raised = " ".join(f"{v.option} {v.show(v.value)}" for v in self.violations)
         return f"nearest that exists is {self.name}: {broken}; it would fit with {raised}"
 
 

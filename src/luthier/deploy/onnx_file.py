@@ -1,7 +1,7 @@
 """A graph and its weights as an ONNX file: one node per op, written without torch.
 
-The same graph that was priced is the one that is exported, so the two cannot disagree; what the file computes is
-checked against torch in `check_onnx`.  Squeeze steps are written as GlobalAveragePool, which run times have kernels for.
+The same graph that was priced is the one that is exported, so the two cannot disagree; `check_onnx` compares what the
+file computes with torch.  Squeeze steps are written as GlobalAveragePool, which run times have kernels for.
 """
 
 from __future__ import annotations

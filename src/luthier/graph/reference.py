@@ -157,7 +157,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, attrs: Conv) -> Array:
     out_channels, group_channels, kernel_h, kernel_w = weight.shape
     windows = _windows(_pad(x, attrs.pads, 0.0), (kernel_h, kernel_w), attrs.stride, attrs.dilation)
     if group_channels == 1 and attrs.groups == out_channels:
-        y = np.einsum("nchwkl,ckl->nchw", windows, weight[:, 0])
+        y: Array = np.einsum("nchwkl,ckl->nchw", windows, weight[:, 0])
     else:
         per_group = out_channels // attrs.groups
         parts = [
@@ -169,7 +169,9 @@ def conv2d(x: Array, weight: Array, bias: Array | None, attrs: Conv) -> Array:
             for group in range(attrs.groups)
         ]
         y = np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
-    return y if bias is None else np.add(y, bias.reshape(1, -1, 1, 1))
+    if bias is not None:
+        y = y + bias.reshape(1, -1, 1, 1)
+    return y
 
 
 def pool2d(x: Array, attrs: Pool) -> Array:

@@ -74,9 +74,7 @@ def resized_members(network: Network, native_side: int) -> list[Member]:
         side *= 1.25
     least = 2 * network.total_stride
     usable = sorted(side for side in sides if least <= side <= top) or [max(least, native_side)]
-    resized = [
-        dataclasses.replace(network, resolution=side, name=f"{network.name}@{side}px") for side in usable
-    ]
+    resized = [dataclasses.replace(network, resolution=side, name=f"{network.name}@{side}px") for side in usable]
     return [Member(number, net, None, cost(net)) for number, net in enumerate(resized)]
 
 

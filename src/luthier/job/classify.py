@@ -51,7 +51,9 @@ def read_preprocess(path: Path) -> tuple[Preprocess, tuple[str, ...]]:
             raise RunFolderError(f"{path}: expected {SCHEMA}, got {document['schema']!r}; written by another version?")
         return Preprocess.from_json(document["preprocess"]), tuple(document["class_names"])
     except OSError:
-        raise RunFolderError(f"{path}: not there; RUN must be the folder of a finished `luthier fit` or `train`") from None
+        raise RunFolderError(
+            f"{path}: not there; RUN must be the folder of a finished `luthier fit` or `train`"
+        ) from None
     except (ValueError, KeyError, TypeError, SpecError) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}); run `luthier fit` again") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from luthier.deploy.latency import Latency, measure_latency, open_session
 from luthier.deploy.onnx_file import OnnxCheck, check_onnx, to_onnx
 from luthier.errors import LuthierError
 from luthier.graph.from_network import from_network
+from luthier.intervals import wilson
 from luthier.job.folder import RunFolder
 from luthier.job.result import Data, Layer, Limit, Point, Winner
 from luthier.train.source import Splits
@@ -24,25 +24,6 @@ from luthier.train.source import Splits
 
 class ExportError(LuthierError):
     """The exported file does not compute what the trained network computes: our fault, exit 1."""
-
-
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share.
-
-        centre = (p + z^2 / 2n) / (1 + z^2 / n),  half = z sqrt(p (1 - p) / n + z^2 / 4n^2) / (1 + z^2 / n)   (1)
-
-    Source:
-        Wilson 1927, J. Am. Stat. Assoc. 22.
-    Example:
-        >>> low, high = wilson(90, 100)
-        >>> round(low, 4), round(high, 4)
-        (0.8256, 0.9448)
-    """
-    share = right / total
-    scale = 1 + z * z / total
-    centre = (share + z * z / (2 * total)) / scale
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def describe(splits: Splits) -> Data:
@@ -84,7 +65,8 @@ def export(folder: RunFolder, network: Network, module: Any, preprocess_json: st
     check = check_onnx(open_session(document), images.numpy(), logits)
     if not check.agrees:
         raise ExportError(
-            f"{folder.onnx}: differs from torch by {check.max_abs_error:.3g} (logits up to {check.scale:.3g}); not written"
+            f"{folder.onnx}: not written, it differs from torch by {check.max_abs_error:.3g} "
+            f"where logits reach {check.scale:.3g}"
         )
     files.write_bytes(folder.onnx, document)
     return check
@@ -100,7 +82,13 @@ def limits(budget: Budget, price: Cost, latency: Latency, size_bytes: int) -> tu
         "max_params": ("count", price.params, "modelled"),
     }
     return tuple(
-        Limit(name.removesuffix("_s").removesuffix("_bytes"), values[name][0], limit, values[name][1], values[name][2])
+        Limit(
+            f"--{name.removesuffix('_s').removesuffix('_bytes').replace('_', '-')}",
+            values[name][0],
+            limit,
+            values[name][1],
+            values[name][2],
+        )
         for name, limit in budget.limits()
     )
 
@@ -128,7 +116,7 @@ def winner(
         latency_spread_s=latency.spread_s,
         latency_runtime=latency.runtime,
         test_accuracy=right / total,
-        test_interval=wilson(right, total),
+        test_interval=wilson(right / total, total),
         val_accuracy=history[-1].val_accuracy,
         onnx_max_abs_error=check.max_abs_error,
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
@@ -169,5 +157,3 @@ def _words(placed: Placed) -> str:
 def measure(folder: RunFolder, threads: int) -> Latency:
     """Latency of the exported file on this machine."""
     return measure_latency(folder.onnx, threads=threads, budget_s=2.0)
-
-

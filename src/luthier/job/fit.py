@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -37,8 +38,11 @@ from luthier.nn.build import Classifier
 from luthier.train.data import load_data
 from luthier.train.loader import loader
 from luthier.train.metrics import evaluate
-from luthier.train.results import Trained
+from luthier.train.results import Epoch, Trained
 from luthier.units import show
+
+#: a misjudged pace is mended so often, then lived with
+ATTEMPTS: Final = 3
 
 
 def budget_of(request: Request) -> Budget:
@@ -60,7 +64,7 @@ def fit(request: Request, run_dir: Path, say: Say) -> Result:
         run_dir: kept under this path.
         say: receives lines for the user.
     Raises:
-        DataError, RunFolderError, BudgetError: see each; nothing is written before data and limits are known to be good.
+        DataError, RunFolderError, BudgetError: see each; data and limits are checked before anything is written.
     """
     splits = load_data(request.data, seed=request.seed, skip_bad=request.skip_bad)
     for note in splits.notes:
@@ -93,7 +97,7 @@ def _priced(session: Session, baseline: Network) -> list[Member]:
 
 
 def _run(session: Session, folder: RunFolder, members: list[Member]) -> Result:
-    request, splits, clock = session.request, session.splits, session.clock
+    splits, clock = session.splits, session.clock
     study = Study(folder.study)
     fingerprint = study.note("data", lambda: splits.fingerprint)
     if fingerprint != splits.fingerprint:
@@ -124,12 +128,11 @@ def _with_latency(session: Session, study: Study, members: list[Member]) -> list
     session.say("latency: running each candidate on this machine")
 
     def measured() -> dict[str, float]:
-        return {
-            str(m.number): untrained_latency_s(m.network, session.request.threads) for m in members if not m.reason
-        }
+        return {str(m.number): untrained_latency_s(m.network, session.request.threads) for m in members if not m.reason}
 
     known = study.note("latency_s", measured)
-    return within_limits(members, budget_of(session.request), lambda m: known[str(m.number)])
+    known_s = {m.network.name: known[str(m.number)] for m in members if str(m.number) in known}
+    return within_limits(members, budget_of(session.request), lambda network: known_s[network.name])
 
 
 def untrained_latency_s(network: Network, threads: int) -> float:
@@ -187,7 +190,9 @@ def _search(session: Session, study: Study, folder: RunFolder, racing: list[Memb
         label = f"round {asked.rung + 1} {asked.member.network.name}"
         where = folder.trial(asked.member.number, asked.rung)
         before_s = session.clock.elapsed_s
-        _, trained = session.train(asked.member.network, asked.epochs, where, label)
+        # a misjudged pace must not eat the final training's time
+        late_s = before_s + 1.5 * plan.rung_s(rounds(len(racing))[asked.rung], len(rounds(len(racing))))
+        _, trained = session.train(asked.member.network, asked.epochs, where, label, deadline_s=late_s)
         gc.collect()
         accuracy = None if trained.stopped == "diverged" or trained.best is None else trained.best.val_accuracy
         return Round(asked.epochs, accuracy, round(session.clock.elapsed_s - before_s, 3))
@@ -196,26 +201,39 @@ def _search(session: Session, study: Study, folder: RunFolder, racing: list[Memb
     return decision.order[0], decision.remark
 
 
-def _final(
-    session: Session, study: Study, folder: RunFolder, final: Member
-) -> tuple[Classifier, Trained]:
-    """Train the winner to the end of the time."""
+def _final(session: Session, study: Study, folder: RunFolder, final: Member) -> tuple[Classifier, Trained]:
+    """Train the winner to the end of the time.
+
+    The length is planned from the pace so far.  If the first epoch shows that the machine now runs at quite another
+    pace, the training starts again with a length that fits: a cosine cut short, or ended early, wastes more than an
+    epoch does.
+    """
     request, clock = session.request, session.clock
-    images = len(session.splits.train)
+    most = MOST_EPOCHS[request.pretrained is not None]
+    epoch_s = _epoch_s(study, final, len(session.splits.train))
+    deadline_s = request.time_limit_s - Plan.of(request.time_limit_s, 0.0, 1).reserve_s
+    begun = sum(study.has(f"final_epochs{attempt}") for attempt in range(ATTEMPTS))
+    for attempt in range(max(0, begun - 1), ATTEMPTS):
+        planned = whole_epochs(deadline_s - clock.elapsed_s, epoch_s, most)
+        epochs: int = study.note(f"final_epochs{attempt}", lambda n=planned: request.epochs or n)  # type: ignore[misc]
+        session.say(
+            f"final training: {final.network.name}, {epochs} epochs, {show(max(clock.left_s, 0), 'duration')} left"
+        )
+        last = attempt == ATTEMPTS - 1 or request.epochs is not None
 
-    def planned() -> int:
-        if request.epochs is not None:
-            return request.epochs
-        plan = Plan.of(request.time_limit_s, clock.elapsed_s, 1)
-        return whole_epochs(plan.final_s, _epoch_s(study, final, images), MOST_EPOCHS[request.pretrained is not None])
+        def off_pace(epoch: Epoch, epochs: int = epochs, last: bool = last) -> bool:
+            if last or epoch.epoch != 1:
+                return False
+            fits = whole_epochs(deadline_s - clock.elapsed_s, epoch.wall_s, most)
+            return not 0.75 <= fits / max(1, epochs - 1) <= 1.5
 
-    epochs: int = study.note("final_epochs", planned)
-    reserve_s = Plan.of(request.time_limit_s, 0.0, 1).reserve_s
-    session.say(f"final training: {final.network.name}, {epochs} epochs, {show(max(clock.left_s, 0), 'duration')} left")
-    module, trained = session.train(
-        final.network, epochs, folder.final, final.network.name,
-        deadline_s=None if request.epochs is not None else request.time_limit_s - reserve_s,
-    )  # fmt: skip
+        module, trained = session.train(
+            final.network, epochs, folder.final(attempt), final.network.name,
+            deadline_s=None if request.epochs is not None else deadline_s, give_up=off_pace,
+        )  # fmt: skip
+        if trained.stopped != "paused":
+            break
+        epoch_s = trained.history[0].wall_s
     return module, trained
 
 
@@ -240,7 +258,7 @@ def _finished(
 ) -> Result:
     """Export, measure, and look at the test images for the first and only time."""
     request, splits, network = session.request, session.splits, final.network
-    transform = session.transform(network, training=False)
+    transform = session.transform(network)
     some = next(iter(loader(splits.val, transform, 16, shuffle=False, seed=0, epoch=0)))[0]
     asked = preprocess_document(session.preprocess(network), splits.class_names)
     check = finish.export(folder, network, module, asked, some)
@@ -250,7 +268,7 @@ def _finished(
     study.close(final, "winner", "trained to the end", winner.val_accuracy)
     limits = finish.limits(budget_of(request), cost(network), latency, winner.size_bytes)
     remarks += [
-        f"--{limit.name.replace('_', '-')} does not hold: it came to {show(limit.value, limit.dimension)} when measured"
+        f"{limit.name} does not hold: it came to {show(limit.value, limit.dimension)} when measured"
         for limit in limits
         if not limit.holds
     ]

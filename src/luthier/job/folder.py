@@ -71,10 +71,9 @@ class RunFolder:
     def clock(self) -> Path:
         return self.path / "clock.json"
 
-    @property
-    def final(self) -> Path:
-        """Checkpoint and `metrics.jsonl` of the training to the end."""
-        return self.path / "final"
+    def final(self, attempt: int) -> Path:
+        """Checkpoint and `metrics.jsonl` of the training to the end; `attempt` counts changes of its length."""
+        return self.path / f"final{attempt or ''}"
 
     def trial(self, number: int, rung: int) -> Path:
         """Checkpoint and metrics of one candidate in one round of halving."""

@@ -70,7 +70,9 @@ def halve(
         order = rank(played, val_images)
         alive = [(member, accuracy) for member, accuracy in order if accuracy is not None]
         if not alive:
-            raise BudgetError("fit: every candidate's training diverged; check the images and labels, or lower the limits")
+            raise BudgetError(
+                "fit: every candidate's training diverged; check the images and labels, or lower the limits"
+            )
         keep = plan[rung + 1] if rung + 1 < len(plan) else 1
         remark = _tie(alive, keep)
         for position, (member, accuracy) in enumerate(order):

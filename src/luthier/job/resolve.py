@@ -27,12 +27,16 @@ def resolve(model: str) -> Network:
     path = Path(model)
     if path.is_dir():
         if not (path / "network.json").exists():
-            raise InputError(f"{model}: a folder without network.json; MODEL is a preset, a run folder or a network.json")
+            raise InputError(
+                f"{model}: a folder without network.json; MODEL is a preset, a run folder or a network.json"
+            )
         return encode.read(path / "network.json")
     if path.suffix == ".json":
         return encode.read(path)
     if path.suffix == ".onnx" or model.startswith("timm:") or ":" in model:
-        raise InputError(f"{model}: this command builds and trains networks; MODEL is a preset, a run folder or a network.json")
+        raise InputError(
+            f"{model}: this command builds and trains networks; MODEL is a preset, a run folder or a network.json"
+        )
     try:
         return presets.get(model)
     except SpecError as error:

@@ -1,4 +1,4 @@
-"""One place where networks become trained modules: builds, loads weights, trains, evaluates, with the run's own choices."""
+"""One place where networks become trained modules: built, filled with weights, trained, by the run's own choices."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from luthier.job.result import Point
 from luthier.nn.build import Classifier, build
 from luthier.nn.pretrained import load_pretrained
 from luthier.train.data import channel_mean_std
+from luthier.train.defaults import default_recipe
 from luthier.train.hardware import Hardware
 from luthier.train.loop import train
 from luthier.train.preprocess import Preprocess, preprocess_for
 from luthier.train.rate import measure_rate
-from luthier.train.recipe import Recipe, default_recipe
+from luthier.train.recipe import Recipe
 from luthier.train.results import Epoch, Trained
 from luthier.train.source import Splits
 from luthier.train.transforms import ImageTransform, make_transforms
@@ -47,7 +48,7 @@ class Session:
         return Hardware(accelerator=self.request.accelerator)  # type: ignore[arg-type]  # Hardware checks the word
 
     def fitted_to_data(self, network: Network) -> Network:
-        """The network with the data's number of classes; without pretrained weights also the data's mean and deviation."""
+        """The network with the data's classes; without pretrained weights also with the data's mean and deviation."""
         network = network.with_head(self.splits.num_classes)
         if self.request.pretrained is None:
             mean, std = channel_mean_std(self.splits.train)
@@ -69,21 +70,21 @@ class Session:
         mean, std = _three(network.input_mean), _three(network.input_std)
         return preprocess_for(network.resolution, self.splits.image_hw, mean, std)
 
-    def transform(self, network: Network, *, training: bool, augment: str = "auto") -> ImageTransform:
-        """The same as a transform of tensors; with random crops and mirrors for training."""
-        return make_transforms(
-            network.resolution,
-            train=training,
-            native_hw=self.splits.image_hw,
-            mean=_three(network.input_mean),
-            std=_three(network.input_std),
-            augment=self.splits.augment if augment == "auto" else augment,
-        )
+    def transform(self, network: Network) -> ImageTransform:
+        """The same for tensors, as deployed: no random crop or mirror."""
+        mean, std = _three(network.input_mean), _three(network.input_std)
+        return make_transforms(network.resolution, train=False, native_hw=self.splits.image_hw, mean=mean, std=std)
 
     def rate(self, network: Network) -> float:
         """Training images per second of this network on this machine."""
         recipe = self.recipe(network, epochs=1)
-        return measure_rate(self.module(network), network.resolution, recipe.batch_size, hardware=self.hardware)
+        return measure_rate(
+            self.module(network),
+            network.resolution,
+            recipe,
+            num_classes=self.splits.num_classes,
+            hardware=self.hardware,
+        )
 
     def recipe(self, network: Network, epochs: int) -> Recipe:
         """How this network is trained for that many epochs."""
@@ -92,19 +93,28 @@ class Session:
         return dataclasses.replace(recipe, seed=self.request.seed)
 
     def train(
-        self, network: Network, epochs: int, folder: Path, label: str, *, deadline_s: float | None = None
+        self,
+        network: Network,
+        epochs: int,
+        folder: Path,
+        label: str,
+        *,
+        deadline_s: float | None = None,
+        give_up: Callable[[Epoch], bool] | None = None,
     ) -> tuple[Classifier, Trained]:
         """Train, or go on where the folder's checkpoint stands.
 
         Args:
             epochs: length of the schedule.
             deadline_s: elapsed time of the run (see `Clock`) after which no further step is begun.
+            give_up: asked after every epoch; True ends the training there.
         """
         module = self.module(network)
         recipe = self.recipe(network, epochs)
 
-        def on_epoch(_: Epoch) -> None:
+        def on_epoch(epoch: Epoch) -> bool:
             self.clock.save()
+            return give_up is not None and give_up(epoch)
 
         def late() -> bool:
             return deadline_s is not None and self.clock.elapsed_s > deadline_s
@@ -114,12 +124,13 @@ class Session:
             self.splits,
             recipe,
             folder=folder,
+            resolution=network.resolution,
+            mean=_three(network.input_mean),
+            std=_three(network.input_std),
             hardware=self.hardware,
             on_epoch=on_epoch,
             deadline=late,
             label=label,
-            train_transform=self.transform(network, training=True, augment=recipe.augment),
-            eval_transform=self.transform(network, training=False),
         )
         return module, trained
 

@@ -62,6 +62,10 @@ class Study:
             self._study.set_user_attr(key, make())
         return self._study.user_attrs[key]
 
+    def has(self, key: str) -> bool:
+        """Whether a decision was made already."""
+        return key in self._study.user_attrs
+
     def leave_out(self, members: Sequence[Member]) -> None:
         """Record members that no training saw, with their reasons."""
         known = {trial.user_attrs.get("number") for trial in self._study.get_trials(deepcopy=False)}
@@ -116,9 +120,7 @@ class Study:
             attrs = frozen.user_attrs
             if "number" not in attrs:
                 continue  # killed between birth and its first fact: it knows nothing worth keeping
-            rungs = [
-                Rung(rung, **attrs[f"rung{rung}"]) for rung in range(32) if f"rung{rung}" in attrs
-            ]
+            rungs = [Rung(rung, **attrs[f"rung{rung}"]) for rung in range(32) if f"rung{rung}" in attrs]
             found.append(
                 Candidate(
                     **{key: attrs[key] for key in _FACTS},

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import pickle
-from collections.abc import Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -67,13 +70,39 @@ def _from_torch(path: Path) -> StateDict:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
+def _reachable(url: str) -> bool:
+    """Whether a server answers at all; goes through the user's proxy."""
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _cache_only_when_offline() -> Iterator[None]:
+    """Look into the hub's cache at once when the hub cannot be reached: it would retry for a minute, and say so."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _from_timm(name: str) -> StateDict:
     import timm
 
     if not timm.is_model(name):
         raise DataError(f"timm:{name}: timm has no such model{_nearest(name, timm.list_models())}")
     try:
-        state: StateDict = timm.create_model(name, pretrained=True).state_dict()
+        with _cache_only_when_offline():
+            state: StateDict = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm and the hub raise a dozen kinds for "offline" and "no weights"
         raise _unavailable(f"timm:{name}", error) from None
     return state

@@ -52,7 +52,7 @@ def _efficientnet(prefix: str, prefixes: Collection[str]) -> Position | None:
     order = ["conv", "conv_exp", "conv_pw", "conv_dw", "conv_pwl"] if expands else ["conv", "conv_dw", "conv_pw"]
     present = [name for name in order if f"{block}.{name}" in prefixes]
     ranks = {name: 2 * index for index, name in enumerate(present)}
-    ranks |= {f"bn{index + 1}": 2 * index + 1 for index in range(len(present))}
+    ranks |= {"bn1": 1, "bn2": 3, "bn3": 5}
     ranks |= {
         "se.conv_reduce": _ATTENTION,
         "se.conv_expand": _ATTENTION + 1,

@@ -180,12 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store = read_store(options.store)
         if options.out is not None:
             shape = store_to_npz(store, options.out)
-            print(f"{options.out}: x {shape} uint8, {len(store.class_names)} classes", file=sys.stderr)
+            sys.stderr.write(f"{options.out}: x {shape} uint8, {len(store.class_names)} classes" + "\n")
         if options.tree is not None:
             count = store_to_tree(store, options.tree)
-            print(f"{options.tree}: {count:,} images in {len(store.class_names)} classes", file=sys.stderr)
+            sys.stderr.write(f"{options.tree}: {count:,} images in {len(store.class_names)} classes" + "\n")
     except LuthierError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}" + "\n")
         return error.exit_code
     return 0
 

@@ -58,15 +58,14 @@ def _read(origin: str, skip_bad: bool) -> Parts:
         return read_named(origin, skip_bad=skip_bad)
     path = Path(origin)
     try:
-        if path.is_dir():
-            return read_folder(path, skip_bad=skip_bad)
-        if path.is_file() and path.suffix.lower() == ".npz":
-            return read_npz(path)
-        exists = path.exists()
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path_text(path)[:200]}: cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from None
+        exists, is_folder, is_file = path.exists(), path.is_dir(), path.is_file()
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path_text(path)[:200]}: cannot be read ({reason})") from None
+    if is_folder:
+        return read_folder(path, skip_bad=skip_bad)
+    if is_file and path.suffix.lower() == ".npz":
+        return read_npz(path)
     expected = f"expected a folder of class folders, an .npz file, {PREFIX}NAME, or {DIGITS}"
     if not exists:
         raise DataError(f"{path_text(path)}: no such file or folder; {expected}")

@@ -76,7 +76,9 @@ def loader(
     if num_workers is None:
         num_workers = 0 if isinstance(source, ArraySource) else min(os.cpu_count() or 1, _MAX_WORKERS)
     dataset = _Batches(source, transform, (seed, epoch, rank), batches)
-    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=num_workers)
+    # Its own generator: a DataLoader draws its workers' base seed from torch's global one otherwise.
+    generator = torch.Generator().manual_seed(seed)
+    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=num_workers, generator=generator)
 
 
 def epoch_order(n: int, *, shuffle: bool, seed: int, epoch: int) -> npt.NDArray[np.int64]:

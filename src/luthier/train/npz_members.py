@@ -81,8 +81,7 @@ def load_array(path: Path, key: str) -> npt.NDArray[Any]:
         with np.load(path, allow_pickle=False) as archive:
             return cast("npt.NDArray[Any]", archive[key])
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{shown}: array {key!r} is damaged or truncated ({reason}); write the archive again") from None
+        raise DataError(_damaged(shown, key, error)) from None
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> Member:
@@ -92,7 +91,9 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> Memb
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(stream)
             header_bytes = stream.tell()
-    except (ValueError, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(_damaged(shown, info.filename.removesuffix(".npy"), error)) from None
+    except (ValueError, EOFError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{shown}: member {info.filename!r} is not a NumPy array ({reason}); write it with np.savez"
@@ -109,6 +110,11 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> Memb
             f"but {info.file_size - header_bytes:,} are stored; write the archive again"
         )
     return member
+
+
+def _damaged(shown: str, key: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return f"{shown}: array {key!r} is damaged or truncated ({reason}); write the archive again"
 
 
 def _memory_bytes() -> int:

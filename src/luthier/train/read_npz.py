@@ -139,7 +139,7 @@ def _class_names(
         source = f"the {most + 1} classes of y"
     if len(set(class_names)) != len(class_names):
         raise DataError(f"{shown}: class_names must differ, got {', '.join(class_names)[:200]}")
-    if len(class_names) < 2:
+    if len(class_names) < 2 and labels[""].min() >= 0:
         raise DataError(f"{shown}: at least 2 classes are needed, got {len(class_names)}; add images of another class")
     for suffix, y in labels.items():
         outside = np.flatnonzero((y < 0) | (y >= len(class_names)))

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from luthier.errors import DataError
@@ -73,7 +74,9 @@ def verify_files(files: Sequence[Path], what: str = "images", in_memory_bytes: i
     results = _decoded(files, in_memory_bytes // max(n, 1))
     if n > _PROGRESS_FILES:
         console = Console(stderr=True)
-        results = iter(track(results, f"checking {what}", total=n, console=console, transient=True))
+        label = escape(f"checking {what}")
+        hidden = not console.is_terminal
+        results = iter(track(results, label, total=n, console=console, transient=True, disable=hidden))
     for row, result in enumerate(results):
         if result.error:
             errors[row] = result.error
