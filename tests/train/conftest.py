@@ -1,4 +1,4 @@
-"""Image folders made on the spot; and `toy_data`, which a script in a process of its own imports too."""
+"""Image folders made on the spot; `toy_data` made importable, for tests and for a script in its own process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 MakeTree = Callable[..., Path]
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

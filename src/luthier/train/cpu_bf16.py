@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from torch import nn
 
 def cpu_trains_in_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware (AMX, or AVX-512's bf16 dot product)."""
-    ask: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    ask: Callable[[], dict[str, object]] = getattr(torch.cpu, "get_capabilities", dict)
     capabilities = ask()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
