@@ -15,6 +15,7 @@ from luthier.cost.summary import Cost, cost
 from luthier.deploy.latency import Latency, measure_latency, open_session
 from luthier.deploy.onnx_file import OnnxCheck, check_onnx, to_onnx
 from luthier.errors import LuthierError
+from luthier.graph.fold import take_constants
 from luthier.graph.from_network import from_network
 from luthier.intervals import wilson
 from luthier.job.folder import RunFolder
@@ -57,9 +58,9 @@ def export(folder: RunFolder, network: Network, module: Any, preprocess_json: st
     files.write_text(folder.network, encode.to_json(network))
     files.write_bytes(folder.weights, save(tensors, metadata={"format": "luthier", "network": network.name}))
     files.write_text(folder.preprocess, preprocess_json)
-    document = to_onnx(
-        from_network(network), {k: v.numpy() for k, v in tensors.items()}, {"preprocess": preprocess_json}
-    )
+    graph = from_network(network)
+    weights = take_constants(graph, {k: v.numpy() for k, v in tensors.items()})
+    document = to_onnx(graph, weights, {"preprocess": preprocess_json})
     with torch.no_grad():
         logits = module(images).float().numpy()
     check = check_onnx(open_session(document), images.numpy(), logits)
@@ -72,12 +73,12 @@ def export(folder: RunFolder, network: Network, module: Any, preprocess_json: st
     return check
 
 
-def limits(budget: Budget, price: Cost, latency: Latency, size_bytes: int) -> tuple[Limit, ...]:
-    """What was asked and what came out."""
+def limits(budget: Budget, price: Cost, latency: Latency) -> tuple[Limit, ...]:
+    """What was asked and what came out: the same quantities by which candidates were left out, latency measured."""
     values: dict[str, tuple[Any, float, Any]] = {
         "max_latency_s": ("latency", latency.median_s, "measured"),
         "max_memory_bytes": ("bytes", price.peak_activation_bytes, "modelled"),
-        "max_size_bytes": ("bytes", size_bytes, "measured"),
+        "max_size_bytes": ("bytes", price.weight_bytes, "modelled"),
         "max_macs": ("count", price.macs, "modelled"),
         "max_params": ("count", price.params, "modelled"),
     }
@@ -117,7 +118,7 @@ def winner(
         latency_runtime=latency.runtime,
         test_accuracy=right / total,
         test_interval=wilson(right / total, total),
-        val_accuracy=history[-1].val_accuracy,
+        val_accuracy=max(point.val_accuracy for point in history),  # of the epoch whose weights are kept
         onnx_max_abs_error=check.max_abs_error,
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         history=tuple(history),
