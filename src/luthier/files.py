@@ -7,8 +7,12 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from luthier.errors import RunFolderError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CLOSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def explain(error: OSError, path: Path) -> RunFolderError:
@@ -19,13 +23,30 @@ def explain(error: OSError, path: Path) -> RunFolderError:
         >>> print(explain(OSError(errno.ENOSPC, "No space left on device"), Path("runs/a/model.onnx")))
         runs/a/model.onnx: the disk is full; free some space and run the same command again, nothing was lost
     """
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         remedy = "the disk is full; free some space and run the same command again, nothing was lost"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    elif error.errno in _CLOSED:
         remedy = "the folder cannot be written to; choose another with --run-dir"
     else:
         remedy = f"cannot be written ({error.strerror or error})"
     return RunFolderError(f"{path}: {remedy}")
+
+
+@contextlib.contextmanager
+def explaining(folder: Path) -> Iterator[None]:
+    """Turn a full disk or a refused write, met by a library that writes inside `folder`, into one line.
+
+    Raises:
+        RunFolderError: instead of such an OSError; all other errors pass.
+    """
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except OSError as error:
+        if error.errno not in _FULL | _CLOSED:
+            raise
+        raise explain(error, Path(error.filename or folder)) from error
 
 
 @contextlib.contextmanager

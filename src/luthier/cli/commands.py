@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from luthier.cli import limits, output
 from luthier.errors import InputError
+from luthier.job.folder import finished
 from luthier.job.request import Request
 from luthier.job.result import Result
 from luthier.job.result import read as read_result
@@ -57,11 +59,11 @@ def fit(
         given |= DIGITS_LIMITS
     request = Request(
         command="fit",
-        model=model,
+        model=_absolute(model),
         data=_absolute(data),
         device=device,
         time_limit_s=limits.read_time(time_limit, DIGITS_TIME_S if data is None else 600.0),
-        pretrained=pretrained,
+        pretrained=_absolute(pretrained),
         resolution=resolution,
         seed=seed,
         skip_bad=skip_bad,
@@ -91,11 +93,11 @@ def train(
     """Train one network as it is, export and measure it."""
     request = Request(
         command="train",
-        model=model,
+        model=_absolute(model),
         data=_absolute(data),
         epochs=epochs,
         time_limit_s=limits.read_time(time_limit, 600.0 if epochs is None else 7 * 86400.0),
-        pretrained=pretrained,
+        pretrained=_absolute(pretrained),
         resolution=resolution,
         seed=seed,
         skip_bad=skip_bad,
@@ -133,7 +135,7 @@ def report(
 
     result = read_result(run_dir / "result.json")
     write(result, run_dir / "report.html")
-    output.console().print(f"{run_dir / 'report.html'}: written")
+    output.console().print(f"{run_dir / 'report.html'}: written", markup=False, soft_wrap=True)
     if as_json:
         output.document("report", summary(result, run_dir))
 
@@ -155,24 +157,37 @@ def convert(
         written |= {"npz": str(out), "shape": list(store_to_npz(store, out))}
     if tree is not None:
         written |= {"tree": str(tree), "images": store_to_tree(store, tree)}
-    output.console().print("written: " + ", ".join(str(path) for path in (out, tree) if path is not None))
+    made = ", ".join(str(path) for path in (out, tree) if path is not None)
+    output.console().print(f"written: {made}", markup=False, soft_wrap=True)
     if as_json:
         output.document("data convert", written)
 
 
-def _absolute(data: str | None) -> str | None:
-    # a resumed run may be started from another folder; names of data sets stay names
-    return str(Path(data).resolve()) if data is not None and Path(data).exists() else data
+def _absolute(path: str | None) -> str | None:
+    # a resumed run may be started from another folder; names of data sets, presets and weights stay names
+    return os.path.abspath(path) if path is not None and os.path.exists(path) else path
 
 
 def _start(request: Request, run_dir: Path | None, as_json: bool) -> None:
-    from luthier.job.fit import fit as run_fit
     from luthier.report import lines, write
 
     console = output.console()
     folder = run_dir or Path("runs") / _name(request)
-    result = run_fit(request, folder, lambda line: console.print(line, markup=False))
-    write(result, folder / "report.html")
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    result = finished(folder, request)
+    if result is not None:
+        say(f"{folder}: finished before; nothing to do (choose another --run-dir to run again)")
+    else:
+        # here and not above: torch takes seconds to import
+        from luthier.job.fit import fit as run_fit
+
+        result = run_fit(request, folder, say)
+    page, source = folder / "report.html", folder / "result.json"
+    if not page.exists() or page.stat().st_mtime_ns < source.stat().st_mtime_ns:
+        write(result, page)
     console.print(lines(result, folder))
     if as_json:
         output.document(request.command, summary(result, folder))

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
 
 from luthier import __version__
 from luthier.cli import commands
 from luthier.cli.output import guarded
+from luthier.errors import InputError
 
 app = typer.Typer(
     name="luthier",
@@ -50,20 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def invoke() -> None:
         # not typer's own main: it would print a traceback for our errors and hide the exit code
-        typer.main.get_command(app)(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        typer.main.get_command(app)(args=given, prog_name="luthier", standalone_mode=False)
 
     def run() -> None:
         try:
             invoke()
-        except click.exceptions.Abort:
+        except typer.Abort:
             raise KeyboardInterrupt from None
+        except typer.TyperException as error:
+            message = error.format_message()
+            if "\n" in message:  # a command that lacks all its arguments answers with its help
+                sys.stderr.write(message + "\n")
+                sys.exit(error.exit_code)
+            raise InputError(f"{message.rstrip('.')}; see {_help(error)}") from None
 
-    try:
-        code = guarded(run)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    sys.exit(code)
+    sys.exit(guarded(run))
+
+
+def _help(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    words = "" if context is None else str(context.command_path).partition(" ")[2]
+    return " ".join(["luthier", *words.split(), "--help"])
 
 
 if __name__ == "__main__":

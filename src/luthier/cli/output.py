@@ -37,7 +37,8 @@ def guarded(run: Callable[[], object]) -> int:
         run()
     except (InputError, BudgetError) as error:
         anchor = type(error).__name__.lower()
-        sys.stderr.write(f"luthier: {error}  [{DOCS}#{anchor}]\n")
+        # names of files may hold line ends
+        sys.stderr.write(f"luthier: {' '.join(str(error).splitlines())}  [{DOCS}#{anchor}]\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("luthier: interrupted; the same command resumes\n")

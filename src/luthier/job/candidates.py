@@ -39,7 +39,9 @@ class Member:
         return dataclasses.replace(self, reason=reason)
 
 
-def scaled_members(baseline: Network, native_side: int, phis: Sequence[float] = PHIS) -> list[Member]:
+def scaled_members(
+    baseline: Network, native_side: int, phis: Sequence[float] = PHIS, *, resolution: int | None = None
+) -> list[Member]:
     """Compound-scaled members of a family, smallest first.
 
     The input never grows beyond the images' own side (there is nothing to see between their pixels), except to keep two
@@ -49,12 +51,13 @@ def scaled_members(baseline: Network, native_side: int, phis: Sequence[float] = 
         baseline: member at phi = 0, with the right number of classes.
         native_side: shorter side of the images, in pixels.
         phis: knob settings; members that rounding makes equal are kept once.
+        resolution: side that all members keep, in pixels; None = it scales too.
     """
     least = 2 * baseline.total_stride
     seen: dict[Network, Member] = {}
     for phi in phis:
         network = scale(baseline, phi, max_resolution=max(native_side, least))
-        network = dataclasses.replace(network, resolution=max(network.resolution, least))
+        network = dataclasses.replace(network, resolution=resolution or max(network.resolution, least))
         shape = dataclasses.replace(network, name=baseline.name)
         if shape not in seen:
             seen[shape] = Member(len(seen), network, phi, cost(network))
@@ -101,7 +104,9 @@ def within_limits(
             broken = budget.violations(member.cost, latency_s=member.latency_s)
         kept.append(member.left_out("; ".join(violation.text for violation in broken)) if broken else member)
     if all(member.reason for member in kept):
-        closest = nearest([(m.network.name, m.cost, m.latency_s) for m in kept], budget)
+        # one whose latency was never measured may break that limit too: not to be called nearest
+        known = [m for m in kept if m.latency_s is not None] or kept
+        closest = nearest([(m.network.name, m.cost, m.latency_s) for m in known], budget)
         raise BudgetError(f"fit: no network fits the limits; {closest.text}")
     return kept
 

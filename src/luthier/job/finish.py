@@ -73,12 +73,12 @@ def export(folder: RunFolder, network: Network, module: Any, preprocess_json: st
     return check
 
 
-def limits(budget: Budget, price: Cost, latency: Latency, size_bytes: int) -> tuple[Limit, ...]:
-    """What was asked and what came out."""
+def limits(budget: Budget, price: Cost, latency: Latency) -> tuple[Limit, ...]:
+    """What was asked and what came out: the same quantities by which candidates were left out, latency measured."""
     values: dict[str, tuple[Any, float, Any]] = {
         "max_latency_s": ("latency", latency.median_s, "measured"),
         "max_memory_bytes": ("bytes", price.peak_activation_bytes, "modelled"),
-        "max_size_bytes": ("bytes", size_bytes, "measured"),
+        "max_size_bytes": ("bytes", price.weight_bytes, "modelled"),
         "max_macs": ("count", price.macs, "modelled"),
         "max_params": ("count", price.params, "modelled"),
     }
@@ -118,7 +118,7 @@ def winner(
         latency_runtime=latency.runtime,
         test_accuracy=right / total,
         test_interval=wilson(right / total, total),
-        val_accuracy=history[-1].val_accuracy,
+        val_accuracy=max(point.val_accuracy for point in history),  # of the epoch whose weights are kept
         onnx_max_abs_error=check.max_abs_error,
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         history=tuple(history),

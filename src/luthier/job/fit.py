@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from luthier import __version__
+from luthier import __version__, files
 from luthier.arch.network import Network
 from luthier.cost.budget import Budget
 from luthier.cost.summary import cost
@@ -28,18 +28,18 @@ from luthier.graph.from_network import from_network
 from luthier.job import finish
 from luthier.job.candidates import Member, fixed_member, most_promising, resized_members, scaled_members, within_limits
 from luthier.job.classify import preprocess_document
-from luthier.job.folder import Clock, RunFolder, environment, open_run
+from luthier.job.folder import Clock, RunFolder, environment, finished, open_run
 from luthier.job.halving import Play, halve
 from luthier.job.plan import LEAST_EPOCHS, MOST_EPOCHS, Pace, Plan, candidates_for, probes, whole_epochs
 from luthier.job.request import Request
 from luthier.job.resolve import baseline_for
-from luthier.job.result import SCHEMA, Result, read, write
+from luthier.job.result import SCHEMA, Result, write
 from luthier.job.session import Say, Session, points
 from luthier.job.study import Round, Study, rounds
 from luthier.nn.build import Classifier
 from luthier.train.data import load_data
 from luthier.train.loader import loader
-from luthier.train.metrics import evaluate
+from luthier.train.metrics import evaluate, write_epochs
 from luthier.train.results import Epoch, Trained
 from luthier.units import show
 
@@ -68,19 +68,24 @@ def fit(request: Request, run_dir: Path, say: Say) -> Result:
     Raises:
         DataError, RunFolderError, BudgetError: see each; data and limits are checked before anything is written.
     """
+    if (done := finished(run_dir, request)) is not None:
+        return done
+    folder = RunFolder(run_dir)
+    clock = Clock.resume(folder.clock, request.time_limit_s)
     splits = load_data(request.data, seed=request.seed, skip_bad=request.skip_bad)
     for note in splits.notes:
         say(f"data: {note}")
     baseline = baseline_for(request.model, request.pretrained, min(splits.image_hw))
-    clock = Clock(run_dir / "clock.json", request.time_limit_s)
     session = Session(request, splits, clock, say)
     members = _priced(session, baseline)
-    with open_run(run_dir, request) as folder:
-        if folder.result.exists():
-            say(f"{folder.path}: finished before; nothing to do (choose another --run-dir to run again)")
-            return read(folder.result)
-        session = dataclasses.replace(session, clock=Clock.resume(folder.clock, request.time_limit_s))
-        return _run(session, folder, members)
+    session.check(members[0].network)
+    latencies_s: dict[str, float] = {}
+    if request.max_latency_s is not None and not folder.run_toml.exists():
+        latencies_s = _latencies_s(session, members)
+        _fast_enough(session, members, latencies_s)
+    with files.explaining(run_dir), open_run(run_dir, request):
+        # another process may have finished it meanwhile
+        return finished(run_dir, request) or _run(session, folder, members, latencies_s)
 
 
 def _priced(session: Session, baseline: Network) -> list[Member]:
@@ -92,19 +97,21 @@ def _priced(session: Session, baseline: Network) -> list[Member]:
     elif request.pretrained is not None:
         members = resized_members(network, native) if request.resolution is None else fixed_member(network)
     else:
-        members = scaled_members(network, native)
+        members = scaled_members(network, native, resolution=request.resolution)
     budget = budget_of(request)
     session.say(f"candidates: {len(members)} of {baseline.name}, limits: {budget.text or 'none'}")
     return within_limits(members, dataclasses.replace(budget, max_latency_s=None), None)
 
 
-def _run(session: Session, folder: RunFolder, members: list[Member]) -> Result:
+def _run(session: Session, folder: RunFolder, members: list[Member], latencies_s: dict[str, float]) -> Result:
     splits, clock = session.splits, session.clock
     study = Study(folder.study)
     fingerprint = study.note("data", lambda: splits.fingerprint)
     if fingerprint != splits.fingerprint:
         raise DataError(f"{splits.origin}: the images changed since this run began; choose another --run-dir")
-    members = _with_latency(session, study, members)
+    if session.request.max_latency_s is not None:
+        known_s = study.note("latency_s", lambda: latencies_s or _latencies_s(session, members))
+        members = _fast_enough(session, members, known_s)
     members = _chosen(session, study, members)
     study.leave_out(members)
     racing = [member for member in members if not member.reason]
@@ -122,22 +129,21 @@ def _run(session: Session, folder: RunFolder, members: list[Member]) -> Result:
     return result
 
 
-def _with_latency(session: Session, study: Study, members: list[Member]) -> list[Member]:
-    """Apply `--max-latency`: each untrained candidate's ONNX is run on this machine; measured once per run."""
-    limit_s = session.request.max_latency_s
-    if limit_s is None:
-        return members
-    session.say("latency: running each candidate on this machine")
-
-    def measured() -> dict[str, float]:
-        return {str(m.number): untrained_latency_s(m.network, session.request.threads) for m in members if not m.reason}
-
-    known = study.note("latency_s", measured)
-    known_s = {m.network.name: known[str(m.number)] for m in members if str(m.number) in known}
-    return within_limits(members, budget_of(session.request), lambda network: known_s[network.name])
+def _latencies_s(session: Session, members: list[Member]) -> dict[str, float]:
+    """Run each candidate that keeps the other limits, untrained, on this machine; measured once per run."""
+    fitting = [m for m in members if not m.reason]
+    session.say(f"latency: running {len(fitting)} candidates on this machine")
+    each_s = min(0.3, 0.1 * session.request.time_limit_s / len(fitting))
+    return {str(m.number): untrained_latency_s(m.network, session.request.threads, each_s) for m in fitting}
 
 
-def untrained_latency_s(network: Network, threads: int) -> float:
+def _fast_enough(session: Session, members: list[Member], latencies_s: dict[str, float]) -> list[Member]:
+    """Apply all limits, `--max-latency` by what was measured."""
+    by_name = {m.network.name: latencies_s[str(m.number)] for m in members if not m.reason}
+    return within_limits(members, budget_of(session.request), lambda network: by_name[network.name])
+
+
+def untrained_latency_s(network: Network, threads: int, budget_s: float = 0.3) -> float:
     """Median latency of a network with random weights in ONNX Runtime on this machine."""
     graph = fold_norm_into_conv(from_network(network))
     generator = np.random.default_rng(0)
@@ -148,7 +154,7 @@ def untrained_latency_s(network: Network, threads: int) -> float:
         )
         for name, tensor in graph.constants.items()
     }
-    return measure_latency(to_onnx(graph, weights), threads=threads, budget_s=0.3).median_s
+    return measure_latency(to_onnx(graph, weights), threads=threads, budget_s=budget_s).median_s
 
 
 def _chosen(session: Session, study: Study, members: list[Member]) -> list[Member]:
@@ -199,7 +205,9 @@ def _search(session: Session, study: Study, folder: RunFolder, racing: list[Memb
         _, trained = session.train(asked.member.network, asked.epochs, where, label, deadline_s=late_s)
         gc.collect()
         accuracy = None if trained.stopped == "diverged" or trained.best is None else trained.best.val_accuracy
-        return Round(asked.epochs, accuracy, round(session.clock.elapsed_s - before_s, 3))
+        # a resumed round has spent less than its epochs took
+        spent_s = max(session.clock.elapsed_s - before_s, sum(epoch.wall_s for epoch in trained.history))
+        return Round(max(1, len(trained.history)), accuracy, round(spent_s, 3))
 
     decision = halve(study, racing, epochs=epochs, play=play, val_images=len(session.splits.val))
     return decision.order[0], decision.remark
@@ -265,12 +273,13 @@ def _finished(
     transform = session.transform(network)
     some = next(iter(loader(splits.val, transform, 16, shuffle=False, seed=0, epoch=0)))[0]
     asked = preprocess_document(session.preprocess(network), splits.class_names)
+    write_epochs(folder.metrics, trained.history)
     check = finish.export(folder, network, module, asked, some)
     latency = finish.measure(folder, request.threads)
     tested = evaluate(module, splits.test, transform=transform, num_classes=splits.num_classes)
     winner = finish.winner(folder, network, check, latency, points(trained), np.array(tested.confusion))
     study.close(final, "winner", "trained to the end", winner.val_accuracy)
-    limits = finish.limits(budget_of(request), cost(network), latency, winner.size_bytes)
+    limits = finish.limits(budget_of(request), cost(network), latency)
     remarks += [
         f"{limit.name} does not hold: it came to {show(limit.value, limit.dimension)} when measured"
         for limit in limits

@@ -15,6 +15,7 @@ from pathlib import Path
 from luthier import __version__, files
 from luthier.errors import RunFolderError
 from luthier.job.request import Request
+from luthier.job.result import Result, read
 
 _OURS = ("numpy", "torch", "torchvision", "timm", "lightning-fabric", "optuna", "onnx", "onnxruntime")
 
@@ -60,6 +61,10 @@ class RunFolder:
         return self.path / "study.journal"
 
     @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 
@@ -78,6 +83,19 @@ class RunFolder:
     def trial(self, number: int, rung: int) -> Path:
         """Checkpoint and metrics of one candidate in one round of halving."""
         return self.path / "trials" / f"{number:03d}" / f"rung{rung}"
+
+
+def finished(path: Path, request: Request) -> Result | None:
+    """The result of this request if the folder holds it already; nothing is locked, loaded or written.
+
+    Raises:
+        RunFolderError: the folder holds another request, or a run of another version.
+    """
+    folder = RunFolder(path)
+    if not folder.run_toml.exists():
+        return None
+    request.refuse_other(Request.read(folder.run_toml), folder.run_toml)
+    return read(folder.result) if folder.result.exists() else None
 
 
 @contextlib.contextmanager

@@ -76,7 +76,9 @@ class Request:
                 "choose another --run-dir"
             )
         known = {field.name for field in fields(cls)}
-        stored = document.get("request", {})
+        stored = document.get("request")
+        if not isinstance(stored, dict):
+            raise RunFolderError(f"{path}: table [request] is missing; choose another --run-dir")
         unknown = sorted(set(stored) - known)
         if unknown or "command" not in stored:
             raise RunFolderError(

@@ -47,6 +47,12 @@ class Session:
         """Where training runs."""
         return Hardware(accelerator=self.request.accelerator)  # type: ignore[arg-type]  # Hardware checks the word
 
+    def check(self, network: Network) -> None:
+        """Refuse hardware or weights that cannot be used, before anything is written."""
+        Hardware(accelerator=self.request.accelerator)  # type: ignore[arg-type]  # Hardware checks the word
+        if self.request.pretrained is not None:
+            self.module(network)
+
     def fitted_to_data(self, network: Network) -> Network:
         """The network with the data's classes; without pretrained weights also with the data's mean and deviation."""
         network = network.with_head(self.splits.num_classes)

@@ -7,12 +7,14 @@ round in flight resumes from its own last checkpoint.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from luthier import files
 from luthier.errors import RunFolderError
 from luthier.job.candidates import Member
 from luthier.job.result import Candidate, Rung, Status
@@ -22,7 +24,7 @@ _NAME: Final = "fit"
 
 @dataclass(frozen=True)
 class Round:
-    """One round of one candidate, finished: what came out and how fast an epoch was."""
+    """One round of one candidate, finished: what came out, after how many epochs, and how long they took."""
 
     epochs: int
     val_accuracy: float | None
@@ -46,6 +48,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         try:
+            _mend(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # parts of the journal API are marked experimental
                 storage = JournalStorage(JournalFileBackend(str(path)))
@@ -53,6 +56,8 @@ class Study:
                     study_name=_NAME, storage=storage, direction="maximize", load_if_exists=True
                 )
         except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, OSError):
+                raise files.explain(error, path) from None
             raise RunFolderError(f"{path}: the study cannot be opened ({error}); choose another --run-dir") from None
 
     def note(self, key: str, make: Callable[[], Any]) -> Any:
@@ -83,10 +88,10 @@ class Study:
         for frozen in self._study.get_trials(deepcopy=False):
             if frozen.user_attrs.get("number") == member.number:
                 return self._optuna.trial.Trial(self._study, frozen._trial_id)
-        trial = self._study.ask()
-        for key, value in _facts(member).items():
-            trial.set_user_attr(key, value)
-        return trial
+        # one line of the journal: no kill can leave a trial that does not know whose it is
+        running = self._optuna.trial.TrialState.RUNNING
+        self._study.add_trial(self._optuna.trial.create_trial(state=running, user_attrs=_facts(member)))
+        return self.trial(member)
 
     def round(self, member: Member, rung: int, play: Callable[[], Round]) -> Round:
         """One round of one candidate: read from the journal if it was finished, else played and recorded."""
@@ -94,9 +99,9 @@ class Study:
         key = f"rung{rung}"
         if key not in trial.user_attrs:
             played = play()
+            trial.set_user_attr(key, asdict(played))
             if played.val_accuracy is not None:
                 trial.report(played.val_accuracy, rung)
-            trial.set_user_attr(key, asdict(played))
         return Round(**trial.user_attrs[key])
 
     def close(self, member: Member, status: Status, reason: str, value: float | None) -> None:
@@ -118,8 +123,6 @@ class Study:
         found = []
         for frozen in self._study.get_trials(deepcopy=False):
             attrs = frozen.user_attrs
-            if "number" not in attrs:
-                continue  # killed between birth and its first fact: it knows nothing worth keeping
             rungs = [Rung(rung, **attrs[f"rung{rung}"]) for rung in range(32) if f"rung{rung}" in attrs]
             found.append(
                 Candidate(
@@ -130,6 +133,20 @@ class Study:
                 )
             )
         return tuple(sorted(found, key=lambda candidate: candidate.number))
+
+
+def _mend(path: Path) -> None:
+    """Remove what a killed process left: its lock, for which others would wait half a minute, and half a line.
+
+    Only for the holder of the run folder's own lock, which the kernel drops with its process.
+    """
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
 
 
 _FACTS: Final = (
