@@ -1,8 +1,8 @@
-<<<<<<< HEAD
-"""Image folders made on the spot."""
+"""Image folders made on the spot; `toy_data` made importable, for tests and for a script in its own process."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 MakeTree = Callable[..., Path]
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
@@ -30,13 +32,3 @@ def make_tree(tmp_path: Path) -> MakeTree:
         return root
 
     return make
-=======
-"""Lets the tests of this folder import `toy_data`, which a script in a process of its own imports too."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
->>>>>>> loop

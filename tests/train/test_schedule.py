@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -30,5 +31,5 @@ def test_rises_to_the_peak_then_falls(total: int, share: float, peak: float) -> 
     rates = [learning_rate_at(step, total, warmup, peak) for step in range(total)]
     assert all(0 < rate <= peak * (1 + 1e-12) for rate in rates)
     top = math.ceil(warmup)
-    assert all(a <= b for a, b in zip(rates[:top], rates[1:top], strict=False))
-    assert all(a >= b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+    assert all(a <= b for a, b in pairwise(rates[:top]))
+    assert all(a >= b for a, b in pairwise(rates[top:]))

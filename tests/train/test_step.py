@@ -1,4 +1,4 @@
-"""One optimizer step: accumulation equals the large batch; decay, rates, mixing and clipping do what the recipe says."""
+"""One optimizer step: accumulation equals the large batch; decay, rates, mixing and clipping follow the recipe."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
 
@@ -12,7 +12,7 @@ from torch import nn
 
 def cpu_trains_in_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware (AMX, or AVX-512's bf16 dot product)."""
-    ask = getattr(torch.cpu, "get_capabilities", dict)
+    ask: Callable[[], dict[str, object]] = getattr(torch.cpu, "get_capabilities", dict)
     capabilities = ask()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
@@ -27,7 +27,7 @@ def strided_depthwise_in_fp32(module: nn.Module, enabled: bool = True) -> Iterat
     """
     slow = [layer for layer in module.modules() if enabled and _is_strided_depthwise(layer)]
     for layer in slow:
-        layer.forward = MethodType(_forward_in_fp32, layer)  # type: ignore[method-assign]  # undone below
+        layer.forward = MethodType(_forward_in_fp32, layer)  # undone below
     try:
         yield
     finally:
