@@ -95,7 +95,9 @@ class Session:
     def recipe(self, network: Network, epochs: int) -> Recipe:
         """How this network is trained for that many epochs."""
         pretrained = self.request.pretrained is not None
-        recipe = default_recipe(len(self.splits.train), network.resolution, epochs, pretrained)
+        recipe = default_recipe(
+            len(self.splits.train), network.resolution, epochs, pretrained, accelerator=self.hardware.accelerator
+        )
         return dataclasses.replace(recipe, seed=self.request.seed)
 
     def train(
