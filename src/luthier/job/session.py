@@ -107,6 +107,7 @@ class Session:
         folder: Path,
         label: str,
         *,
+        begin_s: float = 0.0,
         deadline_s: float | None = None,
         give_up: Callable[[Epoch], bool] | None = None,
     ) -> tuple[Classifier, Trained]:
@@ -114,7 +115,8 @@ class Session:
 
         Args:
             epochs: length of the schedule.
-            deadline_s: elapsed time of the run (see `Clock`) after which no further step is begun.
+            begin_s, deadline_s: elapsed time of the run (see `Clock`) from which this training's time counts, and
+                after which no further step is begun; the learning rate reaches its end by then.
             give_up: asked after every epoch; True ends the training there.
         """
         module = self.module(network)
@@ -127,6 +129,9 @@ class Session:
         def late() -> bool:
             return deadline_s is not None and self.clock.elapsed_s > deadline_s
 
+        def share() -> float:
+            return 0.0 if deadline_s is None else (self.clock.elapsed_s - begin_s) / max(1e-9, deadline_s - begin_s)
+
         trained = train(
             module,
             self.splits,
@@ -138,6 +143,7 @@ class Session:
             hardware=self.hardware,
             on_epoch=on_epoch,
             deadline=late,
+            time_share=share,
             label=label,
         )
         return module, trained
