@@ -86,7 +86,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_loses_nothing(tmp_path: Path) -> None:
         return False
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="training saved; the same command continues it"):
         fit(tmp_path / "b", deadline=press_at_step_nine)
     assert signal.getsignal(signal.SIGINT) is before
     assert len(read_epochs(tmp_path / "b" / "metrics.jsonl")) < 4
