@@ -335,7 +335,7 @@ class _Training:
         """Save in the middle of an epoch; after a deadline, judge the weights as they are."""
         self.save()
         if reason == "interrupted":
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"{self.folder}: training saved; the same command continues it")
         if self.position.step or not self.history:
             epoch = self._validate(complete=False)
             if math.isfinite(epoch.val_loss):
