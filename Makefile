@@ -64,7 +64,8 @@ test: check
 doctest: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest src $(ARGS)
 
-# Each benchmark checks its result, then prints one Markdown section; a failing one leaves the old page in place.
+# Each benchmark checks its result and prints one Markdown section on stdout (progress on stderr), or writes a page of
+# its own under docs; it takes no required argument.  A failing one leaves the old docs/benchmarks.md in place.
 bench: $(DEV)
 	@mkdir -p build
 	@{ echo '# Benchmarks'; echo; \

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from luthier.arch import Precision
 from luthier.arch.presets import get, names
-from luthier.cost import Cost, cost, graph_elementwise, graph_macs, graph_params, peak_activation_bytes, weight_bytes
+from luthier.cost import cost, graph_elementwise, graph_macs, graph_params, peak_activation_bytes, weight_bytes
 from luthier.errors import InputError
 from luthier.graph import from_network
 
@@ -61,15 +59,8 @@ def test_peak_op_is_the_first_strided_depthwise() -> None:
     assert cost(network).peak_op == f"{strided[0]}.depthwise.conv"
 
 
-def test_frozen_and_quick() -> None:
-    network = get("efficientnet_b0")
-    results: list[Cost] = []
-    times = []
-    for _ in range(7):
-        start = time.perf_counter()
-        results.append(cost(network))
-        times.append(time.perf_counter() - start)
+def test_frozen_and_equal_every_time() -> None:
+    first, second = cost(get("efficientnet_b0")), cost(get("efficientnet_b0"))
+    assert first == second
     with pytest.raises(AttributeError, match="cannot assign to field 'macs'"):
-        results[0].macs = 1  # type: ignore[misc]
-    # measured 8 ms; the limit leaves room for a busy machine, which the fastest of seven rarely needs
-    assert min(times) < 0.06
+        first.macs = 1  # type: ignore[misc]

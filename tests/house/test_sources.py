@@ -68,9 +68,9 @@ def test_a_long_file_is_found(tmp_path: Path) -> None:
 
 def test_every_module_is_on_the_map() -> None:
     names = {file.relative_to(PACKAGE).as_posix() for file in source_files() if file.name != "__init__.py"}
-    listed = set(
-        re.findall(r"^- `([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.M)
-    )
+    lines = re.findall(r"^- `([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.M)
+    listed = set(lines)
+    assert len(lines) == len(listed), "docs/architecture.md lists a file twice"
     assert sorted(names - listed) == [], "add a line for each of these to docs/architecture.md"
     assert sorted(listed - names) == [], "docs/architecture.md lists files that do not exist"
 

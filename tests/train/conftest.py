@@ -1,7 +1,8 @@
-"""Image folders made on the spot."""
+"""Image folders made on the spot; `toy_data` made importable, for tests and for a script in its own process."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 MakeTree = Callable[..., Path]
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

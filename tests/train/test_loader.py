@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,14 +106,3 @@ def test_callers_random_state_is_left_alone() -> None:
 def test_refused_arguments(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         loader(numbered(4), PLAIN, **{"batch_size": 2, "shuffle": True, "seed": 0, "epoch": 0, **arguments})
-
-
-def test_thumbnails_load_fast_enough() -> None:
-    """43,000 images/s on one core of a busy 2-core machine; the floor leaves room for slower ones."""
-    pixels = np.random.default_rng(0).integers(0, 256, (8192, 32, 32, 3), dtype=np.uint8)
-    source = in_memory(pixels, np.zeros(8192, np.int64))
-    transform = make_transforms(32, train=True, native_hw=(32, 32), mean=ZERO, std=ONE)
-    started = time.process_time()
-    count = sum(len(y) for _, y in loader(source, transform, 128, shuffle=True, seed=0, epoch=0))
-    assert count == 8192
-    assert count / (time.process_time() - started) > 8_000

@@ -140,8 +140,8 @@ def test_what_is_left_out_is_said(make_tree: MakeTree) -> None:
     (root / "dog" / ".hidden.png").write_bytes(b"")
     (root / "loose.png").write_bytes((root / "cat" / "000.png").read_bytes())
     assert load_data(str(root)).notes == (
-        "1 images beside the class folders left out (loose.png)",
-        "1 files without an image suffix left out (README.txt)",
+        "1 image beside the class folders left out (loose.png)",
+        "1 file without an image suffix left out (README.txt)",
     )
 
 

@@ -18,7 +18,7 @@ from luthier.job.result import Result
 from luthier.job.result import read as read_result
 
 #: `luthier fit` without DATA: handwritten digits under limits of a small microcontroller's kind
-DIGITS_LIMITS = {"macs": "1M", "params": "60k", "memory": "64KiB"}
+DIGITS_LIMITS = {"macs": "1.2M", "params": "130k", "memory": "32KiB"}
 DIGITS_TIME_S = 120.0
 
 

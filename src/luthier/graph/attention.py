@@ -32,7 +32,7 @@ def attend(builder: Builder, network: Network, placed: Placed, tensor: str) -> s
         gate = builder.activation(f"{part}.activation", gate, attention.activation or placed.activation)
         gate = builder.conv(f"{part}.expand", f"{key}.expand", gate, channels, bias=True)
     elif attention.kind == "ese":
-        gate = builder.conv(f"{part}.scale", f"{key}.scale", gate, channels, bias=True)
+        gate = builder.conv(f"{part}.conv", f"{key}.conv", gate, channels, bias=True)
     elif attention.kind == "eca":
         gate = _over_channels(builder, part, key, gate, attention.kernel_size or eca_kernel_size(channels))
     else:

@@ -139,8 +139,8 @@ def _bottleneck(builder: Builder, network: Network, placed: Placed, tensor: str)
 def _residual_end(builder: Builder, network: Network, placed: Placed, tensor: str, source: str) -> str:
     tensor = _attention(builder, network, placed, "after_project", tensor)
     tensor = _sum(builder, network, placed, tensor, source)
-    tensor = _attention(builder, network, placed, "after_sum", tensor)
-    return builder.activation(f"{placed.name}.activation", tensor, placed.activation)
+    tensor = builder.activation(f"{placed.name}.activation", tensor, placed.activation)
+    return _attention(builder, network, placed, "after_sum", tensor)
 
 
 def _pool(builder: Builder, network: Network, placed: Placed, tensor: str) -> str:

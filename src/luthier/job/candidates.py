@@ -102,12 +102,12 @@ def within_limits(
         if not broken and budget.max_latency_s is not None and measure is not None:
             member = dataclasses.replace(member, latency_s=measure(member.network))
             broken = budget.violations(member.cost, latency_s=member.latency_s)
-        kept.append(member.left_out("; ".join(map(str, broken))) if broken else member)
+        kept.append(member.left_out("; ".join(violation.text for violation in broken)) if broken else member)
     if all(member.reason for member in kept):
         # one whose latency was never measured may break that limit too: not to be called nearest
         known = [m for m in kept if m.latency_s is not None] or kept
         closest = nearest([(m.network.name, m.cost, m.latency_s) for m in known], budget)
-        raise BudgetError(f"fit: no network fits the limits; {closest}")
+        raise BudgetError(f"fit: no network fits the limits; {closest.text}")
     return kept
 
 

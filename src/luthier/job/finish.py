@@ -15,7 +15,7 @@ from luthier.cost.summary import Cost, cost
 from luthier.deploy.latency import Latency, measure_latency, open_session
 from luthier.deploy.onnx_file import OnnxCheck, check_onnx, to_onnx
 from luthier.errors import LuthierError
-from luthier.graph.fold import take_constants
+from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
 from luthier.graph.from_network import from_network
 from luthier.intervals import wilson
 from luthier.job.folder import RunFolder
@@ -59,8 +59,8 @@ def export(folder: RunFolder, network: Network, module: Any, preprocess_json: st
     files.write_bytes(folder.weights, save(tensors, metadata={"format": "luthier", "network": network.name}))
     files.write_text(folder.preprocess, preprocess_json)
     graph = from_network(network)
-    weights = take_constants(graph, {k: v.numpy() for k, v in tensors.items()})
-    document = to_onnx(graph, weights, {"preprocess": preprocess_json})
+    weights = fold_constants(graph, take_constants(graph, {k: v.numpy() for k, v in tensors.items()}))
+    document = to_onnx(fold_norm_into_conv(graph), weights, {"preprocess": preprocess_json})
     with torch.no_grad():
         logits = module(images).float().numpy()
     check = check_onnx(open_session(document), images.numpy(), logits)

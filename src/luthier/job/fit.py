@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from luthier.cost.summary import cost
 from luthier.deploy.latency import measure_latency
 from luthier.deploy.onnx_file import to_onnx
 from luthier.errors import BudgetError, DataError
+from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_network
 from luthier.job import finish
 from luthier.job.candidates import Member, fixed_member, most_promising, resized_members, scaled_members, within_limits
@@ -143,11 +145,13 @@ def _fast_enough(session: Session, members: list[Member], latencies_s: dict[str,
 
 def untrained_latency_s(network: Network, threads: int, budget_s: float = 0.3) -> float:
     """Median latency of a network with random weights in ONNX Runtime on this machine."""
-    graph = from_network(network)
+    graph = fold_norm_into_conv(from_network(network))
     generator = np.random.default_rng(0)
-    # positive and small: a variance must be above zero, and no activation may overflow or become subnormal
+    # as an initialisation would be: activations neither overflow nor become subnormal, which would change the time
     weights = {
-        name: (np.abs(generator.standard_normal(tensor.shape)) * 0.1 + 0.01).astype(np.float32)
+        name: (generator.standard_normal(tensor.shape) * math.sqrt(2 / max(1, math.prod(tensor.shape[1:])))).astype(
+            "f4"
+        )
         for name, tensor in graph.constants.items()
     }
     return measure_latency(to_onnx(graph, weights), threads=threads, budget_s=budget_s).median_s

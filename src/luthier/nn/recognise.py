@@ -21,14 +21,14 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     Args:
         state: name -> tensor, of any library; only sizes of tensors with two or more axes are read.
     """
-    weights = [tensor.numel() for tensor in state.values() if tensor.ndim >= 2]
-    if not weights:
-        return ()
-    wanted = Counter(weights[:-1])
-    return tuple(name for name in presets.names() if _sizes(presets.get(name)) == wanted)
+    found = Counter(tensor.numel() for tensor in state.values() if tensor.ndim >= 2)
+    return tuple(name for name in presets.names() if _is_of(found, presets.get(name)))
 
 
-def _sizes(network: Network) -> Counter[int]:
+def _is_of(found: Counter[int], network: Network) -> bool:
     graph = from_network(network)
-    sizes = [prod(tensor.shape) for tensor in graph.constants.values() if len(tensor.shape) >= 2]
-    return Counter(sizes[:-1])
+    shapes = [tensor.shape for tensor in graph.constants.values() if len(tensor.shape) >= 2]
+    # files are ordered by name, so the classifier is what is left over, not what is last
+    backbone = Counter(map(prod, shapes[:-1]))
+    rest = found - backbone
+    return not backbone - found and rest.total() == 1 and next(iter(rest)) % shapes[-1][1] == 0

@@ -82,7 +82,7 @@ def train(
     fabric = open_fabric(hardware or Hardware(), recipe.precision)
     training = _Training(module, splits, recipe, fabric, folder, resolution, (mean, std), num_workers)
     training.begin(resume)
-    with interrupt_flag() as interrupted:
+    with interrupt_flag() as interrupted, training.stepper.kernels():
         bar = TrainingProgress(
             label, recipe.epochs, training.steps_per_epoch,
             done_steps=training.done_steps, show=show_progress and fabric.is_global_zero,

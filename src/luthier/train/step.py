@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from luthier.errors import InputError
+from luthier.train.cpu_bf16 import strided_depthwise_in_fp32
 from luthier.train.ema import Ema
 from luthier.train.metrics import place
 from luthier.train.recipe import Recipe
@@ -50,6 +52,11 @@ class Stepper:
         self.module = module
         self.ema = Ema(module, recipe.ema_decay) if recipe.ema_decay is not None else None
         self._mix = make_mix(recipe, num_classes)
+
+    def kernels(self) -> AbstractContextManager[None]:
+        """Surrounds all steps: the fastest choice among equal kernels, undone behind."""
+        on_cpu = self.fabric.device.type == "cpu"
+        return strided_depthwise_in_fp32(self.module, on_cpu and self.recipe.precision == "bf16-mixed")
 
     @property
     def evaluated(self) -> nn.Module:

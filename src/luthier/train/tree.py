@@ -120,9 +120,13 @@ def _plain(root: Path, folders: list[Path]) -> Tree:
         )
     notes = []
     if loose:
-        notes.append(f"{len(loose):,} images beside the class folders left out ({_listed(loose)})")
+        notes.append(
+            f"{len(loose):,} image{'s' * (len(loose) != 1)} beside the class folders left out ({_listed(loose)})"
+        )
     if other:
-        notes.append(f"{len(other):,} files without an image suffix left out ({_listed(other)})")
+        notes.append(
+            f"{len(other):,} file{'s' * (len(other) != 1)} without an image suffix left out ({_listed(other)})"
+        )
     names = tuple(folder.name for folder in folders)
     return Tree(names, tuple(files), tuple(labels), ("train",) * len(files), tuple(notes))
 
