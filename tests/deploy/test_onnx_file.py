@@ -199,9 +199,9 @@ def lively(module: Classifier, seed: int = 0) -> Classifier:
     """Weights and statistics such that every op matters: nothing is at its initial 0 or 1."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
-        if name.endswith("running_var") or name.endswith("norm.weight"):
+        if name.endswith(("running_var", "norm.weight")):
             tensor.uniform_(0.5, 1.5, generator=generator)
-        elif name.endswith(("bias", "running_mean")) or name.endswith("classifier.weight"):
+        elif name.endswith(("bias", "running_mean", "classifier.weight")):
             tensor.normal_(0, 0.3, generator=generator)
     return module.eval()
 
