@@ -185,7 +185,7 @@ def _adaptive_pool(w: _Writer, graph: Graph, op: Op) -> None:
     (shape,) = graph.input_shapes(op)
     rows = w.value(op, "rows", _windows(shape[2], op.attrs.out_hw[0]))
     columns = w.value(op, "columns", np.ascontiguousarray(_windows(shape[3], op.attrs.out_hw[1]).T))
-    half = w.node("MatMul", op, [rows, op.inputs[0]], output=f"{op.outputs[0]}.rows")
+    half = w.node("MatMul", op, [rows, op.inputs[0]], output=f"{op.outputs[0]}.by_rows")
     w.node("MatMul", op, [half, columns])
 
 

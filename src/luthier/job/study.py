@@ -55,10 +55,11 @@ class Study:
                 self._study = optuna.create_study(
                     study_name=_NAME, storage=storage, direction="maximize", load_if_exists=True
                 )
-        except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, OSError):
-                raise files.explain(error, path) from None
-            raise RunFolderError(f"{path}: the study cannot be opened ({error}); choose another --run-dir") from None
+        except OSError as error:
+            raise files.explain(error, path) from None
+        except Exception as error:  # optuna trusts its lines: a damaged one ends in a dozen kinds of errors
+            reason = str(error) or type(error).__name__
+            raise RunFolderError(f"{path}: the study cannot be opened ({reason}); choose another --run-dir") from None
 
     def note(self, key: str, make: Callable[[], Any]) -> Any:
         """A decision of the run: made once, stored, and the same after every resumption."""
