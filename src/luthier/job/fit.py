@@ -202,7 +202,9 @@ def _search(session: Session, study: Study, folder: RunFolder, racing: list[Memb
         before_s = session.clock.elapsed_s
         # a misjudged pace must not eat the final training's time
         late_s = before_s + 1.5 * plan.rung_s(rounds(len(racing))[asked.rung], len(rounds(len(racing))))
-        _, trained = session.train(asked.member.network, asked.epochs, where, label, deadline_s=late_s)
+        _, trained = session.train(
+            asked.member.network, asked.epochs, where, label, begin_s=before_s, deadline_s=late_s
+        )
         gc.collect()
         accuracy = None if trained.stopped == "diverged" or trained.best is None else trained.best.val_accuracy
         # a resumed round has spent less than its epochs took
@@ -228,6 +230,7 @@ def _final(session: Session, study: Study, folder: RunFolder, final: Member) -> 
     for attempt in range(max(0, begun - 1), ATTEMPTS):
         planned = whole_epochs(deadline_s - clock.elapsed_s, epoch_s, most)
         epochs: int = study.note(f"final_epochs{attempt}", lambda n=planned: request.epochs or n)  # type: ignore[misc]
+        begin_s: float = study.note(f"final_begin{attempt}", lambda: round(clock.elapsed_s, 3))
         session.say(
             f"final training: {final.network.name}, {epochs} epochs, {show(max(clock.left_s, 0), 'duration')} left"
         )
@@ -241,7 +244,7 @@ def _final(session: Session, study: Study, folder: RunFolder, final: Member) -> 
 
         module, trained = session.train(
             final.network, epochs, folder.final(attempt), final.network.name,
-            deadline_s=None if request.epochs is not None else deadline_s, give_up=off_pace,
+            begin_s=begin_s, deadline_s=None if request.epochs is not None else deadline_s, give_up=off_pace,
         )  # fmt: skip
         if trained.stopped != "paused":
             break
@@ -286,7 +289,10 @@ def _finished(
         if not limit.holds
     ]
     if trained.stopped == "deadline":
-        remarks.append("the time limit cut the final training short; its schedule did not reach the end")
+        remarks.append(
+            f"the machine became slower than planned: {len(trained.history)} epochs were run, and the learning rate "
+            "followed the time"
+        )
     return Result(
         schema=SCHEMA,
         version=__version__,

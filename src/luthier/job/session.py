@@ -95,7 +95,9 @@ class Session:
     def recipe(self, network: Network, epochs: int) -> Recipe:
         """How this network is trained for that many epochs."""
         pretrained = self.request.pretrained is not None
-        recipe = default_recipe(len(self.splits.train), network.resolution, epochs, pretrained)
+        recipe = default_recipe(
+            len(self.splits.train), network.resolution, epochs, pretrained, accelerator=self.hardware.accelerator
+        )
         return dataclasses.replace(recipe, seed=self.request.seed)
 
     def train(
@@ -105,6 +107,7 @@ class Session:
         folder: Path,
         label: str,
         *,
+        begin_s: float = 0.0,
         deadline_s: float | None = None,
         give_up: Callable[[Epoch], bool] | None = None,
     ) -> tuple[Classifier, Trained]:
@@ -112,7 +115,8 @@ class Session:
 
         Args:
             epochs: length of the schedule.
-            deadline_s: elapsed time of the run (see `Clock`) after which no further step is begun.
+            begin_s, deadline_s: elapsed time of the run (see `Clock`) from which this training's time counts, and
+                after which no further step is begun; the learning rate reaches its end by then.
             give_up: asked after every epoch; True ends the training there.
         """
         module = self.module(network)
@@ -125,6 +129,9 @@ class Session:
         def late() -> bool:
             return deadline_s is not None and self.clock.elapsed_s > deadline_s
 
+        def share() -> float:
+            return 0.0 if deadline_s is None else (self.clock.elapsed_s - begin_s) / max(1e-9, deadline_s - begin_s)
+
         trained = train(
             module,
             self.splits,
@@ -136,6 +143,7 @@ class Session:
             hardware=self.hardware,
             on_epoch=on_epoch,
             deadline=late,
+            time_share=share,
             label=label,
         )
         return module, trained

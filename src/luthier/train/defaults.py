@@ -41,7 +41,7 @@ def default_recipe(
     return Recipe(
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=0.1,
+        learning_rate=0.2,
         weight_decay=5e-4,
         warmup_epochs=min(2.0, epochs / 5),
         label_smoothing=0.1 if long else 0.0,

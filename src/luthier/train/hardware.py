@@ -52,8 +52,6 @@ def open_fabric(hardware: Hardware, precision: TrainPrecision) -> Fabric:
 
     With several devices the first call starts the other processes, which run this program from its beginning.
     """
-    # subnormal numbers take a hundred cycles each, and squared gradients are full of them
-    torch.set_flush_denormal(True)
     accelerator = hardware.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"

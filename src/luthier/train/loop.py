@@ -50,6 +50,7 @@ def train(
     resume: bool = True,
     on_epoch: Callable[[Epoch], bool | None] | None = None,
     deadline: Callable[[], bool] | None = None,
+    time_share: Callable[[], float] | None = None,
     label: str = "",
     show_progress: bool = True,
     num_workers: int | None = None,
@@ -70,6 +71,9 @@ def train(
         on_epoch: told every complete epoch, on the first process; returning True pauses the training.
         deadline: asked between steps, on the first process; True ends the training.  The weights as they then are
             get validated and recorded as an incomplete epoch.
+        time_share: asked between steps, on the first process: the share of the training's time that is used, in
+            [0, 1].  The learning rate follows the steps done or the time used, whichever is further, so that on a
+            machine that has become slower the schedule still reaches its end; on one that keeps pace nothing changes.
         label: name in the progress display.
         show_progress: on stderr.
         num_workers: see `loader`.
@@ -81,6 +85,7 @@ def train(
     """
     fabric = open_fabric(hardware or Hardware(), recipe.precision)
     training = _Training(module, splits, recipe, fabric, folder, resolution, (mean, std), num_workers)
+    training.time_share = time_share or (lambda: 0.0)
     training.begin(resume)
     with interrupt_flag() as interrupted, training.stepper.kernels():
         bar = TrainingProgress(
@@ -132,6 +137,8 @@ class _Training:
         self.best: Epoch | None = None
         self.best_state: dict[str, torch.Tensor] = {}
         self.diverged: Diverged | None = None
+        self.time_share: Callable[[], float] = lambda: 0.0
+        self.used_share = 0.0
         self.poll_steps = 1 if fabric.world_size == 1 and fabric.device.type == "cpu" else _POLL_STEPS
 
     @property
@@ -266,9 +273,8 @@ class _Training:
     def _learning_rate(self) -> float:
         recipe = self.recipe
         total = recipe.epochs * self.steps_per_epoch
-        return learning_rate_at(
-            self.done_steps, total, recipe.warmup_epochs * self.steps_per_epoch, recipe.learning_rate
-        )
+        step = max(self.done_steps, min(math.floor(self.used_share * total), total - 1))
+        return learning_rate_at(step, total, recipe.warmup_epochs * self.steps_per_epoch, recipe.learning_rate)
 
     def _validate(self, complete: bool) -> Epoch:
         here = self.position
@@ -316,6 +322,8 @@ class _Training:
         """`interrupted` or `deadline` when any process says so, else ``."""
         if self._any(interrupted()):
             return "interrupted"
+        share = torch.tensor(self.time_share() if self.fabric.is_global_zero else 0.0, device=self.fabric.device)
+        self.used_share = min(1.0, max(0.0, float(all_sum(self.fabric, share))))
         return "deadline" if self._any(self.fabric.is_global_zero and deadline()) else ""
 
     def _any(self, flag: bool) -> bool:
@@ -327,7 +335,7 @@ class _Training:
         """Save in the middle of an epoch; after a deadline, judge the weights as they are."""
         self.save()
         if reason == "interrupted":
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"{self.folder}: training saved; the same command continues it")
         if self.position.step or not self.history:
             epoch = self._validate(complete=False)
             if math.isfinite(epoch.val_loss):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -53,10 +53,17 @@ class Stepper:
         self.ema = Ema(module, recipe.ema_decay) if recipe.ema_decay is not None else None
         self._mix = make_mix(recipe, num_classes)
 
-    def kernels(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def kernels(self) -> Iterator[None]:
         """Surrounds all steps: the fastest choice among equal kernels, undone behind."""
         on_cpu = self.fabric.device.type == "cpu"
-        return strided_depthwise_in_fp32(self.module, on_cpu and self.recipe.precision == "bf16-mixed")
+        # subnormal numbers take a hundred cycles each; the rest of the program may want them
+        torch.set_flush_denormal(True)
+        try:
+            with strided_depthwise_in_fp32(self.module, on_cpu and self.recipe.precision == "bf16-mixed"):
+                yield
+        finally:
+            torch.set_flush_denormal(False)
 
     @property
     def evaluated(self) -> nn.Module:
