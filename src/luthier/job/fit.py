@@ -34,7 +34,7 @@ from luthier.job.plan import LEAST_EPOCHS, MOST_EPOCHS, Pace, Plan, candidates_f
 from luthier.job.request import Request
 from luthier.job.resolve import baseline_for
 from luthier.job.result import SCHEMA, Result, write
-from luthier.job.session import Say, Session, points
+from luthier.job.session import Say, Session
 from luthier.job.study import Round, Study, rounds
 from luthier.nn.build import Classifier
 from luthier.train.data import load_data
@@ -280,7 +280,7 @@ def _finished(
     check = finish.export(folder, network, module, asked, some)
     latency = finish.measure(folder, request.threads)
     tested = evaluate(module, splits.test, transform=transform, num_classes=splits.num_classes)
-    winner = finish.winner(folder, network, check, latency, points(trained), np.array(tested.confusion))
+    winner = finish.winner(folder, network, check, latency, trained.history, np.array(tested.confusion))
     study.close(final, "winner", "trained to the end", winner.val_accuracy)
     limits = finish.limits(budget_of(request), cost(network), latency)
     remarks += [

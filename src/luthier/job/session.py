@@ -12,7 +12,6 @@ import torch
 from luthier.arch.network import Network
 from luthier.job.folder import Clock
 from luthier.job.request import Request
-from luthier.job.result import Point
 from luthier.nn.build import Classifier, build
 from luthier.nn.pretrained import load_pretrained
 from luthier.train.data import channel_mean_std
@@ -147,13 +146,6 @@ class Session:
             label=label,
         )
         return module, trained
-
-
-def points(trained: Trained) -> tuple[Point, ...]:
-    """A training's history as the report reads it."""
-    return tuple(
-        Point(e.epoch, e.learning_rate, e.train_loss, e.val_loss, e.val_accuracy, e.wall_s) for e in trained.history
-    )
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
