@@ -33,13 +33,14 @@ from luthier.job.halving import Play, halve
 from luthier.job.plan import LEAST_EPOCHS, MOST_EPOCHS, Pace, Plan, candidates_for, probes, whole_epochs
 from luthier.job.request import Request
 from luthier.job.resolve import baseline_for
-from luthier.job.result import SCHEMA, Result, write
+from luthier.job.result import SCHEMA, Result, Rung, write
 from luthier.job.session import Say, Session, points
 from luthier.job.study import Round, Study, rounds
 from luthier.nn.build import Classifier
 from luthier.train.data import load_data
 from luthier.train.loader import loader
-from luthier.train.metrics import evaluate, write_epochs
+from luthier.train.loop import METRICS
+from luthier.train.metrics import evaluate, read_epochs, write_epochs
 from luthier.train.results import Epoch, Trained
 from luthier.units import show
 
@@ -209,7 +210,7 @@ def _search(session: Session, study: Study, folder: RunFolder, racing: list[Memb
         accuracy = None if trained.stopped == "diverged" or trained.best is None else trained.best.val_accuracy
         # a resumed round has spent less than its epochs took
         spent_s = max(session.clock.elapsed_s - before_s, sum(epoch.wall_s for epoch in trained.history))
-        return Round(max(1, len(trained.history)), accuracy, round(spent_s, 3))
+        return Round(asked.epochs, accuracy, round(spent_s, 3))
 
     decision = halve(study, racing, epochs=epochs, play=play, val_images=len(session.splits.val))
     return decision.order[0], decision.remark
@@ -218,14 +219,26 @@ def _search(session: Session, study: Study, folder: RunFolder, racing: list[Memb
 def _final(session: Session, study: Study, folder: RunFolder, final: Member) -> tuple[Classifier, Trained]:
     """Train the winner to the end of the time.
 
-    The length is planned from the pace so far.  If the first epoch shows that the machine now runs at quite another
+    The length is planned from the pace so far; where it would not be longer than the round that chose the winner, that
+    round is the final training.  If the first epoch shows that the machine now runs at quite another
     pace, the training starts again with a length that fits: a cosine cut short, or ended early, wastes more than an
     epoch does.
     """
     request, clock = session.request, session.clock
     most = MOST_EPOCHS[request.pretrained is not None]
-    epoch_s = _epoch_s(study, final, len(session.splits.train))
+    epoch_s = _epoch_s(study, folder, final, len(session.splits.train))
     deadline_s = request.time_limit_s - Plan.of(request.time_limit_s, 0.0, 1).reserve_s
+    played = _last_round(study, final)
+    if played is not None and request.epochs is None:
+        fits = whole_epochs(deadline_s - clock.elapsed_s, epoch_s, most)
+        if study.note("round_is_final", lambda: fits <= played.epochs):
+            session.say(
+                f"final training: no time for more than the {played.epochs} epochs of the last round; it counts"
+            )
+            return session.train(
+                final.network, played.epochs, folder.trial(final.number, played.rung), final.network.name,
+                deadline_s=deadline_s,
+            )  # fmt: skip
     begun = sum(study.has(f"final_epochs{attempt}") for attempt in range(ATTEMPTS))
     for attempt in range(max(0, begun - 1), ATTEMPTS):
         planned = whole_epochs(deadline_s - clock.elapsed_s, epoch_s, most)
@@ -252,12 +265,17 @@ def _final(session: Session, study: Study, folder: RunFolder, final: Member) -> 
     return module, trained
 
 
-def _epoch_s(study: Study, member: Member, images: int) -> float:
+def _last_round(study: Study, member: Member) -> Rung | None:
+    return next((c.rungs[-1] for c in study.candidates() if c.number == member.number and c.rungs), None)
+
+
+def _epoch_s(study: Study, folder: RunFolder, member: Member, images: int) -> float:
     """Seconds of an epoch: from the candidate's own rounds (validation included), else from the measured pace."""
-    for candidate in study.candidates():
-        if candidate.number == member.number and candidate.rungs:
-            last = candidate.rungs[-1]
-            return last.wall_s / last.epochs
+    played = _last_round(study, member)
+    if played is not None:
+        # a late round ends before its schedule
+        done = len(read_epochs(folder.trial(member.number, played.rung) / METRICS)) or played.epochs
+        return played.wall_s / done
     stored = study.note("pace", dict)
     return Pace(tuple(stored["macs"]), tuple(stored["images_per_s"])).epoch_s(member.cost.macs, images) * 1.1
 
@@ -288,6 +306,8 @@ def _finished(
         for limit in limits
         if not limit.holds
     ]
+    if study.has("round_is_final") and study.note("round_is_final", bool):
+        remarks.append("the time limit left no final training longer than the round that chose the network")
     if trained.stopped == "deadline":
         remarks.append(
             f"the machine became slower than planned: {len(trained.history)} epochs were run, and the learning rate "
