@@ -139,6 +139,8 @@ def _finished(
         for limit in limits
         if not limit.holds
     ]
+    if study.has("round_is_final") and study.note("round_is_final", bool):
+        remarks.append("the time limit left no final training longer than the round that chose the network")
     if trained.stopped == "deadline":
         remarks.append(
             f"the machine became slower than planned: {len(trained.history)} epochs were run, and the learning rate "

@@ -73,7 +73,7 @@ def race(session: Session, study: Study, folder: RunFolder, racing: list[Member]
         accuracy = None if trained.stopped == "diverged" or trained.best is None else trained.best.val_accuracy
         # a resumed round has spent less than its epochs took
         spent_s = max(session.clock.elapsed_s - before_s, sum(epoch.wall_s for epoch in trained.history))
-        return Round(max(1, len(trained.history)), accuracy, round(spent_s, 3))
+        return Round(asked.epochs, accuracy, round(spent_s, 3))
 
     decision = halve(study, racing, epochs=epochs, play=play, val_images=len(session.splits.val))
     return decision.order[0], decision.remark

@@ -19,7 +19,7 @@ class Rung:
     """One round of successive halving for one candidate.
 
     Attributes:
-        epochs: trained in this round's own schedule.
+        epochs: length of this round's own schedule.
         val_accuracy: share of right answers on the validation split at its end; None = the training diverged.
     """
 

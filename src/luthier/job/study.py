@@ -24,7 +24,7 @@ _NAME: Final = "fit"
 
 @dataclass(frozen=True)
 class Round:
-    """One round of one candidate, finished: what came out, after how many epochs, and how long they took."""
+    """One round of one candidate, finished: the length of its schedule, what came out, and how long it took."""
 
     epochs: int
     val_accuracy: float | None
