@@ -49,9 +49,8 @@ def train_to_the_end(session: Session, study: Study, folder: RunFolder, final: M
         planned = request.epochs or whole_epochs(deadline_s - clock.elapsed_s, epoch_s, most)
         epochs: int = study.note(f"final_epochs{attempt}", lambda n=planned: n)  # type: ignore[misc]
         begin_s: float = study.note(f"final_begin{attempt}", lambda: round(clock.elapsed_s, 3))
-        session.say(
-            f"final training: {final.network.name}, {epochs} epochs, {show(max(clock.left_s, 0), 'duration')} left"
-        )
+        left = "" if request.epochs is not None else f", {show(max(clock.left_s, 0), 'duration')} left"
+        session.say(f"final training: {final.network.name}, {epochs} epochs{left}")
         last = attempt == ATTEMPTS - 1 or request.epochs is not None
 
         def off_pace(epoch: Epoch, epochs: int = epochs, last: bool = last) -> bool:

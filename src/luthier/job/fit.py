@@ -83,7 +83,8 @@ def _priced(session: Session, baseline: Network) -> list[Member]:
     else:
         members = scaled_members(network, native, resolution=request.resolution)
     budget = request.budget
-    session.say(f"candidates: {len(members)} of {baseline.name}, limits: {budget.text or 'none'}")
+    if request.command == "fit":
+        session.say(f"candidates: {len(members)} of {baseline.name}, limits: {budget.text or 'none'}")
     return within_limits(members, dataclasses.replace(budget, max_latency_s=None), None)
 
 

@@ -21,7 +21,7 @@ from luthier.job.study import Study
 def latencies_s(session: Session, members: list[Member]) -> dict[str, float]:
     """Run each candidate that keeps the other limits, untrained, on this machine; measured once per run."""
     fitting = [m for m in members if not m.reason and m.latency_s is None]
-    session.say(f"latency: running {len(fitting)} candidates on this machine")
+    session.say(f"latency: running {len(fitting)} untrained on this machine")
     each_s = min(0.3, 0.1 * session.request.time_limit_s / max(1, len(fitting)))
     return {str(m.number): untrained_latency_s(m.network, session.request.threads, each_s) for m in fitting}
 
