@@ -15,7 +15,7 @@ SRC = Path(__file__).parents[2] / "src"
 # From the alphabet up.  A room imports from the layers before its own; rooms of one layer never import each other.
 LAYERS = (
     ("errors",),
-    ("units", "files", "intervals"),
+    ("units", "files", "intervals", "documents"),
     ("arch",),
     ("graph",),
     ("device",),
@@ -34,7 +34,7 @@ LAYERS = (
 REPORT_DRAWS = ("arch", "graph", "cost")
 REPORT_IS_USED_BY = ("job", "lab", "cli")
 RESULT_MODULES = ("result", "results")
-ALPHABET = ("errors", "units", "files", "intervals")
+ALPHABET = ("errors", "units", "files", "intervals", "documents")
 
 
 def import_table() -> dict[str, frozenset[str]]:

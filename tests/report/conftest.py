@@ -10,7 +10,8 @@ import random
 
 import pytest
 
-from luthier.job.result import SCHEMA, Candidate, Data, Layer, Limit, Point, Result, Rung, Status, Winner
+from luthier.job.result import SCHEMA, Candidate, Data, Layer, Limit, Result, Rung, Status, Winner
+from luthier.train.results import Epoch
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIMILAR = {(3, 5), (5, 3), (0, 8), (8, 0), (1, 9), (9, 1), (2, 4), (4, 2)}
@@ -101,16 +102,17 @@ def make_layers() -> tuple[Layer, ...]:
     )
 
 
-def make_history(epochs: int = 30) -> tuple[Point, ...]:
+def make_history(epochs: int = 30) -> tuple[Epoch, ...]:
     dice = random.Random(11)
     return tuple(
-        Point(
+        Epoch(
             epoch=e,
             learning_rate=0.05 * (e / 3 if e <= 3 else 0.5 * (1 + math.cos(math.pi * (e - 3) / (epochs - 3)))),
             train_loss=0.55 + 1.6 * math.exp(-e / 6) + dice.gauss(0, 0.01),
             val_loss=0.68 + 1.4 * math.exp(-e / 5) + dice.gauss(0, 0.02),
             val_accuracy=0.786 - 0.45 * math.exp(-e / 5) + dice.gauss(0, 0.004),
-            wall_s=31.4 * e,
+            wall_s=31.4,
+            images_per_s=1432.0,
         )
         for e in range(1, epochs + 1)
     )

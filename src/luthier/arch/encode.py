@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from luthier import documents
 from luthier.arch.network import Network
 from luthier.errors import SpecError
 
@@ -23,7 +22,7 @@ def to_json(network: Network) -> str:
         >>> from_json(to_json(net)) == net
         True
     """
-    return json.dumps({"schema": SCHEMA, **asdict(network)}, indent=1) + "\n"
+    return documents.to_text(network, SCHEMA)
 
 
 def from_json(text: str, origin: str = "network.json") -> Network:
@@ -35,23 +34,7 @@ def from_json(text: str, origin: str = "network.json") -> Network:
     Raises:
         SpecError: not JSON, another schema, or a field that is missing, unknown or out of range.
     """
-    # pydantic is slow to import; only a file at the border pays for it
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        document: Any = json.loads(text)
-    except ValueError as error:
-        raise SpecError(f"{origin}: not JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise SpecError(f"{origin}: expected schema {SCHEMA!r}, got {found!r}; written by another version?")
-    fields = {key: value for key, value in document.items() if key != "schema"}
-    try:
-        return TypeAdapter(Network).validate_python(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "network"
-        raise SpecError(f"{origin}: {where}: {first['msg']}, got {str(first.get('input'))[:80]!r}") from None
+    return documents.from_text(Network, text, SCHEMA, origin)
 
 
 def read(path: Path) -> Network:

@@ -88,6 +88,8 @@ def train(
     skip_bad: limits.SkipBad = False,
     threads: limits.Threads = 1,
     accelerator: limits.Accelerator = "auto",
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes per machine; needs --epochs.")] = 1,
+    num_nodes: Annotated[int, typer.Option("--num-nodes", min=1, help="Machines; needs --epochs.")] = 1,
     as_json: limits.Json = False,
 ) -> None:
     """Train one network as it is, export and measure it."""
@@ -103,6 +105,8 @@ def train(
         skip_bad=skip_bad,
         threads=threads,
         accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
     )
     _start(request, run_dir, as_json)
 
@@ -175,7 +179,8 @@ def _start(request: Request, run_dir: Path | None, as_json: bool) -> None:
     folder = run_dir or Path("runs") / _name(request)
 
     def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first speaks
+            console.print(line, markup=False, soft_wrap=True)
 
     result = finished(folder, request)
     if result is not None:
@@ -185,6 +190,8 @@ def _start(request: Request, run_dir: Path | None, as_json: bool) -> None:
         from luthier.job.fit import fit as run_fit
 
         result = run_fit(request, folder, say)
+    if result is None:
+        return
     page, source = folder / "report.html", folder / "result.json"
     if not page.exists() or page.stat().st_mtime_ns < source.stat().st_mtime_ns:
         write(result, page)

@@ -19,7 +19,8 @@ from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constan
 from luthier.graph.from_network import from_network
 from luthier.intervals import wilson
 from luthier.job.folder import RunFolder
-from luthier.job.result import Data, Layer, Limit, Point, Winner
+from luthier.job.result import Data, Layer, Limit, Winner
+from luthier.train.results import Epoch
 from luthier.train.source import Splits
 
 
@@ -99,7 +100,7 @@ def winner(
     network: Network,
     check: OnnxCheck,
     latency: Latency,
-    history: Sequence[Point],
+    history: Sequence[Epoch],
     confusion: np.ndarray[Any, Any],
 ) -> Winner:
     """Everything about the network that was trained to the end."""

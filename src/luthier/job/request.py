@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from luthier import __version__, files
+from luthier.cost.budget import Budget
 from luthier.errors import RunFolderError
 
 SCHEMA: Final = "luthier.run/1"
@@ -43,6 +44,17 @@ class Request:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
+
+    @property
+    def budget(self) -> Budget:
+        """The five limits."""
+        return Budget(
+            max_macs=self.max_macs,
+            max_params=self.max_params,
+            max_memory_bytes=self.max_memory_bytes,
+            max_size_bytes=self.max_size_bytes,
+            max_latency_s=self.max_latency_s,
+        )
 
     def write(self, path: Path, environment: dict[str, str]) -> None:
         """Store as TOML; arguments that were not given are left out, since TOML has no null."""

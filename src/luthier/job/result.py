@@ -8,21 +8,10 @@ from typing import Final, Literal
 
 from luthier import files
 from luthier.errors import RunFolderError
+from luthier.train.results import Epoch
 
 SCHEMA: Final = "luthier.result/1"
 Status = Literal["left_out", "halted", "failed", "winner"]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One epoch of one training."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    wall_s: float
 
 
 @dataclass(frozen=True)
@@ -140,7 +129,7 @@ class Winner:
     val_accuracy: float
     onnx_max_abs_error: float
     confusion: tuple[tuple[int, ...], ...]
-    history: tuple[Point, ...]
+    history: tuple[Epoch, ...]
     layers: tuple[Layer, ...]
 
 

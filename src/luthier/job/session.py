@@ -13,12 +13,11 @@ from luthier.arch.network import Network
 from luthier.errors import InputError
 from luthier.job.folder import Clock
 from luthier.job.request import Request
-from luthier.job.result import Point
 from luthier.nn.build import Classifier, build
 from luthier.nn.pretrained import load_pretrained
 from luthier.train.data import channel_mean_std
 from luthier.train.defaults import default_recipe
-from luthier.train.hardware import Hardware
+from luthier.train.hardware import Hardware, open_fabric
 from luthier.train.loop import train
 from luthier.train.preprocess import Preprocess, preprocess_for
 from luthier.train.rate import measure_rate
@@ -46,11 +45,24 @@ class Session:
     @property
     def hardware(self) -> Hardware:
         """Where training runs."""
-        return Hardware(accelerator=self.request.accelerator)  # type: ignore[arg-type]  # Hardware checks the word
+        asked = self.request
+        return Hardware(
+            accelerator=asked.accelerator,  # type: ignore[arg-type]  # Hardware checks the word
+            devices=asked.devices,
+            num_nodes=asked.num_nodes,
+        )
+
+    def follows(self, network: Network) -> bool:
+        """Start the other processes, if several were asked for; True in all but the first, which alone writes."""
+        if self.hardware.devices * self.hardware.num_nodes == 1:
+            return False
+        return not open_fabric(self.hardware, self.recipe(network, epochs=1).precision).is_global_zero
 
     def check(self, network: Network) -> None:
         """Refuse hardware or weights that cannot be used, before anything is written."""
-        Hardware(accelerator=self.request.accelerator)  # type: ignore[arg-type]  # Hardware checks the word
+        several = self.hardware.devices * self.hardware.num_nodes > 1
+        if several and self.request.epochs is None:
+            raise InputError("--devices, --num-nodes: several processes need --epochs; a time limit is planned in one")
         if self.request.pretrained is not None:
             self.module(network)
 
@@ -157,13 +169,6 @@ class Session:
             label=label,
         )
         return module, trained
-
-
-def points(trained: Trained) -> tuple[Point, ...]:
-    """A training's history as the report reads it."""
-    return tuple(
-        Point(e.epoch, e.learning_rate, e.train_loss, e.val_loss, e.val_accuracy, e.wall_s) for e in trained.history
-    )
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:

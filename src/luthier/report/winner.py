@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from luthier import units
-from luthier.job.result import Point, Winner
+from luthier.job.result import Winner
 from luthier.report import words
 from luthier.report.chart import HEAT, MUTED, RULE, SECOND, WINNER, Chart, axis, finite, label, layout, scaled
+from luthier.train.results import Epoch
 
 MOST_CLASSES = 120
 _COUNTS_IN_CELLS = 15
@@ -131,7 +132,7 @@ def _cell_hover(truth: str, answer: str, count: int, total: int) -> str:
     return f"truth {truth}<br>answer {answer}<br>{count} of {total} ({words.percent(count / total)})" if count else ""
 
 
-def curves(history: Sequence[Point]) -> list[Chart]:
+def curves(history: Sequence[Epoch]) -> list[Chart]:
     """Loss, validation accuracy and learning rate by epoch, three charts in a row."""
     if not history:
         return []
@@ -149,7 +150,7 @@ def curves(history: Sequence[Point]) -> list[Chart]:
 
 
 def _curve(
-    key: str, title: str, history: Sequence[Point], lines: dict[str, tuple[list[float | None], str]], vertical: str
+    key: str, title: str, history: Sequence[Epoch], lines: dict[str, tuple[list[float | None], str]], vertical: str
 ) -> Chart:
     from plotly.graph_objects import Figure
 

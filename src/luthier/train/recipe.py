@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
+from luthier import documents
 from luthier.arch.block import Spec
 from luthier.errors import InputError
 
@@ -110,29 +110,13 @@ def to_json(recipe: Recipe) -> str:
         >>> from_json(to_json(Recipe(epochs=2))) == Recipe(epochs=2)
         True
     """
-    return json.dumps({"schema": SCHEMA, **asdict(recipe)}, indent=1) + "\n"
+    return documents.to_text(recipe, SCHEMA)
 
 
 def from_json(text: str, origin: str = "recipe") -> Recipe:
     """Read what `to_json` wrote; unknown keys and wrong types are refused.
 
     Raises:
-        InputError: not JSON, another schema, or a field that is missing, unknown or out of range.
+        SpecError: not JSON, another schema, or a field that is missing, unknown or out of range.
     """
-    # pydantic is slow to import; only a file at the border pays for it
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        document: Any = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{origin}: not JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise InputError(f"{origin}: expected schema {SCHEMA!r}, got {found!r}; written by another version?")
-    fields = {key: value for key, value in document.items() if key != "schema"}
-    try:
-        return TypeAdapter(Recipe).validate_python(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise InputError(f"{origin}: {where}: {first['msg']}, got {str(first.get('input'))[:80]!r}") from None
+    return documents.from_text(Recipe, text, SCHEMA, origin)
