@@ -120,7 +120,7 @@ def test_metrics_are_the_final_trainings(fitted: Any, result: Result) -> None:
 
 def test_network_weights_and_onnx_are_one_model(fitted: Any, result: Result, draw: Any) -> None:
     network = encode.read(fitted.folder / "network.json")
-    assert encode.to_json(network) == result.winner.network_json
+    assert encode.from_json(result.winner.network_json) == network
     assert cost(network).macs == result.winner.macs
     module = build(network).eval()
     module.load_state_dict(load_file(fitted.folder / "model.safetensors"))

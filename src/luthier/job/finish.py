@@ -87,8 +87,8 @@ def limits(budget: Budget, price: Cost, latency: Latency) -> tuple[Limit, ...]:
         Limit(
             f"--{name.removesuffix('_s').removesuffix('_bytes').replace('_', '-')}",
             values[name][0],
-            limit,
-            values[name][1],
+            float(limit),
+            float(values[name][1]),
             values[name][2],
         )
         for name, limit in budget.limits()

@@ -67,7 +67,16 @@ class Session:
             self.module(network)
 
     def fitted_to_data(self, network: Network) -> Network:
-        """The network with the data's classes; without pretrained weights also with the data's mean and deviation."""
+        """The network with the data's classes; without pretrained weights also with the data's mean and deviation.
+
+        Raises:
+            InputError: the network's input has other channels than the images.
+        """
+        if network.in_channels != self.splits.in_channels:
+            raise InputError(
+                f"MODEL {network.name}: in_channels must be {self.splits.in_channels} for images, "
+                f"got {network.in_channels}; change it in the network's file"
+            )
         network = network.with_head(self.splits.num_classes)
         if self.request.pretrained is None:
             mean, std = channel_mean_std(self.splits.train)
