@@ -76,7 +76,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "zero_bytes": (lambda r: (r / "class1" / "2.png").write_bytes(b""), ("class1/2.png", "0 bytes", "--skip-bad")),
     "not_an_image": (lambda r: (r / "class1" / "2.png").write_bytes(b"hello"), ("class1/2.png", "not an image")),
     "bomb": (
-        lambda r: (r / "class1" / "2.png").write_bytes(bomb()), ("class1/2.png", "image too large", "limit 89,478,485"),
+        lambda r: (r / "class1" / "2.png").write_bytes(bomb()), ("class1/2.png", "image too large"),
     ),
     "two_images": (
         lambda r: [(r / f"class{n}" / f"{i}.png").unlink() for n in range(3) for i in range(4)], ("class",),

@@ -10,20 +10,31 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from luthier.errors import RunFolderError
 from luthier.job.result import read
 
 pytestmark = pytest.mark.xdist_group("resume")
 
 
+@pytest.fixture(scope="module")
+def few(draw: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 images, so that an epoch is short even on a busy machine."""
+    path = tmp_path_factory.mktemp("few") / "few.npz"
+    images, labels = draw(120)
+    np.savez(path, x=images, y=labels)
+    return path
+
+
 def arguments(data: Path, folder: Path) -> list[str]:
-    return ["fit", str(data), "--max-macs", "1M", "--time-limit", "45s", "--run-dir", str(folder), "--json"]
+    return ["fit", str(data), "--max-macs", "1M", "--time-limit", "36s", "--run-dir", str(folder), "--json"]
 
 
 def kill_when(process: subprocess.Popen[str], seen: Callable[[], bool], timeout_s: float = 120) -> None:
@@ -57,9 +68,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_kill_9_in_a_round_and_in_the_final_training(begin: Any, luthier: Any, data: Path, tmp_path: Path) -> None:
+def test_kill_9_in_a_round_and_in_the_final_training(begin: Any, luthier: Any, few: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = arguments(data, folder)
+    command = arguments(few, folder)
     journal = folder / "study.journal"
 
     # 1: in the first candidate's first round, behind its first checkpoint
@@ -82,8 +93,8 @@ def test_kill_9_in_a_round_and_in_the_final_training(begin: Any, luthier: Any, d
 
     # 3: to the end, as if the killed processes had been slow; a training goes no further than its deadline
     clock = json.loads((folder / "clock.json").read_text())["elapsed_s"]
-    assert clock < 30
-    (folder / "clock.json").write_text('{"elapsed_s": 32.0}')
+    assert clock < 27
+    (folder / "clock.json").write_text('{"elapsed_s": 24.0}')
     ended = luthier(*command)
     assert ended.code == 0, ended.err
     assert "round 1" not in ended.err
@@ -95,21 +106,21 @@ def test_kill_9_in_a_round_and_in_the_final_training(begin: Any, luthier: Any, d
     assert [line["epoch"] for line in final] == list(range(1, len(final) + 1))
     assert [candidate.status for candidate in result.candidates].count("winner") == 1
     assert [candidate.number for candidate in result.candidates] == list(range(len(result.candidates)))
-    assert result.winner.test_accuracy > 0.8
+    assert result.winner.test_accuracy > 0.6
     assert ended.result["accuracy"] == result.winner.test_accuracy
     # the clock goes on from where each process left it
     trained = [line["wall_s"] for path in folder.rglob("rung*/metrics.jsonl") for line in lines(path)]
     assert clock > sum(trained)
-    assert result.wall_s > 32
+    assert result.wall_s > 24
 
 
 def test_a_full_disk_at_any_moment_loses_nothing(
-    luthier: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    luthier: Any, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills with the n-th file that is flushed: of ours, and of Optuna's."""
     folder = tmp_path / "run"
-    command = arguments(data, folder)
-    command[command.index("45s")] = "15s"
+    command = arguments(few, folder)
+    command[command.index("36s")] = "12s"
     flush = os.fsync
     for moment in (0, 1, 6, 30):
         count = 0
@@ -138,7 +149,7 @@ def test_a_full_disk_at_any_moment_loses_nothing(
     assert ended.result["accuracy"] > 0.6
 
 
-def test_a_disk_that_is_really_full(begin: Any, data: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_really_full(luthier: Any, few: Path, tmp_path: Path) -> None:
     """A file system of 128 KiB: not even the first checkpoint fits."""
     small = tmp_path / "small"
     small.mkdir()
@@ -148,12 +159,39 @@ def test_a_disk_that_is_really_full(begin: Any, data: Path, tmp_path: Path) -> N
     if mounted.returncode:
         pytest.skip("file systems cannot be mounted here")
     try:
-        process = begin(arguments(data, small / "run"))
-        out, err = process.communicate(timeout=120)
-        assert (process.returncode, out) == (2, "")
-        assert err.splitlines()[-1].startswith(f"luthier: {small}")
-        assert "the disk is full" in err.splitlines()[-1]
-        assert "Traceback" not in err
+        ended = luthier(*arguments(few, small / "run"))
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.splitlines()[-1].startswith(f"luthier: {small}")
+        assert "the disk is full" in ended.err.splitlines()[-1]
+        assert "Traceback" not in ended.err
         assert not list(small.rglob("*partial*"))
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_without_time_for_a_final_training_the_round_counts(
+    luthier: Any, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better the network that won its round than one that was begun again and hardly trained."""
+    folder = tmp_path / "run"
+    command = arguments(few, folder)
+    command[command.index("36s")] = "24s"
+
+    def stop(*_: object) -> NoReturn:
+        raise RunFolderError("stopped before the final training")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("luthier.job.fit.train_to_the_end", stop)
+        ended = luthier(*command)
+    assert (ended.code, ended.err.splitlines()[-1][:34]) == (2, "luthier: stopped before the final ")
+    played = rounds_in(folder / "study.journal")
+    (folder / "clock.json").write_text('{"elapsed_s": 24.0}')
+    ended = luthier(*command)
+    assert ended.code == 0, ended.err
+    assert rounds_in(folder / "study.journal") == played
+    assert not (folder / "final").exists()
+    result = read(folder / "result.json")
+    (best,) = [candidate for candidate in result.candidates if candidate.status == "winner"]
+    assert result.winner.val_accuracy >= (best.rungs[-1].val_accuracy or 0)
+    assert lines(folder / "metrics.jsonl") == lines(next(folder.glob(f"trials/{best.number:03d}/*/metrics.jsonl")))
+    assert any("no final training longer than the round" in remark for remark in result.remarks)

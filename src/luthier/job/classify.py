@@ -50,6 +50,8 @@ def read_preprocess(path: Path) -> tuple[Preprocess, tuple[str, ...]]:
         if document["schema"] != SCHEMA:
             raise RunFolderError(f"{path}: expected {SCHEMA}, got {document['schema']!r}; written by another version?")
         return Preprocess.from_json(document["preprocess"]), tuple(document["class_names"])
+    except RunFolderError:  # is an OSError too
+        raise
     except OSError:
         raise RunFolderError(
             f"{path}: not there; RUN must be the folder of a finished `luthier fit` or `train`"
