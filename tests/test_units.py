@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.errors import UnitError
-from luthier.units import UNITS, parse, show
+from luthier.units import UNITS, parse, show, spell
 
 VALUES = {
     "latency": {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0},
@@ -103,3 +105,11 @@ def test_real_numbers_survive_the_way_back(exponent: float, dimension: str) -> N
 )
 def test_show(value: float, dimension: str, text: str) -> None:
     assert show(value, dimension) == text
+
+
+@given(st.floats(1e-9, 1e12), st.sampled_from(["count", "bytes", "latency", "duration", "energy"]))
+def test_what_is_spelled_can_be_typed_and_is_never_below(value: float, dimension: str) -> None:
+    value = max(value, 1.0) if dimension in ("count", "bytes", "duration") else min(value, 1e3)
+    read = parse(spell(value, dimension), dimension)
+    floor = math.floor(value) if dimension in ("count", "bytes") else value * (1 - 1e-9)
+    assert floor <= read <= value * 1.011 + 1e-12

@@ -93,3 +93,23 @@ def show(value: float, dimension: str) -> str:
     digits = f"{scaled:.2f}" if abs(scaled) < 10 else f"{scaled:.1f}"
     digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
     return f"{digits} {suffix}".strip()
+
+
+def spell(value: float, dimension: str) -> str:
+    """A quantity as an option takes it: no space, and never below `value`, so that what is printed can be typed.
+
+    As many digits as make it exact, six at most; else three, rounded up.
+
+    Example:
+        >>> spell(20_000_000, "count"), spell(28_800, "bytes"), spell(0.002, "latency"), spell(0.002134791, "latency")
+        ('20M', '28.125KiB', '2ms', '2.14ms')
+    """
+    factor, suffix = next((s for s in _SCALES[dimension] if value >= s[0]), _SCALES[dimension][-1])
+    suffix = {"µs": "us", "µJ": "uJ"}.get(suffix, suffix)
+    scaled = value / factor
+    for digits in range(1, 7):
+        text = f"{scaled:.{digits}g}"
+        if "e" not in text and float(text) * factor == value:
+            return f"{text}{suffix}"
+    step = 10.0 ** (math.floor(math.log10(scaled)) - 2)
+    return f"{math.ceil(scaled / step - 1e-9) * step:.6g}{suffix}"

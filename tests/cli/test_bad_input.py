@@ -302,13 +302,13 @@ def test_help_and_version_are_no_errors(luthier: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("--max-macs", "1k"), ("mbconv_thumbnail@phi=-4", "--max-macs 1 kMAC", "would fit with --max-macs ")),
+        (("--max-macs", "1k"), ("mbconv_thumbnail@phi=-4", "--max-macs 1k", "would fit with --max-macs ")),
         (("--max-params", "10"), ("nearest that exists is mbconv_thumbnail@phi=-4", "would fit with --max-params ")),
         (("--max-memory", "1KiB"), ("peak activation memory", "would fit with --max-memory ")),
         (("--max-size", "1KiB"), ("weights", "would fit with --max-size ")),
         (
             ("--max-latency", "1ns", "--max-macs", "1M"),
-            ("latency", "--max-latency 1 ns", "would fit with --max-latency "),
+            ("latency", "--max-latency 1ns", "would fit with --max-latency "),
         ),
         (
             ("--max-macs", "1k", "--max-params", "1k"),

@@ -35,11 +35,11 @@ def test_a_value_at_its_limit_fits() -> None:
 @pytest.mark.parametrize(
     "limits, text",
     [
-        ({"max_macs": 20_000_000}, "work 385.8 MMAC exceeds --max-macs 20 MMAC by 1829 %"),
-        ({"max_params": 800_000}, "parameters 1 M exceeds --max-params 800 k by 25 %"),
-        ({"max_memory_bytes": 512 * 1024}, "peak activation memory 1.44 MiB exceeds --max-memory 512 KiB by 187 %"),
-        ({"max_size_bytes": 1024**2}, "weights 2 MiB exceeds --max-size 1 MiB by 100 %"),
-        ({"max_latency_s": 0.002}, "latency 2.01 ms exceeds --max-latency 2 ms by less than 1 %"),
+        ({"max_macs": 20_000_000}, "work 385.8 M MAC exceeds --max-macs 20M by 1829 %"),
+        ({"max_params": 800_000}, "parameters 1 M exceeds --max-params 800k by 25 %"),
+        ({"max_memory_bytes": 512 * 1024}, "peak activation memory 1.44 MiB exceeds --max-memory 512KiB by 187 %"),
+        ({"max_size_bytes": 1024**2}, "weights 2 MiB exceeds --max-size 1MiB by 100 %"),
+        ({"max_latency_s": 0.002}, "latency 2.01 ms exceeds --max-latency 2ms by less than 1 %"),
     ],
 )
 def test_text_has_units(limits: dict[str, float], text: str) -> None:
@@ -70,8 +70,7 @@ def test_nearest_says_what_would_have_to_give() -> None:
     assert found.name == "small"
     assert found.excess_ratio == 1.5
     assert found.text == (
-        "nearest that exists is small: work 30 MMAC exceeds --max-macs 20 MMAC by 50 %; "
-        "it would fit with --max-macs 30 MMAC"
+        "nearest that exists is small: work 30 M MAC exceeds --max-macs 20M by 50 %; it would fit with --max-macs 30M"
     )
     assert nearest([("big", ONE, None)], Budget()).text == "big fits"
     with pytest.raises(InputError, match="nearest: there is no candidate"):

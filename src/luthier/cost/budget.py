@@ -9,11 +9,11 @@ from typing import Final
 
 from luthier.cost.summary import Cost
 from luthier.errors import InputError
-from luthier.units import show
+from luthier.units import show, spell
 
 #: limit -> (command-line option, what it limits, dimension in `luthier.units`, unit written behind a count)
 _LIMITS: Final = {
-    "max_macs": ("--max-macs", "work", "count", "MAC"),
+    "max_macs": ("--max-macs", "work", "count", " MAC"),
     "max_params": ("--max-params", "parameters", "count", ""),
     "max_memory_bytes": ("--max-memory", "peak activation memory", "bytes", ""),
     "max_size_bytes": ("--max-size", "weights", "bytes", ""),
@@ -46,19 +46,17 @@ class Violation:
 
     @property
     def text(self) -> str:
-        """One line, such as `peak activation memory 1.44 MiB exceeds --max-memory 512 KiB by 187 %`."""
-        option, what, _, _ = _LIMITS[self.limit_name]
+        """One line, such as `peak activation memory 1.44 MiB exceeds --max-memory 512KiB by 187 %`."""
+        option, what, dimension, unit = _LIMITS[self.limit_name]
         percent = 100 * (self.excess_ratio - 1)
         by = f"{percent:.0f} %" if percent >= 1 else "less than 1 %"
-        return f"{what} {self.show(self.value)} exceeds {option} {self.show(self.limit)} by {by}"
+        return f"{what} {show(self.value, dimension)}{unit} exceeds {option} {spell(self.limit, dimension)} by {by}"
 
-    def show(self, value: float) -> str:
-        """A value in this limit's unit."""
-        _, _, dimension, unit = _LIMITS[self.limit_name]
-        text = show(value, dimension)
-        if not unit:
-            return text
-        return f"{text}{unit}" if " " in text else f"{text} {unit}"
+    @property
+    def remedy(self) -> str:
+        """The option, with a limit that the value keeps."""
+        option, _, dimension, _ = _LIMITS[self.limit_name]
+        return f"{option} {spell(self.value, dimension)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +73,7 @@ class Budget:
         InputError: a limit that is not above zero and finite.
     Example:
         >>> Budget(max_macs=20_000_000, max_latency_s=2e-3).text
-        '--max-macs 20 MMAC --max-latency 2 ms'
+        '--max-macs 20M --max-latency 2ms'
     """
 
     max_macs: int | None = None
@@ -99,9 +97,7 @@ class Budget:
     @property
     def text(self) -> str:
         """The limits as options of the command line."""
-        return " ".join(
-            f"{_LIMITS[name][0]} {Violation(name, limit, limit).show(limit)}" for name, limit in self.limits()
-        )
+        return " ".join(f"{_LIMITS[name][0]} {spell(limit, _LIMITS[name][2])}" for name, limit in self.limits())
 
     def violations(self, cost: Cost, latency_s: float | None = None) -> tuple[Violation, ...]:
         """The limits that a network breaks, the worst first.
@@ -148,7 +144,7 @@ class Nearest:
         if not self.violations:
             return f"{self.name} fits"
         broken = "; ".join(v.text for v in self.violations)
-        raised = " ".join(f"{v.option} {v.show(v.value)}" for v in self.violations)
+        raised = " ".join(violation.remedy for violation in self.violations)
         return f"nearest that exists is {self.name}: {broken}; it would fit with {raised}"
 
 
