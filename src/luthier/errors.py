@@ -7,7 +7,8 @@
     |   |-- UnitError                  a quantity without a known unit
     |   |-- DataError                  images, labels or archives that cannot be read
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
-    `-- BudgetError (ValueError)       no network fits the limits                             exit 3
+    |-- BudgetError (ValueError)       no network fits the limits                             exit 3
+    `-- ExportError                    an exported file computes something else: our fault    exit 1
 
 A message is one line: who, which argument or file, the limit, the value, the remedy.  The command line
 prints it without a traceback; any other exception is our fault and exits with 1.
@@ -55,3 +56,7 @@ class BudgetError(LuthierError, ValueError):
     """
 
     exit_code = 3
+
+
+class ExportError(LuthierError):
+    """An exported file does not compute what the trained network computes; it is not written."""

@@ -14,7 +14,7 @@ from luthier.cost.budget import Budget
 from luthier.cost.summary import Cost, cost
 from luthier.deploy.latency import Latency, measure_latency, open_session
 from luthier.deploy.onnx_file import OnnxCheck, check_onnx, to_onnx
-from luthier.errors import LuthierError
+from luthier.errors import ExportError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
 from luthier.graph.from_network import from_network
 from luthier.intervals import wilson
@@ -22,10 +22,6 @@ from luthier.job.folder import RunFolder
 from luthier.job.result import Data, Layer, Limit, Winner
 from luthier.train.results import Epoch
 from luthier.train.source import Splits
-
-
-class ExportError(LuthierError):
-    """The exported file does not compute what the trained network computes: our fault, exit 1."""
 
 
 def describe(splits: Splits) -> Data:
