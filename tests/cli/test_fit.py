@@ -196,7 +196,11 @@ def test_killed_between_the_export_and_the_result(
     shutil.copytree(fitted.folder, folder)
     for name in ("result.json", "report.html", "model.onnx"):
         (folder / name).unlink()
-    trained = {k: v for k, v in look(folder).items() if k.endswith("checkpoint.pt")}
+
+    def checkpoints() -> dict[str, str]:
+        return {name: content for name, (_, content) in look(folder).items() if name.endswith("checkpoint.pt")}
+
+    trained = checkpoints()
     ended = luthier(*fitted.arguments[:-3], "--run-dir", folder)
     assert ended.code == 0, ended.err
     again = read(folder / "result.json")
@@ -206,7 +210,7 @@ def test_killed_between_the_export_and_the_result(
     assert first == second
     assert [c.number for c in again.candidates] == [c.number for c in result.candidates]
     assert (folder / "model.onnx").read_bytes() == (fitted.folder / "model.onnx").read_bytes()
-    assert {k: v for k, v in look(folder).items() if k.endswith("checkpoint.pt")} == trained
+    assert checkpoints() == trained
 
 
 # -- run, report -----------------------------------------------------------------------------------------------------
