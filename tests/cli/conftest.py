@@ -18,7 +18,7 @@ import pytest
 from luthier.cli.main import main
 
 #: of the shared run: a limit that the largest members break, and enough time for two candidates
-ARGUMENTS = ("--max-macs", "1M", "--max-memory", "64KiB", "--time-limit", "20s")
+ARGUMENTS = ("--max-macs", "1M", "--max-memory", "64KiB", "--time-limit", "40s")
 
 
 @dataclass(frozen=True)

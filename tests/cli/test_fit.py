@@ -107,7 +107,7 @@ def test_the_request_can_be_repeated_from_run_toml(fitted: Any) -> None:
     document = tomllib.loads((fitted.folder / "run.toml").read_text())
     assert document["request"]["max_macs"] == MAX_MACS
     assert document["request"]["max_memory_bytes"] == MAX_MEMORY
-    assert document["request"]["time_limit_s"] == 20.0
+    assert document["request"]["time_limit_s"] == 40.0
     assert Path(document["request"]["data"]).is_absolute()
     assert {"luthier", "torch", "python"} <= set(document["environment"])
 
@@ -343,7 +343,7 @@ def test_fit_from_our_own_weights_tries_input_sizes(fitted: Any, luthier: Any, d
     folder = tmp_path / "run"
     ended = luthier(
         "fit", data, "--model", fitted.folder, "--pretrained", fitted.folder / "model.safetensors",
-        "--time-limit", "10s", "--run-dir", folder, "--json",
+        "--time-limit", "20s", "--run-dir", folder, "--json",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     given, found = (encode.read(path / "network.json") for path in (fitted.folder, folder))
@@ -391,7 +391,7 @@ def test_a_network_for_other_channels_is_refused(luthier: Any, data: Path, tmp_p
 def test_max_latency_is_measured_for_each_candidate(luthier: Any, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     ended = luthier(
-        "fit", data, "--max-latency", "1s", "--max-macs", "800k", "--time-limit", "10s", "--run-dir", folder,
+        "fit", data, "--max-latency", "1s", "--max-macs", "800k", "--time-limit", "20s", "--run-dir", folder,
         "--threads", 2, "--json",
     )  # fmt: skip
     assert ended.code == 0, ended.err

@@ -33,7 +33,7 @@ def photographs(data_dir: Path, tmp_path: Path) -> Path:
 def test_fit_then_run_on_photographs(luthier: Luthier, photographs: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     limits = ("--max-macs", "3M", "--max-memory", "128KiB", "--max-latency", "20ms", "--max-params", "200k")
-    fitted = luthier("fit", photographs, *limits, "--time-limit", "25s", "--run-dir", run, "--json")
+    fitted = luthier("fit", photographs, *limits, "--time-limit", "40s", "--run-dir", run, "--json")
     assert fitted.code == 0, fitted.err
     result = fitted.result
     assert result["accuracy"] > CHANCE_BEATEN

@@ -21,6 +21,9 @@ from optuna.storages.journal import JournalFileBackend
 from luthier.errors import RunFolderError
 from luthier.job.result import read
 
+#: generous, so that a machine ten times slower gets through the rounds; the tests end long before
+LIMIT_S = 90
+
 pytestmark = pytest.mark.xdist_group("resume")
 
 
@@ -34,7 +37,7 @@ def few(draw: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(data: Path, folder: Path) -> list[str]:
-    return ["fit", str(data), "--max-macs", "1M", "--time-limit", "36s", "--run-dir", str(folder), "--json"]
+    return ["fit", str(data), "--max-macs", "1M", "--time-limit", f"{LIMIT_S}s", "--run-dir", str(folder), "--json"]
 
 
 def kill_when(process: subprocess.Popen[str], seen: Callable[[], bool], timeout_s: float = 120) -> None:
@@ -93,8 +96,9 @@ def test_kill_9_in_a_round_and_in_the_final_training(begin: Any, luthier: Any, f
 
     # 3: to the end, as if the killed processes had been slow; a training goes no further than its deadline
     clock = json.loads((folder / "clock.json").read_text())["elapsed_s"]
-    assert clock < 27
-    (folder / "clock.json").write_text('{"elapsed_s": 24.0}')
+    late_s = LIMIT_S - 12
+    assert clock < late_s
+    (folder / "clock.json").write_text(json.dumps({"elapsed_s": late_s}))
     ended = luthier(*command)
     assert ended.code == 0, ended.err
     assert "round 1" not in ended.err
@@ -111,7 +115,7 @@ def test_kill_9_in_a_round_and_in_the_final_training(begin: Any, luthier: Any, f
     # the clock goes on from where each process left it
     trained = [line["wall_s"] for path in folder.rglob("rung*/metrics.jsonl") for line in lines(path)]
     assert clock > sum(trained)
-    assert result.wall_s > 24
+    assert result.wall_s > late_s
 
 
 def test_a_full_disk_at_any_moment_loses_nothing(
@@ -120,7 +124,7 @@ def test_a_full_disk_at_any_moment_loses_nothing(
     """The disk fills with the n-th file that is flushed: of ours, and of Optuna's."""
     folder = tmp_path / "run"
     command = arguments(few, folder)
-    command[command.index("36s")] = "12s"
+    command[command.index(f"{LIMIT_S}s")] = "40s"
     flush = os.fsync
     for moment in (0, 1, 6, 30):
         count = 0
@@ -175,7 +179,7 @@ def test_without_time_for_a_final_training_the_round_counts(
     """Better the network that won its round than one that was begun again and hardly trained."""
     folder = tmp_path / "run"
     command = arguments(few, folder)
-    command[command.index("36s")] = "24s"
+    command[command.index(f"{LIMIT_S}s")] = "40s"
 
     def stop(*_: object) -> NoReturn:
         raise RunFolderError("stopped before the final training")
@@ -185,7 +189,7 @@ def test_without_time_for_a_final_training_the_round_counts(
         ended = luthier(*command)
     assert (ended.code, ended.err.splitlines()[-1][:34]) == (2, "luthier: stopped before the final ")
     played = rounds_in(folder / "study.journal")
-    (folder / "clock.json").write_text('{"elapsed_s": 24.0}')
+    (folder / "clock.json").write_text('{"elapsed_s": 40.0}')
     ended = luthier(*command)
     assert ended.code == 0, ended.err
     assert rounds_in(folder / "study.journal") == played
