@@ -151,7 +151,7 @@ def _finished(
         schema=SCHEMA,
         version=__version__,
         command=request.command,
-        title=f"{splits.origin}: {winner.name}",
+        title=f"{Path(splits.origin).name}: {winner.name}",
         device=request.device,
         seed=request.seed,
         time_limit_s=request.time_limit_s,
