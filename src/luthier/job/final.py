@@ -25,9 +25,9 @@ def train_to_the_end(session: Session, study: Study, folder: RunFolder, final: M
     """Train the winner to the end of the time.
 
     The length is planned from the pace so far; where it would not be longer than the round that chose the winner, that
-    round is the final training.  If the first epoch shows that the machine now runs at quite another
-    pace, the training starts again with a length that fits: a cosine cut short, or ended early, wastes more than an
-    epoch does.
+    round is the final training.  If the first epoch shows that the machine has become much faster, the training starts
+    again with a length that fits: it would end early and waste more than an epoch.  On a machine that has become slower
+    nothing starts again: the learning rate follows the time, see `luthier.train.loop.train`.
     """
     request, clock = session.request, session.clock
     most = MOST_EPOCHS[request.pretrained is not None]
@@ -53,15 +53,15 @@ def train_to_the_end(session: Session, study: Study, folder: RunFolder, final: M
         session.say(f"final training: {final.network.name}, {epochs} epochs{left}")
         last = attempt == ATTEMPTS - 1 or request.epochs is not None
 
-        def off_pace(epoch: Epoch, epochs: int = epochs, last: bool = last) -> bool:
+        def too_short(epoch: Epoch, epochs: int = epochs, last: bool = last) -> bool:
             if last or epoch.epoch != 1:
                 return False
             fits = whole_epochs(deadline_s - clock.elapsed_s, epoch.wall_s, most)
-            return not 0.75 <= fits / max(1, epochs - 1) <= 1.5
+            return fits > 1.5 * max(1, epochs - 1)
 
         module, trained = session.train(
             final.network, epochs, folder.final(attempt), final.network.name,
-            begin_s=begin_s, deadline_s=None if request.epochs is not None else deadline_s, give_up=off_pace,
+            begin_s=begin_s, deadline_s=None if request.epochs is not None else deadline_s, give_up=too_short,
         )  # fmt: skip
         if trained.stopped != "paused":
             break
