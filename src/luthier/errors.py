@@ -8,7 +8,7 @@
     |   |-- DataError                  images, labels or archives that cannot be read
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
-    `-- ExportError                    an exported file computes something else: our fault    exit 1
+    `-- ExportError (RuntimeError)     an exported file computes something else: our fault    exit 1
 
 A message is one line: who, which argument or file, the limit, the value, the remedy.  The command line
 prints it without a traceback; any other exception is our fault and exits with 1.
@@ -58,5 +58,5 @@ class BudgetError(LuthierError, ValueError):
     exit_code = 3
 
 
-class ExportError(LuthierError):
+class ExportError(LuthierError, RuntimeError):
     """An exported file does not compute what the trained network computes; it is not written."""
