@@ -54,7 +54,8 @@ def race(session: Session, study: Study, folder: RunFolder, racing: list[Member]
         return racing[0], ""
     pace = stored_pace(study)
     plan = Plan.of(request.time_limit_s, 0.0, len(racing))
-    most = MOST_EPOCHS[request.pretrained is not None]
+    # a round that is as long as the longest final training would leave nothing to train
+    most = MOST_EPOCHS[request.pretrained is not None] // 4
 
     def epochs(member: Member, rung: int, rungs: int) -> int:
         seconds = plan.rung_s(rounds(len(racing))[rung], rungs)
