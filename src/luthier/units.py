@@ -24,17 +24,24 @@ _BYTES: Final = {
     "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9,
     "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
 }  # fmt: skip
-_ENERGY: Final = {"pJ": 1e-12, "nJ": 1e-9, "uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0}
+_SI: Final = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_RATE: Final = {f"{prefix}{unit}/s": factor for unit in ("FLOP", "OP") for prefix, factor in _SI.items()}
+_BANDWIDTH: Final = {f"{prefix}B/s": factor for prefix, factor in _SI.items()}
+_FREQUENCY: Final = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9}
+_ENERGY: Final = {
+    "pJ": 1e-12, "nJ": 1e-9, "uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0, "kJ": 1e3, "mWh": 3.6, "Wh": 3600.0,
+}  # fmt: skip
 _COUNT: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
 #: dimension -> (suffix -> factor to the base unit)
 UNITS: Final[dict[str, dict[str, float]]] = {
     "latency": _LATENCY, "duration": _DURATION, "bytes": _BYTES, "energy": _ENERGY, "count": _COUNT,
+    "rate": _RATE, "bandwidth": _BANDWIDTH, "frequency": _FREQUENCY,
 }  # fmt: skip
 _WHOLE: Final = frozenset({"bytes", "count"})
 # a comma only between groups of three digits: 1,5ms must not be read as 15 ms
 _QUANTITY: Final = re.compile(
-    r"\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*"
+    r"\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ/]*)\s*"
 )
 
 
@@ -43,10 +50,12 @@ def parse(text: str, dimension: str, name: str = "quantity") -> float:
 
     Args:
         text: digits and a suffix, such as `2ms` or `512 KiB`.
-        dimension: `latency` (s), `duration` (s), `bytes`, `energy` (J) or `count`.
+        dimension: `latency` (s), `duration` (s), `bytes`, `energy` (J), `count`, `rate` (FLOP/s; an integer operation
+            counts as one), `bandwidth` (bytes/s) or `frequency` (Hz).
         name: what the value is for (`--max-latency`); opens the error message.
     Returns:
-        The value in the base unit: seconds, bytes, joules or a plain count.  Bytes and counts are whole numbers.
+        The value in the base unit: seconds, bytes, joules, a plain count, or one of these per second.  Bytes and
+        counts are whole numbers.
     Raises:
         UnitError: no number, an unknown suffix, a missing one, or a value that is not above zero and finite.
     Example:
@@ -77,6 +86,9 @@ _SCALES: Final[dict[str, tuple[tuple[float, str], ...]]] = {
     "bytes": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
     "energy": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ")),
     "count": ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")),
+    "rate": ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s"), (1.0, "FLOP/s")),
+    "bandwidth": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")),
+    "frequency": ((1e9, "GHz"), (1e6, "MHz"), (1e3, "kHz"), (1.0, "Hz")),
 }
 
 

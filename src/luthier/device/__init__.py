@@ -1,0 +1,7 @@
+"""Devices as data: peaks, memory levels, energies, each figure with its source."""
+
+from __future__ import annotations
+
+from luthier.device.device import Calibration, Device, EnergyTable, Figure, MemoryLevel, OpEfficiency
+
+__all__ = ["Calibration", "Device", "EnergyTable", "Figure", "MemoryLevel", "OpEfficiency"]
