@@ -277,6 +277,10 @@ def test_bad_arguments_of_train(luthier: Any, run: Path, given: tuple[str, ...],
     assert not run.exists()
 
 
+def test_nothing_to_convert_to(luthier: Any, tmp_path: Path) -> None:
+    assert_one_line(luthier("data", "convert", tmp_path / "store.npz"), 2, "name OUT.npz, --tree FOLDER, or both")
+
+
 def test_an_unknown_command(luthier: Any) -> None:
     assert_one_line(luthier("fitt"), 2, "No such command 'fitt'", "luthier --help")
 

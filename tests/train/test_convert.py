@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from luthier.errors import DataError
-from luthier.train.convert import main, read_store, store_to_npz, store_to_tree
+from luthier.train.convert import read_store, store_to_npz, store_to_tree
 from luthier.train.data import load_data
 
 
@@ -46,7 +46,8 @@ def decoded(raw: bytes) -> np.ndarray:
 def test_npz_and_tree_hold_the_store(tmp_path: Path) -> None:
     images = jpegs(20)
     store = write_store(tmp_path / "store.npz", images)
-    assert main([str(store), str(tmp_path / "plain.npz"), "--tree", str(tmp_path / "tree")]) == 0
+    assert store_to_npz(read_store(store), tmp_path / "plain.npz") == (20, 9, 8, 3)
+    assert store_to_tree(read_store(store), tmp_path / "tree") == 20
     with np.load(tmp_path / "plain.npz") as plain:
         assert np.array_equal(plain["x"], np.stack([decoded(raw) for raw in images]))
         assert plain["y"].tolist() == [0, 1] * 10
@@ -70,14 +71,15 @@ def test_store_without_splits_or_names(tmp_path: Path) -> None:
         assert len(splits.train) == 4
 
 
-def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_written_over(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store.npz", jpegs(4))
     before = store.read_bytes()
-    assert main([str(store), str(store)]) == 2
-    assert "store.npz: exists, nothing is written over; remove it" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"store\.npz: exists, nothing is written over; remove it"):
+        store_to_npz(read_store(store), store)
     assert store.read_bytes() == before
     (tmp_path / "tree").mkdir()
-    assert main([str(store), "--tree", str(tmp_path / "tree")]) == 2
+    with pytest.raises(DataError, match="tree: exists, nothing is written over"):
+        store_to_tree(read_store(store), tmp_path / "tree")
 
 
 def test_damaged_image_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -131,12 +133,6 @@ def test_class_names_that_are_no_folders(tmp_path: Path) -> None:
 def test_missing_store(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.npz: no such file; expected an \.npz store"):
         read_store(tmp_path / "none.npz")
-
-
-def test_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["store.npz"])
-    assert "name OUT.npz, --tree DIR, or both" in capsys.readouterr().err
 
 
 def test_rsscn7(data_dir: Path, tmp_path: Path) -> None:

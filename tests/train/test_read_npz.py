@@ -156,7 +156,7 @@ def test_splits_are_disjoint_and_complete(
             "both 'split' and 'x_val' or 'x_test' are given; keep one",
         ),
         ({"x": images(), "y": LABELS, "x_test": images(seed=1), "y_test": LABELS + 5}, "y_test[0] must lie in 0 .. 1"),
-        ({"jpeg": images((9,)), "offsets": np.arange(3), "labels": LABELS}, "python -m luthier.train.convert"),
+        ({"jpeg": images((9,)), "offsets": np.arange(3), "labels": LABELS}, "luthier data convert"),
     ],
 )
 def test_refused_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:

@@ -1,23 +1,13 @@
-"""The page: one HTML file that needs no network, built from a `Result` alone.
-
-The page carries its own content security policy: the only code that a browser will run in it are the two scripts whose
-hashes stand in its head, so a class or file name can neither run anything nor reach the network.
-"""
+"""The page of a run: one HTML file that needs no network, built from a `Result` alone."""
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from luthier import files, units
 from luthier.job.result import Result
-from luthier.report import candidates, chart, tables, winner, words
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from luthier.report import candidates, frame, tables, winner, words
 
 
 def render(result: Result) -> str:
@@ -28,21 +18,7 @@ def render(result: Result) -> str:
     Returns:
         One document (4.9 MB, of which 4.8 are plotly.js) that shows all of itself offline.
     """
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    environment = _environment()
-    plotly_js: str = get_plotlyjs()
-    page_js = _asset("page.js")
-    html = environment.get_template("page.html.j2").render(
-        **_content(result),
-        plotly_js=Markup(plotly_js),
-        page_js=Markup(page_js),
-        page_css=Markup(_asset("page.css")),
-        script_hashes=" ".join(f"'sha256-{_sha256(script)}'" for script in (plotly_js, page_js)),
-    )
-    # names of files may hold lone surrogates, which no encoding can store
-    return html.encode("utf-8", "replace").decode("utf-8")
+    return frame.fill("page.html.j2", result.title, result.version, _content(result))
 
 
 def write(result: Result, path: Path) -> None:
@@ -78,9 +54,6 @@ def _content(result: Result) -> dict[str, Any]:
         "weakest": tables.weakest(best, data.class_names),
         "untested": tables.untested(result),
         "few_classes": len(data.class_names) <= 12,
-        "words": words,
-        "show": units.show,
-        "to_json": chart.to_json,
     }
 
 
@@ -106,27 +79,3 @@ def _figures(result: Result) -> list[tuple[str, str, str, str]]:
         ("peak activations", units.show(best.peak_activation_bytes, "bytes"), "modelled", "at batch 1, no weights"),
         ("parameters", units.show(best.params, "count"), "modelled", f"{best.params:,}"),
     ]
-
-
-@functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("luthier.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _asset(name: str) -> str:
-    environment = _environment()
-    assert environment.loader is not None
-    source, _, _ = environment.loader.get_source(environment, name)
-    return source
-
-
-def _sha256(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

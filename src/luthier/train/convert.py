@@ -11,17 +11,15 @@ The store holds
 and becomes `x` (N, H, W, 3) uint8, `y` (N,) int64, `split` (N,) and `class_names`, or files
 `train/CLASS/00000.jpg` and `test/CLASS/...` that hold the very bytes of the store.
 
-    python -m luthier.train.convert cifar10.npz plain.npz --tree folder
+    luthier data convert cifar10.npz plain.npz --tree folder
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from luthier.errors import DataError, LuthierError
+from luthier.errors import DataError
 from luthier.train.npz_members import load_array, npz_members
 from luthier.train.pixels import PixelArray, path_text, read_rgb
 
@@ -167,29 +165,6 @@ def store_to_tree(store: JpegStore, out: Path) -> int:
     return len(store)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status (0 done, 2 bad input)."""
-    parser = argparse.ArgumentParser(prog="luthier.train.convert", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("store", type=Path, help=".npz with arrays jpeg, offsets, labels")
-    parser.add_argument("out", type=Path, nargs="?", help="plain .npz to write: x, y, split, class_names")
-    parser.add_argument("--tree", type=Path, metavar="DIR", help="folder to write: train/CLASS/*.jpg, test/CLASS/*.jpg")
-    options = parser.parse_args(arguments)
-    if options.out is None and options.tree is None:
-        parser.error("name OUT.npz, --tree DIR, or both")
-    try:
-        store = read_store(options.store)
-        if options.out is not None:
-            shape = store_to_npz(store, options.out)
-            sys.stderr.write(f"{options.out}: x {shape} uint8, {len(store.class_names)} classes" + "\n")
-        if options.tree is not None:
-            count = store_to_tree(store, options.tree)
-            sys.stderr.write(f"{options.tree}: {count:,} images in {len(store.class_names)} classes" + "\n")
-    except LuthierError as error:
-        sys.stderr.write(f"error: {error}" + "\n")
-        return error.exit_code
-    return 0
-
-
 def _names(shown: str, given: npt.NDArray[Any] | None, labels: npt.NDArray[Any]) -> tuple[str, ...]:
     if given is not None and (given.ndim != 1 or given.dtype.kind != "U"):
         raise DataError(f"{shown}: class_names must be text of shape (K,), got {given.dtype} {given.shape}")
@@ -218,7 +193,3 @@ def _all_or_nothing(out: Path, write: Callable[[Path], None]) -> None:
         ) from None
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

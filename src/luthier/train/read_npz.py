@@ -41,7 +41,7 @@ def read_npz(path: Path, max_bytes: int | None = None) -> Parts:
     if {"jpeg", "offsets"} <= set(members):
         raise DataError(
             f"{shown}: encoded images (arrays jpeg, offsets), expected x and y; convert it first: "
-            f"python -m luthier.train.convert {shown} OUT.npz"
+            f"luthier data convert {shown} OUT.npz"
         )
     alias = {"x": "x_train", "y": "y_train"} if {"x_train", "y_train"} <= set(members) - {"x", "y"} else {}
     keys = {name: alias.get(name, name) for name in _KNOWN}
