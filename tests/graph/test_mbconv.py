@@ -1,4 +1,4 @@
-"""Inverted bottlenecks are found by structure: against what the network says, in hand-made graphs, whatever the names."""
+"""Inverted bottlenecks are found by structure: as the network says, in hand-made graphs, whatever the names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_presets_give_the_blocks_that_their_networks_name(name: str, folded: boo
     assert [group.depthwise.conv for group in found] == [f"{p.name}.depthwise.conv" for p in said]
     for group, placed in zip(found, said, strict=True):
         assert list(group.ops) == [op.name for op in graph.ops if op.block == placed.name]
-        assert group.expand == (None if not placed.block.expands else group.expand)
+        assert (group.expand is not None) == placed.block.expands
         assert group.project.conv == f"{placed.name}.project.conv"
         assert (group.add is None) == (placed.block.shortcut(placed.in_channels) == "none")
         assert [gate.place for gate in group.gates] == (

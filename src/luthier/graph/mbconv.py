@@ -1,6 +1,6 @@
 """Finds the mobile inverted bottlenecks of any graph, by structure alone: no op's name is read.
 
-    source -> [expand 1x1] -> [gates] -> depthwise -> [gates] -> project 1x1 -> [gates] -> [+ source] -> [gates] -> result
+    source -> [expand 1x1] -> [gates] -> depthwise -> [gates] -> project 1x1 -> [gates] -> [+ source] -> [gates]
 
 `[ ]` may be missing.  Every convolution may carry a norm and then an activation.  A gate is a multiplication of a
 tensor by something computed from that tensor alone (squeeze-and-excitation, ECA, spatial attention, ...).  Nothing
@@ -147,13 +147,9 @@ class _Finder:
             add = reader.name
             tensor, last = self._gates(reader.outputs[0], "after_sum")
             gates += last
-        names = [
-            *(expand.ops if expand else ()),
-            *depthwise.ops,
-            *project.ops,
-            *(n for gate in gates for n in gate.ops),
-        ]
-        ordered = sorted(names if add is None else [*names, add], key=self.position.__getitem__)
+        layers = (*(expand.ops if expand else ()), *depthwise.ops, *project.ops)
+        names = [*layers, *(name for gate in gates for name in gate.ops), *([] if add is None else [add])]
+        ordered = sorted(names, key=self.position.__getitem__)
         return MBConv(source, tensor, expand, depthwise, project, tuple(gates), add, tuple(ordered))
 
     def _only_reader(self, tensor: str) -> Op | None:
