@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ PANEL: Final = "var(--page)"
 WINNER: Final = "var(--winner)"
 SECOND: Final = "var(--second)"
 QUIET: Final = "var(--quiet)"
+GOOD: Final = "var(--good)"
 BAD: Final = "var(--bad)"
 HEAT: Final = [[0.0, "var(--heat-0)"], [0.5, "var(--heat-1)"], [1.0, "var(--heat-2)"]]
 
@@ -85,6 +87,14 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
         "automargin": True,
         **more,
     }
+
+
+def names_axis(names: Sequence[str]) -> dict[str, Any]:
+    """A vertical axis with a name for every bar, the first on top."""
+    return axis(
+        "", autorange="reversed", showgrid=False, tickvals=list(range(len(names))),
+        ticktext=[label(name, 20) for name in names],
+    )  # fmt: skip
 
 
 def layout(height_px: int, **more: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from luthier.intervals import wilson
 from luthier.job.result import Candidate, Limit, Result, Winner
 from luthier.report import words
 
-Kind = Literal["measured", "modelled", ""]
+Kind = Literal["measured", "modelled", "predicted", ""]
 
 
 @dataclass(frozen=True)

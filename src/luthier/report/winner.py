@@ -8,7 +8,20 @@ from typing import Any
 from luthier import units
 from luthier.job.result import Winner
 from luthier.report import words
-from luthier.report.chart import HEAT, MUTED, RULE, SECOND, WINNER, Chart, axis, finite, label, layout, scaled
+from luthier.report.chart import (
+    HEAT,
+    MUTED,
+    RULE,
+    SECOND,
+    WINNER,
+    Chart,
+    axis,
+    finite,
+    label,
+    layout,
+    names_axis,
+    scaled,
+)
 from luthier.train.results import Epoch
 
 MOST_CLASSES = 120
@@ -51,10 +64,7 @@ def _bars_by_layer(
             90 + 22 * count,
             bargap=0.3, showlegend=False, margin={"l": 8, "r": 16, "t": 8, "b": 8},
             xaxis=axis(horizontal, rangemode="tozero", nticks=6),
-            yaxis=axis(
-                "", autorange="reversed", showgrid=False, tickvals=list(range(count)),
-                ticktext=[label(layer.name, 20) for layer in winner.layers],
-            ),
+            yaxis=names_axis([layer.name for layer in winner.layers]),
         ),
     )  # fmt: skip
     return Chart(key=key, title=title, note="", figure=figure)

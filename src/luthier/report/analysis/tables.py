@@ -1,0 +1,139 @@
+"""Tables of an analysis, as data: stages, groups, ops, schedules side by side."""
+
+from __future__ import annotations
+
+from luthier import units
+from luthier.cost.analysis import Analysis, EnergySplit
+from luthier.report import words
+from luthier.report.tables import Column, Table
+
+
+def stages(analysis: Analysis) -> Table:
+    """Sums by stage, with the whole network as the last row."""
+    totals = analysis.totals
+    return Table(
+        columns=(
+            Column("stage"), Column("groups", numeric=True), *_work(), *_levels(analysis),
+            Column("time", totals.latency_s_kind, numeric=True), Column("share", numeric=True),
+            Column("energy", "modelled", numeric=True),
+        ),
+        rows=tuple(
+            (
+                stage.name, str(stage.groups), units.show(stage.macs, "count"),
+                units.show(stage.elementwise_ops, "count"), units.show(stage.weight_bytes, "bytes"),
+                *(units.show(value, "bytes") for value in stage.level_bytes),
+                words.quantity(stage.latency_s, "latency"), words.percent(stage.share),
+                words.quantity(stage.energy_j, "energy"),
+            )
+            for stage in analysis.stages
+        ),
+        foot=(
+            "all", str(len(analysis.groups)), units.show(totals.macs, "count"),
+            units.show(totals.elementwise_ops, "count"), units.show(totals.weight_bytes, "bytes"),
+            *(units.show(value, "bytes") for value in _side(analysis)),
+            words.quantity(totals.latency_s, "latency"), "", words.quantity(totals.energy.total_j, "energy"),
+        ),
+    )  # fmt: skip
+
+
+def groups(analysis: Analysis) -> Table:
+    """Every group of ops that runs as one: work, traffic, intensity, bound, time, share, energy."""
+    outer = analysis.levels[-1] if analysis.levels else None
+    return Table(
+        columns=(
+            Column("group"), Column("ops"), Column("tile"), *_work(), *_levels(analysis),
+            *((Column(f"FLOP/byte at {outer}", "modelled", numeric=True),) if outer else ()),
+            Column("bound"), Column("time", analysis.totals.latency_s_kind, numeric=True),
+            Column("share", numeric=True), Column("energy", "modelled", numeric=True),
+        ),
+        rows=tuple(
+            (
+                group.name, " + ".join(group.op_kinds), group.tile, units.show(group.macs, "count"),
+                units.show(group.elementwise_ops, "count"), units.show(group.weight_bytes, "bytes"),
+                *(units.show(traffic.bytes, "bytes") for traffic in group.traffic),
+                *((figure(group.level(outer).intensity_flop_per_byte),) if outer else ()),
+                group.bound, words.quantity(group.latency_s, "latency"), words.percent(group.share),
+                words.quantity(group.energy.total_j, "energy"),
+            )
+            for group in analysis.groups
+        ),
+    )  # fmt: skip
+
+
+def ops(analysis: Analysis) -> Table:
+    """Every op, apart from any schedule."""
+    return Table(
+        columns=(Column("op"), Column("kind"), Column("class"), Column("number type"), Column("output"), *_work()),
+        rows=tuple(
+            (
+                op.name, op.kind, op.op_class, op.precision, "×".join(map(str, op.out_shape)),
+                units.show(op.macs, "count"), units.show(op.elementwise_ops, "count"),
+                units.show(op.weight_bytes, "bytes"),
+            )
+            for op in analysis.ops
+        ),
+    )  # fmt: skip
+
+
+def sides(analysis: Analysis) -> Table:
+    """The schedule beside op by op."""
+    return Table(
+        columns=(
+            Column("schedule"), Column("groups", numeric=True), Column("peak activations", "modelled", numeric=True),
+            *_levels(analysis), Column("attainable", "modelled", numeric=True),
+            Column("time", analysis.totals.latency_s_kind, numeric=True), Column("bound by", wide=True),
+            Column("energy", "modelled", numeric=True), Column("of it memory", "modelled", numeric=True),
+        ),
+        rows=tuple(
+            (
+                side.schedule, str(side.groups), units.show(side.peak_activation_bytes, "bytes"),
+                *(units.show(value, "bytes") for value in side.level_bytes),
+                words.quantity(side.attainable_s, "latency"), words.quantity(side.latency_s, "latency"),
+                ", ".join(f"{bound} {words.percent(share)}" for bound, share in side.bound_share) or words.NONE,
+                words.quantity(side.energy.total_j, "energy"), words.percent(_memory_share(side.energy)),
+            )
+            for side in analysis.sides
+        ),
+    )  # fmt: skip
+
+
+def ceilings(analysis: Analysis) -> Table:
+    """The device's lines of the roofline, with their sources."""
+    return Table(
+        columns=(Column("ceiling"), Column("value", numeric=True), Column("kind"), Column("source", wide=True)),
+        rows=tuple(
+            (c.name, units.show(c.value, "rate" if c.unit == "FLOP/s" else "bandwidth"), c.kind, c.source)
+            for c in analysis.ceilings
+        ),
+    )
+
+
+def figure(value: float | None) -> str:
+    """A plain number to three digits.
+
+    Example:
+        >>> figure(0.9), figure(21.25), figure(None)
+        ('0.9', '21.2', '–')
+    """
+    return words.NONE if value is None else f"{value:.3g}"
+
+
+def _work() -> tuple[Column, ...]:
+    return (
+        Column("MACs", "modelled", numeric=True),
+        Column("elementwise", "modelled", numeric=True),
+        Column("weights", "modelled", numeric=True),
+    )
+
+
+def _levels(analysis: Analysis) -> tuple[Column, ...]:
+    return tuple(Column(f"across {level}", "modelled", numeric=True) for level in analysis.levels)
+
+
+def _side(analysis: Analysis) -> tuple[int, ...]:
+    return next(side.level_bytes for side in analysis.sides if side.schedule == analysis.schedule)
+
+
+def _memory_share(energy: EnergySplit) -> float | None:
+    total = energy.total_j
+    return None if total is None or energy.compute_j is None or total <= 0 else 1.0 - energy.compute_j / total
