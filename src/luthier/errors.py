@@ -5,6 +5,7 @@
     |   |-- SpecError                  a network description contradicts itself
     |   |-- ShapeError                 two shapes, or a shape and a parameter, do not agree
     |   |-- UnitError                  a quantity without a known unit
+    |   |-- DeviceError                a device file or profile that cannot be used
     |   |-- DataError                  images, labels or archives that cannot be read
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
@@ -39,6 +40,10 @@ class ShapeError(InputError):
 
 class UnitError(InputError):
     """A quantity has no known unit, or one of another dimension."""
+
+
+class DeviceError(InputError):
+    """A device, its file or its profile cannot be used, or no device has this name."""
 
 
 class DataError(InputError):
