@@ -82,7 +82,9 @@ def split(compute_j: float | None, moved: GroupTraffic, device: Device) -> Energ
 
 def _by_place(device: Device, moved: GroupTraffic, off_chip: bool) -> Iterable[float | None]:
     for part in (moved.weights, moved.activations):
-        there = [size if (level.name == "DRAM") == off_chip else 0 for level, size in zip(device.memory, part, strict=True)]
+        there = [
+            size if (level.name == "DRAM") == off_chip else 0 for level, size in zip(device.memory, part, strict=True)
+        ]
         yield _moved_j(device, there)
 
 

@@ -104,7 +104,9 @@ def traffic(
     homes = _Homes(device, threads)
     touched = _touched(graph, schedule, names)
     peak = peak_activation_bytes(graph)
-    weights_home = homes.home("weights", sum(group.weights for group in touched), peak) if resident else homes.last("weights")
+    weights_home = (
+        homes.home("weights", sum(group.weights for group in touched), peak) if resident else homes.last("weights")
+    )
     read_homes, write_homes = _activation_homes(graph, touched, names, homes, peak, resident)
     moved = []
     for index, group in enumerate(touched):
