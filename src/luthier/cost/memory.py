@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from luthier.graph.attrs import Conv
+from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
 
 ELEMENTWISE: Final = frozenset({"norm", "activation", "add", "mul"})
@@ -42,14 +42,6 @@ class MemoryStep:
     live_bytes: int
     op_bytes: int
     tensors: tuple[str, ...]
-
-
-def is_depthwise(graph: Graph, op: Op) -> bool:
-    """Whether an op is a convolution of each channel with itself alone."""
-    if not isinstance(op.attrs, Conv):
-        return False
-    weight = graph.constants[op.constants["weight"]].shape
-    return weight[1] == 1 and op.attrs.groups == weight[0] > 1
 
 
 def memory_timeline(
