@@ -73,7 +73,7 @@ class OpAnalysis:
 
     Attributes:
         name, block, kind: as in the graph.
-        op_class: see `luthier.cost.op_class`.
+        op_class: see `luthier.cost.op_class`, `pointwise`, `depthwise`, ...
         precision: label of the number types that meet in it, `fp32`, `W8A16`.
         out_shape: (N, C, H, W) or (N, K).
         macs, elementwise_ops: for the whole batch, see `luthier.cost.macs`.
