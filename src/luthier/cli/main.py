@@ -10,6 +10,7 @@ import typer
 
 from luthier import __version__
 from luthier.cli import commands
+from luthier.cli.analyze import analyze
 from luthier.cli.output import guarded
 from luthier.errors import InputError
 
@@ -25,6 +26,7 @@ data_app = typer.Typer(help="Prepare image data.", no_args_is_help=True, rich_ma
 app.add_typer(data_app, name="data")
 app.command("fit")(commands.fit)
 app.command("train")(commands.train)
+app.command("analyze")(analyze)
 app.command("run")(commands.run)
 app.command("report")(commands.report)
 data_app.command("convert")(commands.convert)

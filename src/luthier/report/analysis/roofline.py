@@ -121,7 +121,7 @@ def _by_class(points: list[tuple[float, float, GroupAnalysis]], longest_s: float
     series: dict[tuple[str, str], list[tuple[float, float, GroupAnalysis]]] = {}
     for point in points:
         group = point[2]
-        key = _FUSED if group.tile else _CLASSES.get(group.op_class, _OTHER)
+        key = _FUSED if group.op_kinds.count("conv") > 1 else _CLASSES.get(group.op_class, _OTHER)
         series.setdefault(key, []).append(point)
     return [
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from luthier import units
 from luthier.cost.analysis import Analysis, EnergySplit
 from luthier.report import words
+from luthier.report.analysis.roofline import busiest_level
 from luthier.report.tables import Column, Table
 
 
@@ -38,7 +39,7 @@ def stages(analysis: Analysis) -> Table:
 
 def groups(analysis: Analysis) -> Table:
     """Every group of ops that runs as one: work, traffic, intensity, bound, time, share, energy."""
-    outer = analysis.levels[-1] if analysis.levels else None
+    outer = busiest_level(analysis.groups, analysis.levels) or (analysis.levels[-1] if analysis.levels else None)
     return Table(
         columns=(
             Column("group"), Column("ops"), Column("tile"), *_work(), *_levels(analysis),

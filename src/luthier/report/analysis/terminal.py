@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from luthier import units
 from luthier.cost.analysis import Analysis
 from luthier.report import words
 from luthier.report.analysis import tables
 from luthier.report.analysis.page import conditions, figures
+from luthier.report.analysis.roofline import busiest_level
+
+_MOST_CROSSINGS: Final = 3
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -31,12 +34,16 @@ def lines(analysis: Analysis, layers: bool = False) -> Group:
     head = Text.assemble(
         (words.clean(analysis.model), "bold"), f" on {words.clean(analysis.device_title)}, {conditions(analysis)}"
     )
-    parts: list[Text | RichTable] = [head, _figures(analysis), grid(tables.stages(analysis))]
+    level = busiest_level(analysis.groups, analysis.levels) or (analysis.levels[-1] if analysis.levels else "")
+    outer = f"across {level}"
+    stages = ("stage", "MACs", "elementwise", "weights", outer, "time", "share", "energy")
+    parts: list[Text | RichTable] = [head, _figures(analysis), grid(tables.stages(analysis), stages)]
     if layers:
-        parts.append(grid(tables.groups(analysis)))
+        layer = ("group", "tile", "MACs", f"FLOP/byte at {level}", "bound", "time", "share")
+        parts.append(grid(tables.groups(analysis), layer))
     if len(analysis.sides) > 1:
-        parts.append(grid(tables.sides(analysis)))
-    parts += [Text(crossing.text) for crossing in analysis.crossings]
+        parts.append(grid(tables.sides(analysis), ("schedule", "peak activations", outer, "time", "energy")))
+    parts += [Text(line) for line in crossings(analysis)]
     if analysis.saving is not None:
         parts.append(Text(analysis.saving.text))
     if analysis.fits is not None:
@@ -68,23 +75,39 @@ def comparison(analyses: Sequence[Analysis]) -> RichTable:
     return table
 
 
-def grid(table: Table) -> RichTable:
-    """A table of the report for the terminal."""
+def grid(table: Table, keep: Sequence[str] = ()) -> RichTable:
+    """A table of the report for the terminal, which has room for few columns.
+
+    Args:
+        table: of the report.
+        keep: titles of the columns that are shown; empty = all.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns:
-        title = f"{column.title}\n{column.kind}" if column.kind else column.title
-        shown.add_column(
-            Text(title), justify="right" if column.numeric else "left", no_wrap=column.numeric, overflow="fold"
-        )
+    chosen = [i for i, column in enumerate(table.columns) if not keep or column.title in keep]
+    kinds = {table.columns[i].kind for i in chosen} - {""}
+    shown = RichTable(
+        box=box.SIMPLE_HEAD, pad_edge=False, caption=f"figures are {' and '.join(sorted(kinds))}" if kinds else None
+    )
+    for column in (table.columns[i] for i in chosen):
+        side = "right" if column.numeric else "left"
+        shown.add_column(Text(column.title), justify=side, no_wrap=column.numeric, overflow="fold", min_width=6)
     for row in table.rows:
-        shown.add_row(*(Text(words.clean(cell)) for cell in row))
+        shown.add_row(*(Text(words.clean(row[i])) for i in chosen))
     if table.foot:
-        shown.add_row(*(Text(cell, "bold") for cell in table.foot))
+        shown.add_row(*(Text(table.foot[i], "bold") for i in chosen))
     return shown
+
+
+def crossings(analysis: Analysis) -> list[str]:
+    """What the schedule moved across ridges: the convolutions with most work, and how many more there are."""
+    convolutions = {op.name: op.macs for op in analysis.ops if op.macs}
+    chosen = sorted((c for c in analysis.crossings if c.op in convolutions), key=lambda c: -convolutions[c.op])
+    more = len(analysis.crossings) - len(chosen[:_MOST_CROSSINGS])
+    lines = [crossing.text for crossing in chosen[:_MOST_CROSSINGS]]
+    return [*lines, f"{words.counted(more, 'more crossing')}: see --html or --json"] if more else lines
 
 
 def _figures(analysis: Analysis) -> RichTable:

@@ -1,0 +1,159 @@
+"""`luthier analyze`: what a network costs on a device, and what to change so that it fits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from luthier import __version__
+from luthier.arch.block import Precision
+from luthier.cli import limits, output
+from luthier.cost.analysis import Analysis
+from luthier.cost.budget import Budget
+from luthier.errors import InputError, SpecError
+from luthier.graph.op import Graph
+from luthier.schedule import Schedule
+
+SCHEDULES = ("fused", "unfused", "tuned")
+
+
+def analyze(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Presets, run folders, network.json or .onnx files.")
+    ],
+    device: Annotated[
+        str, typer.Option("--device", help="A device of `luthier device list`, or a .toml file.")
+    ] = "host",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images of one run.")] = 1,
+    resolution: Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="fp32, bf16, fp16, int8, W8A16, ...; default: the model's own.")
+    ] = None,
+    schedule: Annotated[str, typer.Option("--schedule", help="fused, unfused or tuned.")] = "fused",
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, help="Output rows per tile of fused groups; default: what fits.")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="That share the work.")] = 1,
+    max_latency: limits.MaxLatency = None,
+    max_memory: limits.MaxMemory = None,
+    max_size: limits.MaxSize = None,
+    max_macs: limits.MaxMacs = None,
+    max_params: limits.MaxParams = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Print every group of layers, not only the stages.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with interactive charts to this file.")
+    ] = None,
+    as_json: limits.Json = False,
+) -> None:
+    """Work, peak memory, roofline, energy and time of networks on a device; several are compared side by side."""
+    from luthier.device.registry import get
+
+    target = get(device)
+    if schedule not in SCHEDULES:
+        raise InputError(f"--schedule {schedule}: must be one of {', '.join(SCHEDULES)}")
+    if schedule == "tuned":
+        raise InputError("--schedule tuned: needs the engine, which this version lacks; use --schedule fused")
+    if html is not None and len(models) > 1:
+        raise InputError(f"--html {html}: shows one model, got {len(models)}; analyze them one by one")
+    asked = limits.read_limits(latency=max_latency, memory=max_memory, size=max_size, macs=max_macs, params=max_params)
+    budget = Budget(**asked) if any(value is not None for value in asked.values()) else None  # type: ignore[arg-type]
+    number_types = None if precision is None else _precision(precision)
+
+    from luthier.cost.analyze import analyze as run
+    from luthier.cost.analyze import deployed
+
+    found = []
+    for model in models:
+        graph = _graph(model, batch, resolution)
+        ready = deployed(graph, number_types)
+        found.append(
+            run(
+                graph, target, model=_name(model), precision=number_types, threads=threads, budget=budget,
+                schedule=_schedule(ready, schedule, rows),
+            )
+        )  # fmt: skip
+    _show(found, layers)
+    if html is not None:
+        from luthier.report.analysis import write
+
+        write(found[0], __version__, html, None if target.ram_bytes is None else target.ram_bytes.value)
+        output.console().print(f"{html}: written", markup=False, soft_wrap=True)
+    if as_json:
+        documents = [document(analysis) for analysis in found]
+        output.document("analyze", documents[0] if len(documents) == 1 else {"models": documents})
+
+
+def _precision(text: str) -> Precision:
+    try:
+        return Precision.parse(text)
+    except SpecError as error:
+        raise InputError(f"--precision {text}: {str(error).partition(': ')[2]}") from None
+
+
+def _graph(model: str, batch: int, resolution: int | None) -> Graph:
+    from luthier.graph.from_network import from_network
+    from luthier.job.resolve import resolve
+
+    return from_network(resolve(model), batch=batch, resolution=resolution)
+
+
+def _name(model: str) -> str:
+    return Path(model).name or model
+
+
+def _schedule(graph: Graph, name: str, rows: int | None) -> Schedule:
+    from luthier.schedule import fused, unfused
+
+    return unfused(graph) if name == "unfused" else fused(graph, rows=rows)
+
+
+def _show(found: list[Analysis], layers: bool) -> None:
+    from luthier.report.analysis import comparison, lines
+
+    console = output.console()
+    if len(found) == 1:
+        console.print(lines(found[0], layers))
+    else:
+        console.print(comparison(found))
+
+
+def document(analysis: Analysis) -> dict[str, Any]:
+    """The JSON document of one analysis, in the words all commands share; every number beside its kind."""
+    totals = analysis.totals
+    return {
+        "model": analysis.model,
+        "device": analysis.device,
+        "precision": analysis.precision,
+        "batch": analysis.batch,
+        "resolution": analysis.resolution,
+        "schedule": analysis.schedule,
+        "threads": analysis.threads,
+        "params": totals.params,
+        "macs": totals.macs,
+        "elementwise_ops": totals.elementwise_ops,
+        "weight_bytes": totals.weight_bytes,
+        "peak_activation_bytes": totals.peak_activation_bytes,
+        "peak_activation_bytes_kind": totals.peak_activation_bytes_kind,
+        "peak_op": totals.peak_op,
+        "latency_s": totals.image_latency_s,
+        "latency_s_kind": totals.image_latency_s_kind,
+        "energy_j": totals.image_energy_j,
+        "energy_j_kind": totals.image_energy_j_kind,
+        "images_per_battery": totals.images_per_battery,
+        "fits": analysis.fits,
+        "verdict": analysis.verdict,
+        "violations": [violation.text for violation in analysis.violations],
+        "crossings": [crossing.text for crossing in analysis.crossings],
+        "sides": [asdict(side) for side in analysis.sides],
+        "stages": [asdict(stage) for stage in analysis.stages],
+        "groups": [asdict(group) for group in analysis.groups],
+        "ops": [asdict(op) for op in analysis.ops],
+        "memory": [asdict(step) for step in analysis.memory],
+        "ceilings": [asdict(ceiling) for ceiling in analysis.ceilings],
+        "saving": None if analysis.saving is None else asdict(analysis.saving),
+        "unknown_ops": list(analysis.unknown_ops),
+        "remarks": list(analysis.remarks),
+    }
