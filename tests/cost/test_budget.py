@@ -40,15 +40,16 @@ def test_a_value_at_its_limit_fits() -> None:
         ({"max_memory_bytes": 512 * 1024}, "peak activation memory 1.44 MiB exceeds --max-memory 512KiB by 187 %"),
         ({"max_size_bytes": 1024**2}, "weights 2 MiB exceeds --max-size 1MiB by 100 %"),
         ({"max_latency_s": 0.002}, "latency 2.01 ms exceeds --max-latency 2ms by less than 1 %"),
+        ({"max_energy_j": 0.001}, "energy 3 mJ exceeds --max-energy 1mJ by 200 %"),
     ],
 )
 def test_text_has_units(limits: dict[str, float], text: str) -> None:
-    (broken,) = Budget(**limits).violations(ONE, 0.00201)  # type: ignore[arg-type]  # keys are its fields
+    (broken,) = Budget(**limits).violations(ONE, 0.00201, 0.003)  # type: ignore[arg-type]  # keys are its fields
     assert broken.text == text
 
 
-def test_unknown_latency_is_not_judged() -> None:
-    assert Budget(max_latency_s=1e-9).violations(ONE) == ()
+def test_unknown_latency_and_energy_are_not_judged() -> None:
+    assert Budget(max_latency_s=1e-9, max_energy_j=1e-9).violations(ONE) == ()
     (broken,) = Budget(max_latency_s=1e-9).violations(ONE, 1e-3)
     assert broken.excess_ratio == pytest.approx(1e6)
 
@@ -66,15 +67,16 @@ def test_senseless_limits(value: float) -> None:
 
 def test_nearest_says_what_would_have_to_give() -> None:
     small = dataclasses.replace(ONE, macs=30_000_000, peak_activation_bytes=100 * 1024)
-    found = nearest([("big", ONE, 5e-3), ("small", small, 1e-3)], Budget(max_macs=20_000_000, max_latency_s=2e-3))
+    budget = Budget(max_macs=20_000_000, max_latency_s=2e-3)
+    found = nearest([("big", budget.violations(ONE, 5e-3)), ("small", budget.violations(small, 1e-3))])
     assert found.name == "small"
     assert found.excess_ratio == 1.5
     assert found.text == (
         "nearest that exists is small: work 30 M MAC exceeds --max-macs 20M by 50 %; it would fit with --max-macs 30M"
     )
-    assert nearest([("big", ONE, None)], Budget()).text == "big fits"
+    assert nearest([("big", Budget().violations(ONE))]).text == "big fits"
     with pytest.raises(InputError, match="nearest: there is no candidate"):
-        nearest([], Budget())
+        nearest([])
 
 
 @given(st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 1000)), min_size=1, max_size=8))

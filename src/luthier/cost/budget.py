@@ -18,6 +18,7 @@ _LIMITS: Final = {
     "max_memory_bytes": ("--max-memory", "peak activation memory", "bytes", ""),
     "max_size_bytes": ("--max-size", "weights", "bytes", ""),
     "max_latency_s": ("--max-latency", "latency", "latency", ""),
+    "max_energy_j": ("--max-energy", "energy", "energy", ""),
 }
 
 
@@ -27,7 +28,7 @@ class Violation:
 
     Attributes:
         limit_name: field of `Budget`.
-        limit, value: in the limit's base unit (MAC, count, bytes, s).
+        limit, value: in the limit's base unit (MAC, count, bytes, s, J).
     """
 
     limit_name: str
@@ -69,6 +70,7 @@ class Budget:
         max_memory_bytes: peak activations at the deployed precision, batch 1, weights excluded.
         max_size_bytes: deployed weights.
         max_latency_s: of one image.
+        max_energy_j: of one image.
     Raises:
         InputError: a limit that is not above zero and finite.
     Example:
@@ -81,6 +83,7 @@ class Budget:
     max_memory_bytes: int | None = None
     max_size_bytes: int | None = None
     max_latency_s: float | None = None
+    max_energy_j: float | None = None
 
     def __post_init__(self) -> None:
         for name, limit in self.limits():
@@ -99,12 +102,15 @@ class Budget:
         """The limits as options of the command line."""
         return " ".join(f"{_LIMITS[name][0]} {spell(limit, _LIMITS[name][2])}" for name, limit in self.limits())
 
-    def violations(self, cost: Cost, latency_s: float | None = None) -> tuple[Violation, ...]:
+    def violations(
+        self, cost: Cost, latency_s: float | None = None, energy_j: float | None = None
+    ) -> tuple[Violation, ...]:
         """The limits that a network breaks, the worst first.
 
         Args:
             cost: of the network as deployed.
             latency_s: measured or modelled; None = not known, and its limit is not judged.
+            energy_j: likewise.
         """
         values: dict[str, float | None] = {
             "max_macs": cost.macs,
@@ -112,6 +118,7 @@ class Budget:
             "max_memory_bytes": cost.peak_activation_bytes,
             "max_size_bytes": cost.weight_bytes,
             "max_latency_s": latency_s,
+            "max_energy_j": energy_j,
         }
         broken = [
             Violation(name, limit, value)
@@ -148,18 +155,17 @@ class Nearest:
         return f"nearest that exists is {self.name}: {broken}; it would fit with {raised}"
 
 
-def nearest(candidates: Iterable[tuple[str, Cost, float | None]], budget: Budget) -> Nearest:
+def nearest(candidates: Iterable[tuple[str, tuple[Violation, ...]]]) -> Nearest:
     """The candidate with the smallest worst excess, for the message when nothing fits.
 
         nearest = argmin over candidates of max over limits of value / limit                         (1)
 
     Args:
-        candidates: name, cost and latency in s (None = not known) of each; the first of equals wins.
-        budget: the limits.
+        candidates: name and `Budget.violations` of each; the first of equals wins.
     Raises:
         InputError: there is no candidate at all.
     """
-    found = [Nearest(name, budget.violations(cost, latency_s)) for name, cost, latency_s in candidates]
+    found = [Nearest(name, violations) for name, violations in candidates]
     if not found:
         raise InputError("nearest: there is no candidate network to compare with the limits")
     return min(found, key=lambda n: n.excess_ratio)

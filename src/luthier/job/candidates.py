@@ -10,7 +10,7 @@ from typing import Final
 
 from luthier.arch.network import Network
 from luthier.arch.scaling import scale
-from luthier.cost.budget import Budget, nearest
+from luthier.cost.budget import Budget, Violation, nearest
 from luthier.cost.summary import Cost, cost
 from luthier.errors import BudgetError
 
@@ -23,7 +23,8 @@ class Member:
     """A priced member of a family.
 
     Attributes:
-        latency_s: median measured untrained on this machine; None until asked for.
+        latency_s: on the target: median measured untrained on this machine, or modelled; None until asked for.
+        energy_j: modelled; None until asked for.
         reason: why it was left out; empty = it was not.
     """
 
@@ -32,7 +33,12 @@ class Member:
     phi: float | None
     cost: Cost
     latency_s: float | None = None
+    energy_j: float | None = None
     reason: str = ""
+
+    def violations(self, budget: Budget) -> tuple[Violation, ...]:
+        """The limits that it breaks, as far as its figures are known."""
+        return budget.violations(self.cost, self.latency_s, self.energy_j)
 
     def left_out(self, reason: str) -> Member:
         """The same member with a reason for not training it."""
@@ -98,15 +104,15 @@ def within_limits(
     """
     kept: list[Member] = []
     for member in members:
-        broken = budget.violations(member.cost)
+        broken = member.violations(budget)
         if not broken and budget.max_latency_s is not None and measure is not None:
             member = dataclasses.replace(member, latency_s=measure(member.network))
-            broken = budget.violations(member.cost, latency_s=member.latency_s)
+            broken = member.violations(budget)
         kept.append(member.left_out("; ".join(violation.text for violation in broken)) if broken else member)
     if all(member.reason for member in kept):
         # one whose latency was never measured may break that limit too: not to be called nearest
         known = [m for m in kept if m.latency_s is not None] or kept
-        closest = nearest([(m.network.name, m.cost, m.latency_s) for m in known], budget)
+        closest = nearest((m.network.name, m.violations(budget)) for m in known)
         raise BudgetError(f"fit: no network fits the limits; {closest.text}")
     return kept
 
