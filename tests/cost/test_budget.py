@@ -83,7 +83,8 @@ def test_nearest_says_what_would_have_to_give() -> None:
 def test_nearest_has_the_smallest_worst_excess(sizes: list[tuple[int, int]]) -> None:
     budget = Budget(max_macs=100, max_params=10)
     candidates = [
-        (str(i), dataclasses.replace(ONE, macs=macs, params=params), None) for i, (macs, params) in enumerate(sizes)
+        (str(i), budget.violations(dataclasses.replace(ONE, macs=macs, params=params)))
+        for i, (macs, params) in enumerate(sizes)
     ]
     worst = [max(1.0, macs / 100, params / 10) for macs, params in sizes]
     assert nearest(candidates, budget).name == str(worst.index(min(worst)))

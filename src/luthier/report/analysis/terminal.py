@@ -92,8 +92,13 @@ def grid(table: Table, keep: Sequence[str] = ()) -> RichTable:
         box=box.SIMPLE_HEAD, pad_edge=False, caption=f"figures are {' and '.join(sorted(kinds))}" if kinds else None
     )
     for column in (table.columns[i] for i in chosen):
-        side = "right" if column.numeric else "left"
-        shown.add_column(Text(column.title), justify=side, no_wrap=column.numeric, overflow="fold", min_width=6)
+        shown.add_column(
+            Text(column.title),
+            justify="right" if column.numeric else "left",
+            no_wrap=column.numeric,
+            overflow="fold",
+            min_width=6,
+        )
     for row in table.rows:
         shown.add_row(*(Text(words.clean(row[i])) for i in chosen))
     if table.foot:
