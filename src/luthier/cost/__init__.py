@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from luthier.cost.budget import Budget, Nearest, Violation, nearest
+from luthier.cost.dense import BottleneckPrice, price_of_bottlenecks
 from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
 from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
+from luthier.cost.order import Order, best_order
 from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
 
 __all__ = [
     "BlockCost",
+    "BottleneckPrice",
     "Budget",
     "Cost",
     "Nearest",
+    "Order",
     "Violation",
+    "best_order",
     "conv2d_macs",
     "cost",
     "graph_elementwise",
@@ -23,5 +28,6 @@ __all__ = [
     "memory_timeline",
     "nearest",
     "peak_activation_bytes",
+    "price_of_bottlenecks",
     "weight_bytes",
 ]
