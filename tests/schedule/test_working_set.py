@@ -69,6 +69,13 @@ def test_elementwise_ops_share_a_buffer_only_where_nothing_else_reads_it() -> No
     graph = build.graph(build.conv("d", "d", y, 4))
     buffers = scope(graph, Group(("c", "gate", "mul"))).buffers
     assert buffers == {"x": "x", "c": "c", "gate": "gate", "mul": "gate"}
+    # in a tiled group a row of x is read again by a later tile: the sum goes over the branch
+    build = Builder()
+    x = build.conv("c", "c", build.input("x", (1, 4, 8, 8)), 4)
+    y = build.conv("d", "d", x, 4, kernel_size=3)
+    graph = build.graph(build.conv("e", "e", build.add("sum", x, y), 4))
+    assert scope(graph, Group(("d", "sum"))).buffers == {"c": "c", "d": "d", "sum": "d"}
+    assert scope(graph, Group(("sum",))).buffers == {"c": "c", "d": "d", "sum": "c"}
     # read by a view, whose bytes are the same: not free
     build = Builder()
     x = build.conv("c", "c", build.input("x", (1, 4, 8, 8)), 4)

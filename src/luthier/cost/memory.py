@@ -98,14 +98,12 @@ class Liveness:
                 live[name] = size[out]  # less than before where a depthwise with a stride wrote over its input
         return step
 
-    def run_together(self, scope: Scope, inside_bytes: int) -> int:
+    def run_together(self, scope: Scope, inside_bytes: int) -> MemoryStep:
         """Run a group tile by tile: its inputs stay to the last tile, its outputs exist from the first.
 
         Args:
             scope: the group, whose inputs exist.
             inside_bytes: of what exists inside it only.
-        Returns:
-            Live bytes while it runs.
         """
         own_reads = Counter(name for op in scope.ops for name in op.inputs)
         hosts = {name: self._buffer[name] for name in scope.inputs}
@@ -119,13 +117,17 @@ class Liveness:
                 self.live[name], self._pending[name] = self._size[name], 0
             self._buffer[name] = host
             self._pending[host] += self._reads[name] - own_reads[name]
-        live_bytes = sum(self.live.values()) + inside_bytes
+        ends = {*hosts.values(), *(self._buffer[name] for name in scope.outputs)}
+        step = MemoryStep(
+            scope.leader.name, sum(self.live.values()) + inside_bytes,
+            sum(self.live[name] for name in ends) + inside_bytes, tuple(self.live),
+        )  # fmt: skip
         for name in scope.inputs:
             self._pending[hosts[name]] -= own_reads[name]
-        for name in {*hosts.values(), *(self._buffer[name] for name in scope.outputs)}:
+        for name in ends:
             if self._pending[name] == 0:
                 del self.live[name], self._pending[name]
-        return live_bytes
+        return step
 
     def _host(self, op: Op) -> tuple[str | None, int]:
         """The buffer that the op writes over, and the bytes of scratch that this takes; (None, 0) = a new buffer."""

@@ -71,20 +71,17 @@ class GroupMemory:
 
 def scheduled_timeline(
     graph: Graph, schedule: Schedule, bytes_per_element: float | None = None, *,
-    in_place_elementwise: bool = True, in_place_depthwise: bool = False, overwrite_inputs: bool = False,
+    in_place_depthwise: bool = False, overwrite_inputs: bool = False,
 ) -> Iterator[GroupMemory]:  # fmt: skip
     """The live bytes of every group, in the schedule's order.
 
     Args:
         graph: as deployed: folded, batch 1, with the deployed number types.
         schedule: legal for this graph (`luthier.schedule.check`).
-        bytes_per_element: and the other arguments: as in `memory_timeline`; `in_place_depthwise` applies to groups
-            without a tile, since the rows of a ring are still needed.
+        bytes_per_element: and the others as in `memory_timeline`, elementwise ops in place; `in_place_depthwise` is for
+            groups without a tile, since the next tile still reads the rows of a ring.
     """
-    state = Liveness(
-        graph, bytes_per_element, in_place_elementwise=in_place_elementwise, in_place_depthwise=in_place_depthwise,
-        overwrite_inputs=overwrite_inputs,
-    )  # fmt: skip
+    state = Liveness(graph, bytes_per_element, in_place_depthwise=in_place_depthwise, overwrite_inputs=overwrite_inputs)
     for view in scopes(graph, schedule):
         inside = working_set(graph, view, bytes_per_element=bytes_per_element)
         rings: tuple[Ring, ...] = ()
@@ -92,12 +89,11 @@ def scheduled_timeline(
         if view.group.tiled:
             rings = tuple(_rings(graph, view, bytes_per_element))
             inside_bytes = inside.inside_bytes + inside.accumulator_bytes
-            names = {*state.live, *view.outputs}
-            live_bytes = state.run_together(view, inside_bytes)
+            steps = [state.run_together(view, inside_bytes)]
         else:
             steps = [state.run(op) for op in view.ops]
-            live_bytes = max(step.live_bytes for step in steps)
-            names = {name for step in steps for name in step.tensors}
+        live_bytes = max(step.live_bytes for step in steps)
+        names = {name for step in steps for name in step.tensors}
         tensors = tuple(name for name in graph.tensors if name in names)
         yield GroupMemory(view.group, view.leader.block, live_bytes, inside_bytes, inside.weight_bytes, tensors, rings)
 
@@ -112,7 +108,7 @@ def _rings(graph: Graph, view: Scope, bytes_per_element: float | None) -> Iterat
 
 def scheduled_peak_bytes(
     graph: Graph, schedule: Schedule, bytes_per_element: float | None = None, *,
-    in_place_elementwise: bool = True, in_place_depthwise: bool = False, overwrite_inputs: bool = False,
+    in_place_depthwise: bool = False, overwrite_inputs: bool = False,
 ) -> int:  # fmt: skip
     """Equation (2); see `scheduled_timeline` for the arguments.
 
@@ -125,7 +121,6 @@ def scheduled_peak_bytes(
         [1470, 357]
     """
     steps = scheduled_timeline(
-        graph, schedule, bytes_per_element, in_place_elementwise=in_place_elementwise,
-        in_place_depthwise=in_place_depthwise, overwrite_inputs=overwrite_inputs,
-    )  # fmt: skip
+        graph, schedule, bytes_per_element, in_place_depthwise=in_place_depthwise, overwrite_inputs=overwrite_inputs
+    )
     return max(step.live_bytes for step in steps)
