@@ -7,6 +7,7 @@ from luthier.cost.dense import BottleneckPrice, price_of_bottlenecks
 from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
 from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
 from luthier.cost.order import Order, best_order
+from luthier.cost.scheduled_memory import GroupMemory, Ring, scheduled_peak_bytes, scheduled_timeline
 from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "BottleneckPrice",
     "Budget",
     "Cost",
+    "GroupMemory",
     "Nearest",
     "Order",
+    "Ring",
     "Violation",
     "best_order",
     "conv2d_macs",
@@ -29,5 +32,7 @@ __all__ = [
     "nearest",
     "peak_activation_bytes",
     "price_of_bottlenecks",
+    "scheduled_peak_bytes",
+    "scheduled_timeline",
     "weight_bytes",
 ]
