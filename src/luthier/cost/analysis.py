@@ -7,6 +7,7 @@ device's file does not state what it would take), never zero.  What is not known
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from luthier.cost.budget import Violation
@@ -197,7 +198,8 @@ class Crossing:
     Attributes:
         op: its name.
         level: of the memory.
-        before, after: intensity alone, and of the group it runs in now, in FLOP/byte.
+        before, after: intensity alone, and of the group it runs in now, in FLOP/byte; None = no byte crosses the level
+            any more, above every ridge.
         ridge: the intensity at which the level's bandwidth and the arithmetic peak take as long.
     Raises:
         SpecError: (1) does not hold: nothing crosses anything.
@@ -210,21 +212,25 @@ class Crossing:
     level: str
     before: float
     ridge: float
-    after: float
+    after: float | None
 
     def __post_init__(self) -> None:
-        if not self.before < self.ridge <= self.after:
+        after = inf if self.after is None else self.after
+        if not self.before < self.ridge <= after:
             raise SpecError(
                 f"Crossing: {self.op} crosses the {self.level} ridge only if before < ridge <= after, "
-                f"got {self.before:.4g}, {self.ridge:.4g}, {self.after:.4g}"
+                f"got {self.before:.4g}, {self.ridge:.4g}, {after:.4g}"
             )
 
     @property
     def text(self) -> str:
         """One sentence."""
+        before, ridge = _figures(self.before), _figures(self.ridge)
+        if self.after is None:
+            return f"{self.op} moves from {before} FLOP/byte past the {self.level} ridge at {ridge}: no byte goes there"
         return (
-            f"{self.op} moves from {_figures(self.before)} to {_figures(self.after)} FLOP/byte "
-            f"and crosses the {self.level} ridge at {_figures(self.ridge)}"
+            f"{self.op} moves from {before} to {_figures(self.after)} FLOP/byte "
+            f"and crosses the {self.level} ridge at {ridge}"
         )
 
 

@@ -18,14 +18,14 @@ from luthier.cost.analysis import (
     StageTotals,
     Totals,
 )
-from luthier.cost.budget import Budget, Violation
+from luthier.cost.budget import Budget
 from luthier.cost.energy import add_splits, baseline, op_compute_j, saving, split
 from luthier.cost.latency import group_latency_s, main_op
 from luthier.cost.macs import graph_params, op_elementwise, op_macs
 from luthier.cost.memory import memory_timeline
 from luthier.cost.op_class import op_class
 from luthier.cost.roofline import add_known, bound, crossings, level_traffic, op_compute_s
-from luthier.cost.summary import cost, weight_bytes
+from luthier.cost.summary import weight_bytes
 from luthier.cost.traffic import GroupTraffic, traffic
 from luthier.device import Calibration, Device
 from luthier.errors import InputError
@@ -91,10 +91,9 @@ def analyze(
         (300774272, 'pointwise', 'DRAM', None)
     """
     if not 1 <= threads <= device.cores:
-        raise InputError(
-            f"analyze: threads must be between 1 and the {device.cores} cores of {device.name}, got {threads}"
-        )
+        raise InputError(f"analyze: threads must be 1 to {device.cores}, the cores of {device.name}, got {threads}")
     run = _Run(deployed(graph, precision), device, threads, calibration, resident)
+    batch, _, *pixels = run.graph.tensors[run.graph.inputs[0]].shape
     plain = unfused(run.graph)
     chosen = plain if schedule is None else schedule
     ops = run.ops()
@@ -108,15 +107,15 @@ def analyze(
         before = replace(run, graph=with_precision(run.graph, against))
         saved = saving(precision, against, side.energy, before.energy(chosen), device.energy)
     limits = _limits(budget, device)
-    violations = _violations(run.graph, limits, totals)
-    first = run.graph.tensors[run.graph.inputs[0]].shape
+    image = replace(totals, macs=totals.macs // batch)
+    violations = () if limits is None else limits.violations(image, totals.image_latency_s)
     return Analysis(
         model=model,
         device=device.name,
         device_title=device.title,
         precision=_label(ops),
-        batch=first[0],
-        resolution=(first[2], first[3]) if len(first) == 4 else None,
+        batch=batch,
+        resolution=(pixels[0], pixels[1]) if len(pixels) == 2 else None,
         schedule=chosen.name,
         threads=threads,
         runtime=None if calibration is None else calibration.runtime,
@@ -354,10 +353,3 @@ def _limits(budget: Budget | None, device: Device) -> Budget | None:
         max_size_bytes=given.max_size_bytes or (None if flash is None else int(flash.value)),
     )
     return limits if any(True for _ in limits.limits()) else None
-
-
-def _violations(graph: Graph, limits: Budget | None, totals: Totals) -> tuple[Violation, ...]:
-    if limits is None:
-        return ()
-    figures = replace(cost(graph), peak_activation_bytes=totals.peak_activation_bytes, params=totals.params)
-    return limits.violations(figures, totals.image_latency_s)

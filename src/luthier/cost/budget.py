@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Final
+from typing import Final, Protocol
 
 from luthier.cost.summary import Cost
 from luthier.errors import InputError
@@ -19,6 +19,19 @@ _LIMITS: Final = {
     "max_size_bytes": ("--max-size", "weights", "bytes", ""),
     "max_latency_s": ("--max-latency", "latency", "latency", ""),
 }
+
+
+class Priced(Protocol):
+    """Whatever limits can be set on: `Cost`, or the `Totals` of an analysis."""
+
+    @property
+    def params(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def peak_activation_bytes(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +112,7 @@ class Budget:
         """The limits as options of the command line."""
         return " ".join(f"{_LIMITS[name][0]} {spell(limit, _LIMITS[name][2])}" for name, limit in self.limits())
 
-    def violations(self, cost: Cost, latency_s: float | None = None) -> tuple[Violation, ...]:
+    def violations(self, cost: Priced, latency_s: float | None = None) -> tuple[Violation, ...]:
         """The limits that a network breaks, the worst first.
 
         Args:

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from luthier.arch.block import Precision
 from luthier.cost.analysis import Crossing, GroupAnalysis, LevelTraffic
 from luthier.cost.macs import op_elementwise, op_macs
-from luthier.cost.memory import is_depthwise
 from luthier.cost.traffic import GroupTraffic
 from luthier.device import Device
+from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
 from luthier.graph.precision import op_precision
 
