@@ -9,7 +9,8 @@ op that reads it, the graph's input from the start, its output to the end.  At e
 
 Views (flatten, reshape) cost nothing.  Not counted: weights, the kernel's own scratch (im2col, accumulators), code,
 alignment and the allocator's gaps.  For "peak memory at the deployed precision, batch 1" pass a folded graph of batch
-1 with the deployed number types.  Not modelled here: other execution orders and tile-by-tile schedules.
+1 with the deployed number types.  The order of the ops is the graph's; `luthier.cost.order` finds the best one.
+Not modelled here: tile-by-tile schedules.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,69 +46,106 @@ class MemoryStep:
     tensors: tuple[str, ...]
 
 
+class Liveness:
+    """The rules: what is alive after the ops that ran so far.  Every order of the ops is judged by this one.
+
+    Attributes:
+        live: buffer (named after its first tensor) -> bytes.
+    """
+
+    def __init__(
+        self, graph: Graph, bytes_per_element: float | None = None, *, in_place_elementwise: bool = True,
+        in_place_depthwise: bool = False, overwrite_inputs: bool = False,
+    ) -> None:  # fmt: skip
+        """Before the first op; see `memory_timeline` for the arguments."""
+        self._graph = graph
+        self._size = {
+            name: tensor.bytes if bytes_per_element is None else math.ceil(tensor.elements * bytes_per_element)
+            for name, tensor in graph.tensors.items()
+        }
+        self._reads = Counter(name for op in graph.ops for name in op.inputs)
+        self._reads.update(graph.outputs)  # the caller reads them, after the last op
+        self._in_place_elementwise = in_place_elementwise
+        self._in_place_depthwise = in_place_depthwise
+        self._kept = frozenset() if overwrite_inputs else frozenset(graph.inputs)
+        self._buffer = {name: name for name in graph.inputs}  # tensor -> the tensor whose buffer it lives in
+        self._pending = {name: self._reads[name] for name in graph.inputs}  # buffer -> reads still to come
+        self.live = {name: self._size[name] for name in graph.inputs}
+
+    def copy(self) -> Liveness:
+        """The same state, to go on from in another way."""
+        twin = copy(self)
+        twin._buffer, twin._pending, twin.live = self._buffer.copy(), self._pending.copy(), self.live.copy()
+        return twin
+
+    def run(self, op: Op) -> MemoryStep:
+        """Run one op, whose inputs exist."""
+        out, size, live, pending = op.outputs[0], self._size, self.live, self._pending
+        own = {self._buffer[name] for name in op.inputs}
+        host, scratch = self._host(op)
+        if host is None:
+            host = out
+            live[out] = size[out]
+            pending[out] = 0
+        self._buffer[out] = host
+        pending[host] += self._reads[out]
+        step = MemoryStep(
+            op.name, sum(live.values()) + scratch, sum(live[name] for name in own | {host}) + scratch, tuple(live)
+        )
+        for name in op.inputs:
+            pending[self._buffer[name]] -= 1
+        for name in own | {host}:
+            if pending[name] == 0:
+                del live[name], pending[name]
+            elif name == host and op.kind not in VIEWS:
+                live[name] = size[out]  # less than before where a depthwise with a stride wrote over its input
+        return step
+
+    def _host(self, op: Op) -> tuple[str | None, int]:
+        """The buffer that the op writes over, and the bytes of scratch that this takes; (None, 0) = a new buffer."""
+        size, out = self._size, op.outputs[0]
+        if op.kind in VIEWS:
+            return self._buffer[op.inputs[0]], 0
+        if self._in_place_elementwise and op.kind in ELEMENTWISE:
+            return next((host for name in op.inputs if (host := self._reusable(op, name, size[out]))), None), 0
+        source = op.inputs[0]
+        if self._in_place_depthwise and is_depthwise(self._graph, op) and size[out] <= size[source]:
+            host = self._reusable(op, source, self.live[self._buffer[source]])
+            return host, 0 if host is None else math.ceil(size[out] / self._graph.tensors[out].shape[1])
+        return None, 0
+
+    def _reusable(self, op: Op, name: str, wanted: int) -> str | None:
+        """The buffer of an input, if this op is its last reader and the size fits."""
+        host = self._buffer[name]
+        readings = sum(self._buffer[other] == host for other in op.inputs)
+        free = self._pending[host] == readings and self.live[host] == wanted and host not in self._kept
+        return host if free else None
+
+
 def memory_timeline(
     graph: Graph,
     bytes_per_element: float | None = None,
     *,
     in_place_elementwise: bool = True,
     in_place_depthwise: bool = False,
+    overwrite_inputs: bool = False,
 ) -> Iterator[MemoryStep]:
     """The live bytes at every op, in order.
 
     Args:
         graph: whose order is the execution order.
         bytes_per_element: of every activation (int4 0.5); None = each tensor's own number type.
-        in_place_elementwise: norm, activation, add and mul write over their first input when nothing reads it later
-            and it has the output's size; the graph's inputs are never written over.
+        in_place_elementwise: norm, activation, add and mul write over an input (the first, else the second) when
+            nothing reads it later and it has the output's size.
         in_place_depthwise: a depthwise convolution that does not enlarge the map writes over its input channel by
             channel, through a scratch of one output channel (all of the batch).
+        overwrite_inputs: whether the graph's inputs may be written over too; if not, they belong to the caller.
     """
-    size = {
-        name: tensor.bytes if bytes_per_element is None else math.ceil(tensor.elements * bytes_per_element)
-        for name, tensor in graph.tensors.items()
-    }
-    reads = Counter(name for op in graph.ops for name in op.inputs)
-    reads.update(graph.outputs)  # the caller reads them, after the last op
-    buffer = {name: name for name in graph.inputs}  # tensor -> the tensor whose buffer it lives in
-    pending = {name: reads[name] for name in graph.inputs}  # buffer -> reads still to come
-    live = {name: size[name] for name in graph.inputs}
-    for op in graph.ops:
-        out, scratch = op.outputs[0], 0
-        own = {buffer[name] for name in op.inputs}
-        host = None
-        if op.kind in VIEWS:
-            host = buffer[op.inputs[0]]
-        elif in_place_elementwise and op.kind in ELEMENTWISE:
-            host = _reusable(op, size[out], buffer, pending, live, graph)
-        elif in_place_depthwise and is_depthwise(graph, op) and size[out] <= size[op.inputs[0]]:
-            host = _reusable(op, live[buffer[op.inputs[0]]], buffer, pending, live, graph)
-            scratch = 0 if host is None else math.ceil(size[out] / graph.tensors[out].shape[1])
-        if host is None:
-            host = out
-            live[out] = size[out]
-            pending[out] = 0
-        buffer[out] = host
-        pending[host] += reads[out]
-        yield MemoryStep(
-            op.name, sum(live.values()) + scratch, sum(live[name] for name in own | {host}) + scratch, tuple(live)
-        )
-        for name in op.inputs:
-            pending[buffer[name]] -= 1
-        for name in own | {host}:
-            if pending[name] == 0:
-                del live[name], pending[name]
-            elif name == host and op.kind not in VIEWS:
-                live[name] = size[out]  # less than before where a depthwise with a stride wrote over its input
-
-
-def _reusable(
-    op: Op, wanted: int, buffer: dict[str, str], pending: dict[str, int], live: dict[str, int], graph: Graph
-) -> str | None:
-    """The buffer of the first input, if this op is its last reader and the size fits."""
-    host = buffer[op.inputs[0]]
-    readings = sum(buffer[name] == host for name in op.inputs)
-    free = pending[host] == readings and live[host] == wanted and host not in graph.inputs
-    return host if free else None
+    state = Liveness(
+        graph, bytes_per_element, in_place_elementwise=in_place_elementwise, in_place_depthwise=in_place_depthwise,
+        overwrite_inputs=overwrite_inputs,
+    )  # fmt: skip
+    return map(state.run, graph.ops)
 
 
 def peak_activation_bytes(
@@ -115,6 +154,7 @@ def peak_activation_bytes(
     *,
     in_place_elementwise: bool = True,
     in_place_depthwise: bool = False,
+    overwrite_inputs: bool = False,
 ) -> int:
     """Equation (2); see `memory_timeline` for the arguments.
 
@@ -130,8 +170,9 @@ def peak_activation_bytes(
         (448, 1792)
     """
     steps = memory_timeline(
-        graph, bytes_per_element, in_place_elementwise=in_place_elementwise, in_place_depthwise=in_place_depthwise
-    )
+        graph, bytes_per_element, in_place_elementwise=in_place_elementwise, in_place_depthwise=in_place_depthwise,
+        overwrite_inputs=overwrite_inputs,
+    )  # fmt: skip
     return max(step.live_bytes for step in steps)
 
 
