@@ -1,20 +1,25 @@
-"""What a network costs, from shapes alone: MACs, parameters, peak memory, and limits on them."""
+"""What a network costs, from shapes alone: work, memory, traffic, time and energy, and limits on them."""
 
 from __future__ import annotations
 
+from luthier.cost.analyser import analyze, deployed
+from luthier.cost.analysis import Analysis
 from luthier.cost.budget import Budget, Nearest, Violation, nearest
 from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
 from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
 from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
 
 __all__ = [
+    "Analysis",
     "BlockCost",
     "Budget",
     "Cost",
     "Nearest",
     "Violation",
+    "analyze",
     "conv2d_macs",
     "cost",
+    "deployed",
     "graph_elementwise",
     "graph_macs",
     "graph_params",
