@@ -7,6 +7,7 @@ from luthier.cost.analysis import Analysis
 from luthier.cost.budget import Budget, Nearest, Violation, nearest
 from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
 from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
+from luthier.cost.scheduled_memory import GroupMemory, Ring, scheduled_peak_bytes, scheduled_timeline
 from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "BlockCost",
     "Budget",
     "Cost",
+    "GroupMemory",
     "Nearest",
+    "Ring",
     "Violation",
     "analyze",
     "conv2d_macs",
@@ -28,5 +31,7 @@ __all__ = [
     "memory_timeline",
     "nearest",
     "peak_activation_bytes",
+    "scheduled_peak_bytes",
+    "scheduled_timeline",
     "weight_bytes",
 ]

@@ -10,7 +10,7 @@ op that reads it, the graph's input from the start, its output to the end.  At e
 Views (flatten, reshape) cost nothing.  Not counted: weights, the kernel's own scratch (im2col, accumulators), code,
 alignment and the allocator's gaps.  For "peak memory at the deployed precision, batch 1" pass a folded graph of batch
 1 with the deployed number types.  The order of the ops is the graph's; `luthier.cost.order` finds the best one.
-Not modelled here: tile-by-tile schedules.
+Groups that run tile by tile are `luthier.cost.scheduled_memory`'s.
 """
 
 from __future__ import annotations
@@ -20,13 +20,10 @@ from collections import Counter
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
-from typing import Final
 
 from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
-
-ELEMENTWISE: Final = frozenset({"norm", "activation", "add", "mul"})
-VIEWS: Final = frozenset({"flatten", "reshape"})
+from luthier.schedule.scope import ELEMENTWISE, VIEWS, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +96,37 @@ class Liveness:
                 del live[name], pending[name]
             elif name == host and op.kind not in VIEWS:
                 live[name] = size[out]  # less than before where a depthwise with a stride wrote over its input
+        return step
+
+    def run_together(self, scope: Scope, inside_bytes: int) -> MemoryStep:
+        """Run a group tile by tile: its inputs stay to the last tile, its outputs exist from the first.
+
+        Args:
+            scope: the group, whose inputs exist.
+            inside_bytes: of what exists inside it only.
+        """
+        own_reads = Counter(name for op in scope.ops for name in op.inputs)
+        hosts = {name: self._buffer[name] for name in scope.inputs}
+        for name in scope.outputs:
+            host = hosts.get(scope.buffers[name], name)
+            if host != name:
+                own = sum(own_reads[other] for other, place in hosts.items() if place == host)
+                if self._pending[host] != own or self.live[host] != self._size[name] or host in self._kept:
+                    host = name
+            if host == name:
+                self.live[name], self._pending[name] = self._size[name], 0
+            self._buffer[name] = host
+            self._pending[host] += self._reads[name] - own_reads[name]
+        ends = {*hosts.values(), *(self._buffer[name] for name in scope.outputs)}
+        step = MemoryStep(
+            scope.leader.name, sum(self.live.values()) + inside_bytes,
+            sum(self.live[name] for name in ends) + inside_bytes, tuple(self.live),
+        )  # fmt: skip
+        for name in scope.inputs:
+            self._pending[hosts[name]] -= own_reads[name]
+        for name in ends:
+            if self._pending[name] == 0:
+                del self.live[name], self._pending[name]
         return step
 
     def _host(self, op: Op) -> tuple[str | None, int]:

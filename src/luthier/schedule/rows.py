@@ -4,14 +4,15 @@ One output row reads `size` input rows; so output rows first .. last read the in
 
     first * stride - before  ..  last * stride - before + size - 1                                   (1)
 
-clipped to the map.  A group's tiles run from the top to the bottom of the leader's output.  In each tile an op makes
-only the rows that were never made before, so that nothing is computed twice; a row stays until no later tile reads it.
-At tile i the rows of a tensor inside the group that exist are
+clipped to the map; `size` spans a dilated window, the rows between its taps included.  A group's tiles run from the top
+to the bottom of the leader's output.  In each tile an op makes only the rows that were never made before, so that
+nothing is computed twice; a row stays until no later tile reads it.  At tile i the rows of a tensor inside the group
+that exist are
 
     min over tiles j >= i of the first row read in j  ..  the last row made so far                   (2)
 
-and the band that has to be kept for it is the most rows of (2) over all tiles.  For one window behind rows made one
-by one it is (rows_out - 1) * stride + size, or the whole map if that is less.
+and the band that has to be kept for it is the most rows of (2) over all tiles.  Between an expansion and a depthwise
+convolution that is (rows_out - 1) * stride + size, or fewer on a map of one or two tiles.
 """
 
 from __future__ import annotations

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from luthier.errors import SpecError
 from luthier.graph.op import Graph, Op
 from luthier.schedule.schedule import Group, Schedule
 
 #: kinds that make a row of the output from the same row of each input, one element at a time
-ELEMENTWISE = frozenset({"norm", "activation", "add", "mul"})
+ELEMENTWISE: Final = frozenset({"norm", "activation", "add", "mul"})
+#: kinds that write nothing: the same bytes under another shape
+VIEWS: Final = frozenset({"flatten", "reshape"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,8 @@ class Scope:
         inside: activations written inside that nothing outside reads; with a tile they exist as bands of rows only.
         outputs: activations written inside that others read, or the graph hands out.
         leader: the last op that is not a global pool; a tile is a band of the rows that it writes.
-        buffers: tensor -> the first of the tensors whose buffer it shares: an elementwise op writes over its first
-            input where that has its size and nothing else in the group, and nothing later, reads it.
+        buffers: tensor -> the first of the tensors whose buffer it shares: an elementwise op writes over an
+            input that has its size where nothing else in the group, and nothing later, reads that.
     """
 
     group: Group
@@ -53,7 +56,7 @@ def scopes(graph: Graph, schedule: Schedule) -> Iterator[Scope]:
     Raises:
         SpecError: a group names an op that the graph lacks.
     """
-    edges = _Edges(graph)
+    edges = _Edges(graph, [name for group in schedule for name in group.ops])
     for group in schedule:
         yield _scope(group, edges)
 
@@ -72,17 +75,18 @@ def scope(graph: Graph, group: Group) -> Scope:
         >>> found.inputs, found.inside, found.outputs
         (('x',), ('expand',), ('depthwise',))
     """
-    return _scope(group, _Edges(graph))
+    return _scope(group, _Edges(graph, [op.name for op in graph.ops]))
 
 
 class _Edges:
-    """A graph's ops by name, its readers, and its order."""
+    """A graph's ops by name, makers and readers of its tensors, and the order in which it runs."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, order: list[str]) -> None:
         self.graph = graph
         self.ops = {op.name: op for op in graph.ops}
         self.readers = graph.consumers()
-        self.position = {op.name: index for index, op in enumerate(graph.ops)}
+        self.makers = {op.outputs[0]: op for op in graph.ops}
+        self.position = dict.fromkeys(self.ops, len(order)) | {name: index for index, name in enumerate(order)}
 
 
 def _scope(group: Group, edges: _Edges) -> Scope:
@@ -101,21 +105,22 @@ def _scope(group: Group, edges: _Edges) -> Scope:
     )
     buffers = {name: name for name in inputs}
     for op in ops:
-        out = op.outputs[0]
-        buffers[out] = buffers[op.inputs[0]] if _writes_over(op, names, edges) else out
+        source = next((name for name in op.inputs if _writes_over(op, name, names, edges)), None)
+        buffers[op.outputs[0]] = op.outputs[0] if source is None else buffers.get(source, source)
     outputs = tuple(name for name in written if name not in inside)
     leader = next((op for op in reversed(ops) if op.kind != "global_pool"), ops[-1])
     return Scope(group, ops, tuple(inputs), inside, outputs, leader, buffers)
 
 
-def _writes_over(op: Op, names: set[str], edges: _Edges) -> bool:
-    source, tensors = op.inputs[0], edges.graph.tensors
-    if op.kind not in ELEMENTWISE or source in (*edges.graph.inputs, *edges.graph.outputs):
+def _writes_over(op: Op, source: str, names: set[str], edges: _Edges) -> bool:
+    tensors, maker = edges.graph.tensors, edges.makers.get(source)
+    if op.kind not in ELEMENTWISE or maker is None or source in edges.graph.outputs:
         return False
-    if tensors[op.outputs[0]].bytes != tensors[source].bytes:
+    if maker.kind in VIEWS or tensors[op.outputs[0]].bytes != tensors[source].bytes:
         return False
     own, last = op.name, edges.position[op.name]
     return all(
-        reader.name == own or (edges.position[reader.name] < last and reader.name not in names)
+        reader.name == own
+        or (edges.position[reader.name] < last and reader.name not in names and reader.kind not in VIEWS)
         for reader in edges.readers[source]
     )

@@ -54,13 +54,16 @@ class WorkingSet:
         return self.activation_bytes + self.weight_bytes
 
 
-def working_set(graph: Graph, group: Group | Scope, tile: Tile | None = None) -> WorkingSet:
+def working_set(
+    graph: Graph, group: Group | Scope, tile: Tile | None = None, bytes_per_element: float | None = None
+) -> WorkingSet:
     """What a group needs in fast memory while one tile runs.
 
     Args:
         graph: whose number types count.
         group: of that graph; a `Scope` saves finding it again.
         tile: instead of the group's own.
+        bytes_per_element: of every activation; None = each tensor's own number type.
     Example:
         >>> from luthier.graph.builder import Builder
         >>> build = Builder()
@@ -72,7 +75,7 @@ def working_set(graph: Graph, group: Group | Scope, tile: Tile | None = None) ->
     """
     view = group if isinstance(group, Scope) else scope(graph, group)
     tile = view.group.tile if tile is None else tile
-    size = tensor_bytes(graph, view, tile)
+    size = tensor_bytes(graph, view, tile, bytes_per_element)
     buffers: dict[str, int] = {}
     for name, host in view.buffers.items():
         buffers[host] = max(buffers.get(host, 0), size[name])
@@ -83,11 +86,11 @@ def working_set(graph: Graph, group: Group | Scope, tile: Tile | None = None) ->
         inside_bytes=sum(n for host, n in buffers.items() if host not in entering | leaving),
         output_bytes=sum(buffers[host] for host in leaving),
         weight_bytes=_weight_bytes(graph, view, tile),
-        accumulator_bytes=accumulator_bytes(graph, view, tile),
+        accumulator_bytes=_accumulator_bytes(graph, view, tile, bytes_per_element),
     )
 
 
-def tensor_bytes(graph: Graph, view: Scope, tile: Tile) -> dict[str, int]:
+def tensor_bytes(graph: Graph, view: Scope, tile: Tile, bytes_per_element: float | None = None) -> dict[str, int]:
     """Equation (1) for every tensor of a group, by name."""
     rows = bands(graph, view, tile.rows)
     whole = {name for op in view.ops if not by_channel(graph, op) for name in op.inputs}
@@ -96,16 +99,19 @@ def tensor_bytes(graph: Graph, view: Scope, tile: Tile) -> dict[str, int]:
         tensor = graph.tensors[name]
         channels = tensor.shape[1] if name in whole else _block(tile, tensor.shape[1])
         width = tensor.shape[3] if len(tensor.shape) == 4 else 1
-        found[name] = ceil(count * width * channels * DTYPE_BITS[tensor.dtype] / 8)
+        each = DTYPE_BITS[tensor.dtype] / 8 if bytes_per_element is None else bytes_per_element
+        found[name] = ceil(count * width * channels * each)
     return found
 
 
-def accumulator_bytes(graph: Graph, view: Scope, tile: Tile) -> int:
+def _accumulator_bytes(graph: Graph, view: Scope, tile: Tile, bytes_per_element: float | None) -> int:
     """Sums of the global pools beside a tiled group; 0 where the pooled tensor itself is wide enough to sum in."""
-    pooled = [graph.tensors[op.outputs[0]] for op in view.sums if tile.rows is not None]
-    return sum(
-        _block(tile, tensor.shape[1]) * _SUM_BITS // 8 for tensor in pooled if DTYPE_BITS[tensor.dtype] < _SUM_BITS
-    )
+    total = 0
+    for op in view.sums if tile.rows is not None else ():
+        tensor = graph.tensors[op.outputs[0]]
+        bits = DTYPE_BITS[tensor.dtype] if bytes_per_element is None else 8 * bytes_per_element
+        total += _block(tile, tensor.shape[1]) * _SUM_BITS // 8 if bits < _SUM_BITS else 0
+    return total
 
 
 def _block(tile: Tile, channels: int) -> int:
