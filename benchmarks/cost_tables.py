@@ -67,6 +67,7 @@ def main() -> int:
     start = time.perf_counter()
     slow = [cost(network) for network in networks]
     slow_per_s = CHECKED / (time.perf_counter() - start)
+    verdict = {True: "equal to", False: "NOT EQUAL TO"}
     same = all(getattr(c, key) == getattr(costs, key)[i] for i, c in enumerate(slow) for key in KEYS)
 
     rates = []
@@ -79,8 +80,9 @@ def main() -> int:
         f"""# Cost tables
 
 Measured by `python benchmarks/cost_tables.py`, one thread: {NETS:,} random networks of a space of
-{len(slots.slots)} slots with up to {max(slots.sizes)} choices each and {len(slots.resolutions)} resolutions. Of the first {CHECKED}, all {len(KEYS)} integers are checked:
-{"equal to" if same else "NOT EQUAL TO"} `cost(network)`. Asked: {ASKED_PER_S:,} networks per second.
+{len(slots.slots)} slots with up to {max(slots.sizes)} choices each and {len(slots.resolutions)} resolutions.
+Of the first {CHECKED}, all {len(KEYS)} integers are checked: {verdict[same]} `cost(network)`.
+Asked: {ASKED_PER_S:,} networks per second.
 
 | path | networks per second | range of {REPEATS} repeats |
 |---|---|---|

@@ -151,6 +151,23 @@ def test_the_previous_blocks_number_type_enters() -> None:
     assert row_of(costs, 0) == slow(slots.network([0, 0]))
 
 
+def test_a_gate_may_overwrite_another_blocks_output_but_not_the_image() -> None:
+    gate = Attention(kind="eca", place="before_depthwise")
+    thin = Block(kind="depthwise_separable", out_channels=1, attention=gate)
+    wide = Block(kind="conv", out_channels=16)
+    head = Head(num_classes=1)
+    frame = Network(name="s", stages=(Stage(name="stem", blocks=(thin,)),), head=head, in_channels=3)
+    slots = Slots(frame=frame, slots=(Slot(stage="a", choices=(wide,)), Slot(stage="b", choices=(None, thin))),
+                  resolutions=(8,))  # fmt: skip
+    image_first = replace(slots, slots=())
+    # fp32: image, gated copy and gate; then the depthwise's output beside the copy
+    costs = CostTables(image_first).costs(np.array([[0]]))
+    assert costs.peak_activation_bytes.tolist() == [4 * (3 * 64 + 3 * 64 + 3)] == [slow(image_first.network([0]))[-1]]
+    # 16 channels gated in place: nothing stands beside input and output of the depthwise
+    costs = CostTables(slots).costs(np.array([[0, 1, 0]]))
+    assert costs.peak_activation_bytes.tolist() == [4 * (16 * 64 + 16 * 64)] == [slow(slots.network([0, 1, 0]))[-1]]
+
+
 def test_more_quantities_add_up_and_see_folded_graphs() -> None:
     slots = space(None, MBCONV, replace(MBCONV, stride=2), resolutions=(32, 48))
     tables = CostTables(slots, {"work": lambda graph: 0.5 * graph_macs(graph), "rest": graph_elementwise})

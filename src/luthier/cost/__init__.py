@@ -5,21 +5,26 @@ from __future__ import annotations
 from luthier.cost.analyser import analyze, deployed
 from luthier.cost.analysis import Analysis
 from luthier.cost.budget import Budget, Nearest, Violation, nearest
+from luthier.cost.dense import BottleneckPrice, price_of_bottlenecks
 from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
 from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
+from luthier.cost.order import Order, best_order
 from luthier.cost.scheduled_memory import GroupMemory, Ring, scheduled_peak_bytes, scheduled_timeline
 from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
 
 __all__ = [
     "Analysis",
     "BlockCost",
+    "BottleneckPrice",
     "Budget",
     "Cost",
     "GroupMemory",
     "Nearest",
+    "Order",
     "Ring",
     "Violation",
     "analyze",
+    "best_order",
     "conv2d_macs",
     "cost",
     "deployed",
@@ -31,6 +36,7 @@ __all__ = [
     "memory_timeline",
     "nearest",
     "peak_activation_bytes",
+    "price_of_bottlenecks",
     "scheduled_peak_bytes",
     "scheduled_timeline",
     "weight_bytes",

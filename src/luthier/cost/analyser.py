@@ -11,9 +11,9 @@ from luthier.cost.analysis import Analysis, Ceiling, EnergySaving, ScheduleTotal
 from luthier.cost.budget import Budget
 from luthier.cost.energy import baseline, saving
 from luthier.cost.groups import Setting, analyse_groups, analyse_ops, schedule_energy
-from luthier.cost.memory import memory_timeline
 from luthier.cost.points import GroupAnalysis, OpAnalysis
 from luthier.cost.roofline import crossings
+from luthier.cost.scheduled_memory import GroupMemory, scheduled_timeline
 from luthier.cost.totals import level_bytes, schedule_totals, stage_totals, totals
 from luthier.device import Calibration, Device
 from luthier.errors import InputError
@@ -85,13 +85,14 @@ def analyze(
     chosen = plain if schedule is None else schedule
     check(on.graph, chosen)
     ops = analyse_ops(on)
-    groups, side, peak_op = _under(on, chosen, ops)
+    groups, side, memory = _under(on, chosen, ops)
     alone = groups
     sides: tuple[ScheduleTotals, ...] = (side,)
     if chosen.groups != plain.groups:
         alone, other, _ = _under(on, plain, ops)
         sides = (side, other)
-    whole = totals(graph, on.graph, ops, side, peak_op, device.battery_j)
+    peak = max(memory, key=lambda step: step.live_bytes)
+    whole = totals(graph, on.graph, ops, side, peak.group.label, device.battery_j)
     batch, _, *pixels = on.graph.tensors[on.graph.inputs[0]].shape
     limits = _limits(budget, device)
     image = replace(whole, macs=whole.macs // batch)
@@ -115,7 +116,7 @@ def analyze(
         unfused=() if alone is groups else alone,
         sides=sides,
         stages=tuple(stage_totals(groups)),
-        memory=tuple(memory_timeline(on.graph)),
+        memory=memory,
         crossings=() if alone is groups else crossings(alone, groups),
         violations=violations,
         fits=None if limits is None else not violations,
@@ -127,11 +128,11 @@ def analyze(
 
 def _under(
     on: Setting, schedule: Schedule, ops: tuple[OpAnalysis, ...]
-) -> tuple[tuple[GroupAnalysis, ...], ScheduleTotals, str]:
-    """Groups and sums of one schedule, and where its memory peaks."""
+) -> tuple[tuple[GroupAnalysis, ...], ScheduleTotals, tuple[GroupMemory, ...]]:
+    """Groups, sums and memory of one schedule."""
     groups = analyse_groups(on, schedule, ops)
-    peak = max(memory_timeline(on.graph), key=lambda step: step.live_bytes)
-    return groups, schedule_totals(schedule.name, groups, peak.live_bytes), peak.op
+    memory = tuple(scheduled_timeline(on.graph, schedule))
+    return groups, schedule_totals(schedule.name, groups, max(step.live_bytes for step in memory)), memory
 
 
 def _saving(on: Setting, schedule: Schedule, precision: Precision, side: ScheduleTotals) -> EnergySaving | None:

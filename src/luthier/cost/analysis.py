@@ -11,8 +11,8 @@ from math import inf
 from typing import Literal
 
 from luthier.cost.budget import Violation
-from luthier.cost.memory import MemoryStep
 from luthier.cost.points import EnergySplit, GroupAnalysis, Kind, LevelTraffic, OpAnalysis
+from luthier.cost.scheduled_memory import GroupMemory
 from luthier.errors import SpecError
 from luthier.units import show
 
@@ -165,7 +165,7 @@ class Totals:
         macs, flop, elementwise_ops: of the whole batch; flop = 2 macs.
         weight_bytes: as deployed.
         peak_activation_bytes: under the schedule, of the whole batch, weights excluded.
-        peak_op: the op, or the group, at which it is reached.
+        peak_group: the group at which it is reached, by its first and last op.
         attainable_s, latency_s: of the whole batch, see `GroupAnalysis`.
         image_latency_s, image_energy_j: divided by the batch.
         images_per_battery: battery_j / image_energy_j.
@@ -178,7 +178,7 @@ class Totals:
     elementwise_ops: int
     weight_bytes: int
     peak_activation_bytes: int
-    peak_op: str
+    peak_group: str
     attainable_s: float | None
     latency_s: float | None
     image_latency_s: float | None
@@ -232,7 +232,7 @@ class Analysis:
         unfused: the same network op by op; empty if the schedule is that.
         sides: totals under the schedule and, beside it, unfused.
         stages: sums by stage.
-        memory: what is alive at every step of the schedule.
+        memory: what is alive while each group runs.
         crossings: what the schedule moved across a ridge, against `unfused`.
         violations: of the limits, the worst first; empty = it fits.
         fits: None = no limit was given.
@@ -258,7 +258,7 @@ class Analysis:
     unfused: tuple[GroupAnalysis, ...]
     sides: tuple[ScheduleTotals, ...]
     stages: tuple[StageTotals, ...]
-    memory: tuple[MemoryStep, ...]
+    memory: tuple[GroupMemory, ...]
     crossings: tuple[Crossing, ...]
     violations: tuple[Violation, ...]
     fits: bool | None

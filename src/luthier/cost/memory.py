@@ -91,11 +91,13 @@ class Liveness:
         )
         for name in op.inputs:
             pending[self._buffer[name]] -= 1
-        for name in own | {host}:
-            if pending[name] == 0:
-                del live[name], pending[name]
-            elif name == host and op.kind not in VIEWS:
-                live[name] = size[out]  # less than before where a depthwise with a stride wrote over its input
+        dead = {name for name in own | {host} if pending[name] == 0}
+        for name in dead:
+            del live[name], pending[name]
+        if host in live and op.kind not in VIEWS:
+            live[host] = size[out]  # less than before where a depthwise with a stride wrote over its input
+        if dead:  # a copied state stays small
+            self._buffer = {name: buffer for name, buffer in self._buffer.items() if buffer not in dead}
         return step
 
     def run_together(self, scope: Scope, inside_bytes: int) -> MemoryStep:

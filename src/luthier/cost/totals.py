@@ -83,7 +83,7 @@ def totals(
     deployed: Graph,
     ops: Sequence[OpAnalysis],
     side: ScheduleTotals,
-    peak_op: str,
+    peak_group: str,
     battery_j: Figure | None,
 ) -> Totals:
     """The network as a whole.
@@ -93,7 +93,7 @@ def totals(
         deployed: as run.
         ops: of the deployed graph.
         side: sums over the chosen schedule.
-        peak_op: where its peak of memory is.
+        peak_group: where its peak of memory is.
         battery_j: of the device.
     """
     batch = deployed.tensors[deployed.inputs[0]].shape[0]
@@ -107,7 +107,7 @@ def totals(
         elementwise_ops=sum(op.elementwise_ops for op in ops),
         weight_bytes=weight_bytes(deployed),
         peak_activation_bytes=side.peak_activation_bytes,
-        peak_op=peak_op,
+        peak_group=peak_group,
         attainable_s=side.attainable_s,
         latency_s=side.latency_s,
         image_latency_s=None if side.latency_s is None else side.latency_s / batch,

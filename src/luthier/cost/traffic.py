@@ -38,7 +38,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from luthier.cost.memory import ELEMENTWISE, VIEWS, peak_activation_bytes
+from luthier.cost.memory import ELEMENTWISE, VIEWS
+from luthier.cost.scheduled_memory import scheduled_peak_bytes
 from luthier.device import Device
 from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
@@ -102,7 +103,7 @@ def traffic(
     names = _buffers(graph)
     homes = _Homes(device, threads)
     touched = _touched(graph, schedule, names)
-    peak = peak_activation_bytes(graph)
+    peak = scheduled_peak_bytes(graph, schedule)
     weights_home = (
         homes.home("weights", sum(group.weights for group in touched), peak) if resident else homes.last("weights")
     )
