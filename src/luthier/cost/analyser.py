@@ -9,6 +9,7 @@ from typing import Final
 from luthier.arch.block import Precision
 from luthier.cost.analysis import Analysis, Ceiling, EnergySaving, ScheduleTotals
 from luthier.cost.budget import Budget
+from luthier.cost.dense import price_of_bottlenecks
 from luthier.cost.energy import baseline, saving
 from luthier.cost.groups import Setting, analyse_groups, analyse_ops, schedule_energy
 from luthier.cost.points import GroupAnalysis, OpAnalysis
@@ -121,6 +122,7 @@ def analyze(
         violations=violations,
         fits=None if limits is None else not violations,
         saving=None if precision is None else _saving(on, chosen, precision, side),
+        bottlenecks=price_of_bottlenecks(on.graph),
         unknown_ops=tuple(op.name for op in ops if op.kind == "unknown"),
         remarks=tuple(_remarks(on, ops, groups)),
     )

@@ -11,6 +11,7 @@ from math import inf
 from typing import Literal
 
 from luthier.cost.budget import Violation
+from luthier.cost.dense import BottleneckPrice
 from luthier.cost.points import EnergySplit, GroupAnalysis, Kind, LevelTraffic, OpAnalysis
 from luthier.cost.scheduled_memory import GroupMemory
 from luthier.errors import SpecError
@@ -237,6 +238,7 @@ class Analysis:
         violations: of the limits, the worst first; empty = it fits.
         fits: None = no limit was given.
         saving: against another number type; None = not known.
+        bottlenecks: every inverted bottleneck beside the dense convolution of its shape.
         unknown_ops: names of ops that are counted nowhere: all figures are without them.
         remarks: what is not known or left out, one sentence each.
     """
@@ -263,6 +265,7 @@ class Analysis:
     violations: tuple[Violation, ...]
     fits: bool | None
     saving: EnergySaving | None
+    bottlenecks: BottleneckPrice
     unknown_ops: tuple[str, ...]
     remarks: tuple[str, ...]
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.cost.memory import VIEWS
 from luthier.cost.points import LevelTraffic, OpAnalysis
 from luthier.cost.roofline import add_known
 from luthier.device import Calibration, OpEfficiency
+from luthier.schedule.scope import VIEWS
 
 _IDEAL: Final = OpEfficiency(compute_share=1.0, bandwidth_share=1.0, overhead_s=0.0)
 

@@ -38,12 +38,12 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from luthier.cost.memory import ELEMENTWISE, VIEWS
 from luthier.cost.scheduled_memory import scheduled_peak_bytes
 from luthier.device import Device
 from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
 from luthier.schedule import Schedule, Scope, scopes, working_set
+from luthier.schedule.scope import ELEMENTWISE, VIEWS
 
 Content = Literal["weights", "activations"]
 _CONTENTS: tuple[Content, Content] = ("weights", "activations")
