@@ -111,16 +111,17 @@ def show(value: float, dimension: str) -> str:
 
 
 def write(value: float, dimension: str) -> str:
-    """A quantity that `parse` reads back to the last bit, with the largest suffix for which that holds.
+    """A quantity that `parse` reads back to the last bit, in as few digits as that allows.
 
     Example:
-        >>> write(327_680, "bytes"), write(1.1e-12, "energy"), write(0.1 + 0.2, "latency")
-        ('320KiB', '1.1pJ', '300.00000000000004ms')
+        >>> write(327_680, "bytes"), write(432e6, "rate"), write(0.1 + 0.2, "latency")
+        ('320KiB', '432MFLOP/s', '0.30000000000000004s')
     """
     scales = [scale for scale in _SCALES[dimension] if scale[0] <= value]
-    short = (f"{value / factor:.{digits}g}{suffix}" for factor, suffix in scales for digits in (6, 12, 17))
+    short = (f"{value / factor:.{digits}g}{suffix}" for digits in (6, 12) for factor, suffix in scales)
     base = next(suffix for suffix, factor in UNITS[dimension].items() if factor == 1.0)
-    return next((text for text in short if parse(text, dimension) == value), f"{value!r}{base}")
+    exact = (text for text in short if "e" not in text and parse(text, dimension) == value)
+    return next(exact, f"{value!r}{base}")
 
 
 def spell(value: float, dimension: str) -> str:

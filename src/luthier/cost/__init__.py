@@ -1,7 +1,9 @@
-"""What a network costs, from shapes alone: MACs, parameters, peak memory, and limits on them."""
+"""What a network costs, from shapes alone: work, memory, traffic, time and energy, and limits on them."""
 
 from __future__ import annotations
 
+from luthier.cost.analyser import analyze, deployed
+from luthier.cost.analysis import Analysis
 from luthier.cost.budget import Budget, Nearest, Violation, nearest
 from luthier.cost.dense import BottleneckPrice, price_of_bottlenecks
 from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
@@ -11,6 +13,7 @@ from luthier.cost.scheduled_memory import GroupMemory, Ring, scheduled_peak_byte
 from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
 
 __all__ = [
+    "Analysis",
     "BlockCost",
     "BottleneckPrice",
     "Budget",
@@ -20,9 +23,11 @@ __all__ = [
     "Order",
     "Ring",
     "Violation",
+    "analyze",
     "best_order",
     "conv2d_macs",
     "cost",
+    "deployed",
     "graph_elementwise",
     "graph_macs",
     "graph_params",

@@ -7,137 +7,30 @@ device's file does not state what it would take), never zero.  What is not known
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from luthier.cost.budget import Violation
-from luthier.cost.memory import MemoryStep
+from luthier.cost.dense import BottleneckPrice
+from luthier.cost.points import EnergySplit, GroupAnalysis, Kind, LevelTraffic, OpAnalysis
+from luthier.cost.scheduled_memory import GroupMemory
 from luthier.errors import SpecError
-from luthier.graph.shapes import Shape
 from luthier.units import show
 
-Kind = Literal["measured", "modelled", "predicted"]
-
-
-@dataclass(frozen=True, slots=True)
-class LevelTraffic:
-    """What a group of ops moves across one level of the memory.
-
-    Attributes:
-        level: name in the device.
-        weight_bytes, activation_bytes: see `luthier.cost.traffic`.
-        time_s: bytes / bandwidth.
-        intensity_flop_per_byte: (flop + elementwise_ops) / bytes; None = no byte crosses, no bandwidth can bind.
-        ridge_flop_per_byte: intensity from which compute binds and no longer this level.
-    """
-
-    level: str
-    weight_bytes: int
-    activation_bytes: int
-    time_s: float | None
-    intensity_flop_per_byte: float | None
-    ridge_flop_per_byte: float | None
-
-    @property
-    def bytes(self) -> int:
-        """Weights and activations."""
-        return self.weight_bytes + self.activation_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EnergySplit:
-    """Where energy goes.
-
-    Attributes:
-        compute_j: arithmetic.
-        weight_j, activation_j: moving weights and activations, all levels.
-        on_chip_j, off_chip_j: the same movement by place; off the chip is DRAM.
-    """
-
-    compute_j: float | None
-    weight_j: float | None
-    activation_j: float | None
-    on_chip_j: float | None
-    off_chip_j: float | None
-
-    @property
-    def total_j(self) -> float | None:
-        """Compute and movement; None = a part is not known."""
-        parts = (self.compute_j, self.weight_j, self.activation_j)
-        known = [part for part in parts if part is not None]
-        return sum(known) if len(known) == len(parts) else None
-
-
-@dataclass(frozen=True, slots=True)
-class OpAnalysis:
-    """One op, apart from any schedule.
-
-    Attributes:
-        name, block, kind: as in the graph.
-        op_class: see `luthier.cost.op_class`, `pointwise`, `depthwise`, ...
-        precision: label of the number types that meet in it, `fp32`, `W8A16`.
-        out_shape: (N, C, H, W) or (N, K).
-        macs, elementwise_ops: for the whole batch, see `luthier.cost.macs`.
-        weight_bytes: of its constants as deployed.
-        compute_s: (2 macs + elementwise_ops) at the arithmetic peak.
-        compute_j: energy of its arithmetic.
-    """
-
-    name: str
-    block: str
-    kind: str
-    op_class: str
-    precision: str
-    out_shape: Shape
-    macs: int
-    elementwise_ops: int
-    weight_bytes: int
-    compute_s: float | None
-    compute_j: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class GroupAnalysis:
-    """A group of ops that run as one, under a schedule: a point in the roofline, a row in the table of layers.
-
-    Attributes:
-        name: of its op with the most work.
-        block: of that op.
-        ops, op_kinds: of all its ops, in order.
-        op_class: of the op that names it.
-        tile: `4 rows`, `4 rows x 32 channels`; empty = not tiled.
-        flop: 2 macs; `elementwise_ops` are counted apart and timed as one FLOP each.
-        traffic: nearest level first.
-        compute_s: sum over its ops.
-        bound: `compute`, the name of a level, or `unknown`: the known ceiling that takes longest.
-        attainable_s: max(compute_s, time_s of every level): no implementation of this schedule is faster.
-        latency_s: the same with the calibration's efficiencies and overhead; equal to `attainable_s` without one.
-        share: of the network's `latency_s`, 0..1.
-    """
-
-    name: str
-    block: str
-    ops: tuple[str, ...]
-    op_kinds: tuple[str, ...]
-    op_class: str
-    tile: str
-    macs: int
-    flop: int
-    elementwise_ops: int
-    weight_bytes: int
-    traffic: tuple[LevelTraffic, ...]
-    compute_s: float | None
-    bound: str
-    attainable_s: float | None
-    latency_s: float | None
-    share: float | None
-    energy: EnergySplit
-    attainable_s_kind: Kind = "modelled"
-    latency_s_kind: Kind = "modelled"
-    energy_kind: Kind = "modelled"
-
-    def level(self, name: str) -> LevelTraffic:
-        """The traffic across the level of that name."""
-        return next(traffic for traffic in self.traffic if traffic.level == name)
+__all__ = [
+    "Analysis",
+    "Ceiling",
+    "Crossing",
+    "EnergySaving",
+    "EnergySplit",
+    "GroupAnalysis",
+    "Kind",
+    "LevelTraffic",
+    "OpAnalysis",
+    "ScheduleTotals",
+    "StageTotals",
+    "Totals",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +90,8 @@ class Crossing:
     Attributes:
         op: its name.
         level: of the memory.
-        before, after: intensity alone, and of the group it runs in now, in FLOP/byte.
+        before, after: intensity alone, and of the group it runs in now, in FLOP/byte; None = no byte crosses the level
+            any more, above every ridge.
         ridge: the intensity at which the level's bandwidth and the arithmetic peak take as long.
     Raises:
         SpecError: (1) does not hold: nothing crosses anything.
@@ -210,26 +104,33 @@ class Crossing:
     level: str
     before: float
     ridge: float
-    after: float
+    after: float | None
 
     def __post_init__(self) -> None:
-        if not self.before < self.ridge <= self.after:
+        after = inf if self.after is None else self.after
+        if not self.before < self.ridge <= after:
             raise SpecError(
                 f"Crossing: {self.op} crosses the {self.level} ridge only if before < ridge <= after, "
-                f"got {self.before:.4g}, {self.ridge:.4g}, {self.after:.4g}"
+                f"got {self.before:.4g}, {self.ridge:.4g}, {after:.4g}"
             )
 
     @property
     def text(self) -> str:
         """One sentence."""
-        return (
-            f"{self.op} moves from {_figures(self.before)} to {_figures(self.after)} FLOP/byte "
-            f"and crosses the {self.level} ridge at {_figures(self.ridge)}"
-        )
+        after = self.ridge if self.after is None else self.after
+        for digits in range(2, 17):  # as few as keep the order visible
+            before, ridge, to = (_rounded(value, digits) for value in (self.before, self.ridge, after))
+            if before < ridge <= to:
+                break
+        if self.after is None:
+            return (
+                f"{self.op} moves from {before:g} FLOP/byte past the {self.level} ridge at {ridge:g}: no byte is left"
+            )
+        return f"{self.op} moves from {before:g} to {to:g} FLOP/byte and crosses the {self.level} ridge at {ridge:g}"
 
 
-def _figures(value: float) -> str:
-    return f"{value:.2g}" if value < 100 else f"{value:.0f}"
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}") if value < 10**digits else round(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +166,7 @@ class Totals:
         macs, flop, elementwise_ops: of the whole batch; flop = 2 macs.
         weight_bytes: as deployed.
         peak_activation_bytes: under the schedule, of the whole batch, weights excluded.
-        peak_op: the op, or the group, at which it is reached.
+        peak_group: the group at which it is reached, by its first and last op.
         attainable_s, latency_s: of the whole batch, see `GroupAnalysis`.
         image_latency_s, image_energy_j: divided by the batch.
         images_per_battery: battery_j / image_energy_j.
@@ -278,7 +179,7 @@ class Totals:
     elementwise_ops: int
     weight_bytes: int
     peak_activation_bytes: int
-    peak_op: str
+    peak_group: str
     attainable_s: float | None
     latency_s: float | None
     image_latency_s: float | None
@@ -332,11 +233,12 @@ class Analysis:
         unfused: the same network op by op; empty if the schedule is that.
         sides: totals under the schedule and, beside it, unfused.
         stages: sums by stage.
-        memory: what is alive at every step of the schedule.
+        memory: what is alive while each group runs.
         crossings: what the schedule moved across a ridge, against `unfused`.
         violations: of the limits, the worst first; empty = it fits.
         fits: None = no limit was given.
         saving: against another number type; None = not known.
+        bottlenecks: every inverted bottleneck beside the dense convolution of its shape.
         unknown_ops: names of ops that are counted nowhere: all figures are without them.
         remarks: what is not known or left out, one sentence each.
     """
@@ -358,11 +260,12 @@ class Analysis:
     unfused: tuple[GroupAnalysis, ...]
     sides: tuple[ScheduleTotals, ...]
     stages: tuple[StageTotals, ...]
-    memory: tuple[MemoryStep, ...]
+    memory: tuple[GroupMemory, ...]
     crossings: tuple[Crossing, ...]
     violations: tuple[Violation, ...]
     fits: bool | None
     saving: EnergySaving | None
+    bottlenecks: BottleneckPrice
     unknown_ops: tuple[str, ...]
     remarks: tuple[str, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Final
+from typing import Final, Protocol
 
 from luthier.cost.summary import Cost
 from luthier.errors import InputError
@@ -20,6 +20,19 @@ _LIMITS: Final = {
     "max_latency_s": ("--max-latency", "latency", "latency", ""),
     "max_energy_j": ("--max-energy", "energy", "energy", ""),
 }
+
+
+class Priced(Protocol):
+    """Whatever limits can be set on: `Cost`, or the `Totals` of an analysis."""
+
+    @property
+    def params(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def peak_activation_bytes(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +116,7 @@ class Budget:
         return " ".join(f"{_LIMITS[name][0]} {spell(limit, _LIMITS[name][2])}" for name, limit in self.limits())
 
     def violations(
-        self, cost: Cost, latency_s: float | None = None, energy_j: float | None = None
+        self, cost: Priced, latency_s: float | None = None, energy_j: float | None = None
     ) -> tuple[Violation, ...]:
         """The limits that a network breaks, the worst first.
 

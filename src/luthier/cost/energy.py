@@ -24,8 +24,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from luthier.arch.block import BITS, Precision
-from luthier.cost.analysis import EnergySaving, EnergySplit
+from luthier.cost.analysis import EnergySaving
 from luthier.cost.macs import op_elementwise, op_macs
+from luthier.cost.points import EnergySplit
 from luthier.cost.roofline import add_known
 from luthier.cost.traffic import GroupTraffic
 from luthier.device import Device, EnergyTable
@@ -164,7 +165,8 @@ def _saving_text(
         text = f"{precision.label} takes what {against.label} takes, {show(now, 'energy')}."
     else:
         names = ("arithmetic", "weight traffic", "activation traffic")
-        shares = ", ".join(f"{name} {100 * part / change:.0f} %" for name, part in zip(names, parts, strict=True))
+        percent = [round(100 * part / change) for part in parts]
+        shares = ", ".join(f"{name} {share} %" for name, share in zip(names, percent, strict=True))
         word = "saves" if change > 0 else "costs"
         text = (
             f"{precision.label} {word} {show(abs(change), 'energy')} ({100 * abs(change) / was:.0f} %) "

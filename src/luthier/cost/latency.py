@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.cost.analysis import LevelTraffic, OpAnalysis
-from luthier.cost.memory import VIEWS
+from luthier.cost.points import LevelTraffic, OpAnalysis
+from luthier.cost.roofline import add_known
 from luthier.device import Calibration, OpEfficiency
+from luthier.schedule.scope import VIEWS
 
 _IDEAL: Final = OpEfficiency(compute_share=1.0, bandwidth_share=1.0, overhead_s=0.0)
 
@@ -29,7 +30,7 @@ def main_op(ops: Sequence[OpAnalysis]) -> OpAnalysis:
 def group_latency_s(
     ops: Sequence[OpAnalysis], levels: Sequence[LevelTraffic], calibration: Calibration | None = None
 ) -> float | None:
-    """Equation (1); None = neither the arithmetic nor any level has a known time.
+    """Equation (1); None = the time of the arithmetic is not known.
 
     Args:
         ops: of the group.
@@ -38,13 +39,11 @@ def group_latency_s(
     """
     known = {} if calibration is None else calibration.ops
     whole = known.get(main_op(ops).op_class, _IDEAL)
-    times = [level.time_s / whole.bandwidth_share for level in levels if level.time_s is not None]
-    compute = [
+    compute = add_known(
         None if op.compute_s is None else op.compute_s / known.get(op.op_class, _IDEAL).compute_share for op in ops
-    ]
-    if None not in compute:
-        times.append(sum(part for part in compute if part is not None))
-    if not times:
+    )
+    if compute is None:
         return None
+    times = [level.time_s / whole.bandwidth_share for level in levels if level.time_s is not None]
     runs = any(op.kind not in VIEWS for op in ops)
-    return max(times) + (whole.overhead_s if runs else 0.0)
+    return max([compute, *times]) + (whole.overhead_s if runs else 0.0)

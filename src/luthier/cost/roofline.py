@@ -21,11 +21,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from luthier.arch.block import Precision
-from luthier.cost.analysis import Crossing, GroupAnalysis, LevelTraffic
+from luthier.cost.analysis import Crossing
 from luthier.cost.macs import op_elementwise, op_macs
-from luthier.cost.memory import is_depthwise
+from luthier.cost.points import GroupAnalysis, LevelTraffic
 from luthier.cost.traffic import GroupTraffic
 from luthier.device import Device
+from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
 from luthier.graph.precision import op_precision
 
@@ -100,14 +101,16 @@ def level_traffic(
 def bound(compute_s: float | None, levels: Sequence[LevelTraffic]) -> tuple[str, float | None]:
     """What binds and equation (3): `compute`, a level's name, or `unknown` if there is nothing to weigh up.
 
+    Without the arithmetic there is no time; without any bandwidth it is the arithmetic's alone.
+
     Example:
         >>> slow = LevelTraffic("DRAM", 0, 80, 8e-9, 2.25, 9.0)
         >>> bound(2e-9, [slow]), bound(None, [slow]), bound(None, [])
-        (('DRAM', 8e-09), ('unknown', 8e-09), ('unknown', None))
+        (('DRAM', 8e-09), ('unknown', None), ('unknown', None))
     """
     times = [(level.time_s, level.level) for level in levels if level.time_s is not None]
     if compute_s is None or not times:
-        return "unknown", max([time for time, _ in times], default=compute_s)
+        return "unknown", compute_s
     slowest, name = max(times, key=lambda pair: pair[0])
     return (name, slowest) if slowest > compute_s else ("compute", compute_s)
 

@@ -9,9 +9,9 @@ The home of a transfer is the nearest level that holds everything touched since 
 reuse distance); what is farther away than every level can hold comes from the last one:
 
     transfer                          touched meanwhile
-    group reads an activation         all tensors and weights of the groups from its last use to this one, both included
+    group reads an activation         all tensors and weights of the groups from its last use to this one
     group writes an activation        as for the reader that finds it farthest away
-    group reads its weights           all of a run, since runs follow each other: weights and the peak of the activations
+    group reads its weights           a whole run, since runs follow each other: all weights, and the activations' peak
     the input arrives, the output     the outside world: the last level
       leaves
     inside a group: one op writes,    the group's working set, see `luthier.schedule`
@@ -27,8 +27,8 @@ pooling takes each value as it is made: that moves nothing.  Views move nothing.
 Without residency (`resident=False`) each transfer between groups goes to the last level: the textbook's roofline.
 
 Mechanism and limitations: whole tensors and least recently used; no associativity, no prefetch, no line size, no write
-allocation; a private cache counts once per thread; a kernel's own re-reads from registers' side are not traffic here but
-the efficiency of a calibration.
+allocation; a private cache counts once per thread; what a kernel reads again because its registers are few is not
+traffic here but the efficiency of a calibration.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from luthier.cost.memory import ELEMENTWISE, VIEWS, is_depthwise, peak_activation_bytes
+from luthier.cost.scheduled_memory import scheduled_peak_bytes
 from luthier.device import Device
+from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
-from luthier.schedule import Schedule
-from luthier.schedule.scope import Scope, scopes
-from luthier.schedule.working_set import working_set
+from luthier.schedule import Schedule, Scope, scopes, working_set
+from luthier.schedule.scope import ELEMENTWISE, VIEWS
 
 Content = Literal["weights", "activations"]
 _CONTENTS: tuple[Content, Content] = ("weights", "activations")
@@ -103,7 +103,7 @@ def traffic(
     names = _buffers(graph)
     homes = _Homes(device, threads)
     touched = _touched(graph, schedule, names)
-    peak = peak_activation_bytes(graph)
+    peak = scheduled_peak_bytes(graph, schedule)
     weights_home = (
         homes.home("weights", sum(group.weights for group in touched), peak) if resident else homes.last("weights")
     )
@@ -183,7 +183,7 @@ def _group_touched(
     writes: dict[str, int] = {}
     inner = 0
     for name in made:
-        inside = [op for op in readers.get(name, ()) if op in scope.ops]
+        inside = [op for op in readers.get(name, ()) if op.name in scope.group.ops]
         buffered = not _streamed(inside)
         if name in leaving or len(inside) < len(readers.get(name, ())) or not inside:
             writes[name] = sizes[name]
