@@ -39,7 +39,7 @@ class ShapeError(InputError):
 
 
 class GraphError(InputError):
-    """A module or an ONNX file that cannot be read as a graph: an op without meaning here, a broken file, a free axis."""
+    """A module or an ONNX file that is no graph: an op without meaning here, a broken file, an open axis."""
 
 
 class UnitError(InputError):

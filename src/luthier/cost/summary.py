@@ -55,7 +55,7 @@ class Cost:
         weight_bytes: of the deployed (folded) weights and biases; no code, no scales.
         activations: elements written by convolutions and linear layers (fvcore's "activations", timm's `macts`).
         per_block: in order, the head last.
-        unknown_ops: names of ops whose work is unknown; where there are any, MACs and elementwise work are lower bounds.
+        unknown_ops: names of ops whose work is unknown; where there are any, the sums are lower bounds.
     """
 
     params: int

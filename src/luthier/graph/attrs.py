@@ -68,7 +68,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """y = function(x); GELU is the exact one, with erf; `alpha` is the slope below zero of leaky_relu, the depth of elu."""
+    """y = function(x); GELU is the exact one, with erf; `alpha` is leaky_relu's slope below zero, elu's depth."""
 
     kind: ClassVar[OpKind] = "activation"
     function: GraphFunction

@@ -65,7 +65,6 @@ def _view(draft: Draft, node: Node) -> bool:
         draft.shapes[node.output] = shape
         node.name, function.name = function.name, node.name
         node.what, function.what = function.what, node.what
-        node.block, function.block = function.block, node.block
     else:
         return _shuffle(draft, node)
     return True
@@ -118,12 +117,12 @@ def _global_pool(draft: Draft, node: Node) -> bool:
 
 def _clip(draft: Draft, node: Node) -> bool:
     assert isinstance(node.attrs, Clip)
-    limits, source = (node.attrs.low, node.attrs.high), node.inputs[0]
-    if limits in ((0, 6), (0, math.inf)):
-        draft.become(node, kinds.Activation("relu6" if limits[1] == 6 else "relu"), source)
+    low, high, source = node.attrs.low, node.attrs.high, node.inputs[0]
+    if low == 0 and high in (6, math.inf):
+        draft.become(node, kinds.Activation("relu6" if high == 6 else "relu"), source)
         return True
     line = _line(draft, source)
-    if limits == (0, 1) and line and _near(line, 1 / 6, 0.5):
+    if (low, high) == (0.0, 1.0) and line and _near(line, 1 / 6, 0.5):
         draft.become(node, kinds.Activation("hard_sigmoid"), draft.maker[source].inputs[0])
         return True
     return False
@@ -171,9 +170,7 @@ def _gated(draft: Draft, node: Node) -> bool:
             if math.isclose(total, 1.0, rel_tol=1e-6):
                 draft.become(node, kinds.Activation(function), x)
             else:
-                draft.become(
-                    node, kinds.Affine(scale=total), draft.insert_before(node, kinds.Activation(function), x)
-                )
+                draft.become(node, kinds.Affine(scale=total), draft.insert_before(node, kinds.Activation(function), x))
             return True
     return False
 

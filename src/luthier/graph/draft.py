@@ -111,14 +111,13 @@ class Node:
     """One op of a draft.
 
     Attributes:
-        name, block: the op's, in the end.
+        name: the framework node's; ops that stand for the same one share it until `finish`.
         what: the framework's word for it.
         inputs, output: names of tensors of the draft.
         roles: its weights.
     """
 
     name: str
-    block: str
     what: str
     attrs: Attrs | Foreign
     inputs: list[str]
@@ -148,7 +147,8 @@ class Draft:
 
     def input(self, name: str, shape: Shape) -> str:
         """A tensor that the caller provides."""
-        self.inputs.append(self._free(name))
+        self._taken.add(name)
+        self.inputs.append(name)
         self.shapes[name] = shape
         return name
 
@@ -163,13 +163,13 @@ class Draft:
             ShapeError: the shapes do not agree.
         """
         given = {role: const for role, const in roles.items() if const is not None}
-        name = self._free(self._name)
-        shape = self._infer(name, attrs, inputs, given)
-        node = Node(name, block_of(name), self._what, attrs, list(inputs), name, given)
+        shape = self._infer(self._name, attrs, inputs, given)
+        output = self._free(self._name)
+        node = Node(self._name, self._what, attrs, list(inputs), output, given)
         self.nodes.append(node)
-        self.maker[name] = node
-        self.shapes[name] = shape
-        return name
+        self.maker[output] = node
+        self.shapes[output] = shape
+        return output
 
     def shape(self, value: Value) -> Shape:
         """Of an activation or a weight."""
@@ -247,6 +247,7 @@ class Draft:
         self.refresh()
         if not self.nodes:
             raise GraphError(f"{self.who}: computes nothing: no op lies between its input and its output")
+        self._name_ops()
         final = self._final_names()
         ops: list[Op] = []
         consts: dict[str, Const] = {}
@@ -254,7 +255,14 @@ class Draft:
             names = {role: self._constant(const, consts) for role, const in node.roles.items()}
             attrs = self._settled(node, lenient=lenient)
             ops.append(
-                Op(node.name, attrs, tuple(final[i] for i in node.inputs), (final[node.output],), names, node.block)
+                Op(
+                    node.name,
+                    attrs,
+                    tuple(final[i] for i in node.inputs),
+                    (final[node.output],),
+                    names,
+                    block_of(node.name),
+                )
             )
         shapes = {final[name]: self.shapes[name] for name in [*self.inputs, *(node.output for node in self.nodes)]}
         graph = Graph(
@@ -265,6 +273,15 @@ class Draft:
             constants={name: Tensor(name, const.shape, const.dtype) for name, const in consts.items()},
         )
         return graph, {name: const.value for name, const in consts.items() if const.value is not None}
+
+    def _name_ops(self) -> None:
+        """The last op of a framework node takes its name; others, and nodes of the same name, are numbered."""
+        behind = [*self.nodes[1:], None]
+        main = [n for n, after in zip(self.nodes, behind, strict=True) if after is None or after.name != n.name]
+        first = {id(node) for node in main}
+        self._taken = set(self.inputs)
+        for node in [*main, *(node for node in self.nodes if id(node) not in first)]:
+            node.name = self._free(node.name)
 
     def _final_names(self) -> dict[str, str]:
         """Tensors are called like the op that writes them, outputs as the framework calls them."""
@@ -312,4 +329,4 @@ def _same(first: Const, second: Const) -> bool:
 def unknown_op(who: str, name: str, what: str, reason: str = "") -> GraphError:
     """The error for an op without meaning here."""
     why = f" ({reason})" if reason else ""
-    return GraphError(f"{who}: {name}: {what} has no meaning here{why}; lenient=True counts it as unknown")
+    return GraphError(f"{who}: {name}: {what} has no meaning here{why}; --lenient counts it as unknown")

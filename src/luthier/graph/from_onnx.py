@@ -132,7 +132,9 @@ class _Reader:
         attributes: dict[str, Any] = {}
         for attribute in node.attribute:
             if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-                raise GraphError(f"{self.who}: {name}: {node.op_type} holds a graph of its own; control flow is not read")
+                raise GraphError(
+                    f"{self.who}: {name}: {node.op_type} holds a graph of its own; control flow is not read"
+                )
             if attribute.type == AttributeProto.TENSOR:
                 attributes[attribute.name] = array_of(self.who, attribute.t, self.folder)
             else:

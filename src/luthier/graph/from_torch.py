@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -125,8 +124,8 @@ def _writes_over_others(graph: torch.fx.Graph) -> bool:
     for node in graph.nodes:
         schema = getattr(node.target, "_schema", None)
         if schema is not None and schema.is_mutable and _kind(node) not in ALIASES:
-            target = node.args[0] if node.args else None
-            if not hasattr(target, "users") or target.op != "call_function" or _kind(target) in _HAND_ON:
+            (target, *_) = node.all_input_nodes
+            if target.op != "call_function" or _kind(target) in _HAND_ON:
                 return True
             if any(user is not node and (user not in seen or _kind(user) in _HAND_ON) for user in target.users):
                 return True
@@ -222,7 +221,7 @@ class _Reader:
         given = [self.values[argument] for argument in node.all_input_nodes]
         tensors = [value for value in given if isinstance(value, str)]
         roles = {str(i): value for i, value in enumerate(given) if isinstance(value, Const)}
-        outs = node.meta["val"]
+        outs: Any = node.meta["val"]
         made = [
             self.draft.add(Unknown(kind, tuple(out.shape)), *tensors, **roles) if hasattr(out, "shape") else None
             for out in (outs if isinstance(outs, tuple | list) else [outs])
@@ -243,7 +242,7 @@ class _Reader:
 
     def _check(self, node: torch.fx.Node, kind: str, name: str) -> None:
         """`shapes.infer` and torch must agree."""
-        said = node.meta.get("val")
+        said: Any = node.meta.get("val")
         got = self.values[node]
         pairs = zip(said, got, strict=False) if isinstance(said, tuple | list) else [(said, got)]
         for theirs, ours in pairs:
@@ -254,11 +253,9 @@ class _Reader:
                 )
 
     def _outputs(self, node: torch.fx.Node) -> None:
-        import torch.fx
-
-        kept = [arg for arg in torch.fx.map_arg(node.args[0], lambda n: n) if isinstance(arg, torch.fx.Node)]
-        for arg in kept:
-            value = self.values.get(arg)
+        nodes = {argument.name: argument for argument in node.all_input_nodes}
+        for name in self.program.graph_signature.user_outputs:
+            value = self.values.get(nodes.get(name))
             if isinstance(value, str):
                 self.draft.outputs[value] = value
         if not self.draft.outputs:

@@ -139,7 +139,7 @@ def _external(place: str, tensor: TensorProto, folder: Path | None, wanted: int)
         raise GraphError(f"{place}: lies in the file {location!r}, but this model has no folder")
     if not location.isprintable() or not all(parts) or {".", ".."} & set(parts) or ":" in location:
         raise GraphError(
-            f"{place}: lies in {location!r}; weights must lie inside the model's own folder, without .. or absolute paths"
+            f"{place}: lies in {location!r}; weights must lie inside the model's own folder: no .., no absolute path"
         )
     try:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or wanted)

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 MAX_ELEMENTS: Final = 1 << 26
 #: same numbers, other shape: the weight keeps its name
 _RESHAPING: Final = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
-_ELEMENTWISE: Final = frozenset(
-    "Add Sub Mul Div Neg Sqrt Reciprocal Abs Floor Ceil Exp Log Pow Min Max Equal Greater Less Not And Or Where Cast "
-    "Clip Relu DequantizeLinear".split()
-)
+_ELEMENTWISE: Final = frozenset({
+    "Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Abs", "Floor", "Ceil", "Exp", "Log", "Pow", "Min", "Max",
+    "Equal", "Greater", "Less", "Not", "And", "Or", "Where", "Cast", "Clip", "Relu", "DequantizeLinear",
+})  # fmt: skip
 #: these write no more than they read
-_MOVING: Final = frozenset("Concat Slice Transpose Split ReduceSum ReduceProd ReduceMean ReduceMax ReduceMin".split())
+_MOVING: Final = frozenset({
+    "Concat", "Slice", "Transpose", "Split", "ReduceSum", "ReduceProd", "ReduceMean", "ReduceMax", "ReduceMin",
+})  # fmt: skip
 
 
 def fold(draft: Draft, node: NodeProto, call: Call) -> list[tuple[str, Array | Const]] | None:

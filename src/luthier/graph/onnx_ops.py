@@ -341,9 +341,9 @@ def _resize(d: Draft, c: Call) -> str:
     mode, nearest = c.text("mode", "nearest"), c.text("nearest_mode", "round_prefer_floor")
     if len(shape) != 4 or c.attributes.get("antialias", 0) or "axes" in c.attributes:
         raise UnsupportedError(f"resizing {shape} with antialias or along chosen axes")
-    wanted = [out_hw for out_hw in (sizes or [])] or [
-        size * scale for size, scale in zip(shape, scales or [], strict=True)
-    ]
+    wanted: list[float] = list(sizes or [])
+    if not wanted:
+        wanted = [size * scale for size, scale in zip(shape, scales or [], strict=True)]
     out = [int(size) for size in wanted]
     if out != wanted or out[:2] != list(shape[:2]):
         raise UnsupportedError(f"resizing {shape} to {wanted}")

@@ -26,9 +26,7 @@ def _sizes(value: ValueInfoProto) -> tuple[int | str | None, ...] | None:
     )
 
 
-def fixed_shape(
-    who: str, value: ValueInfoProto, batch: int | None, resolution: int | tuple[int, int] | None
-) -> Shape:
+def fixed_shape(who: str, value: ValueInfoProto, batch: int | None, resolution: int | tuple[int, int] | None) -> Shape:
     """The shape of an input once `batch` and `resolution` have their say.
 
     Raises:
@@ -65,9 +63,7 @@ def declared_shapes(graph: GraphProto) -> dict[str, tuple[int | None, ...]]:
     return found
 
 
-def inferred_shapes(
-    model: ModelProto, inputs: Mapping[str, Shape], weights: Mapping[str, Const]
-) -> dict[str, Shape]:
+def inferred_shapes(model: ModelProto, inputs: Mapping[str, Shape], weights: Mapping[str, Const]) -> dict[str, Shape]:
     """What ONNX's shape inference makes of these inputs, as far as it gets; an independent opinion.
 
     It sees the nodes, and of large weights the shapes alone.
@@ -89,7 +85,9 @@ def inferred_shapes(
             light.graph.input.append(helper.make_tensor_value_info(node.output[0], tensor.data_type, tensor.dims))
         else:
             light.graph.node.append(node)
-    light.graph.output.extend(helper.make_tensor_value_info(o.name, TensorProto.FLOAT, None) for o in model.graph.output)
+    light.graph.output.extend(
+        helper.make_tensor_value_info(o.name, TensorProto.FLOAT, None) for o in model.graph.output
+    )
     try:
         known = shape_inference.infer_shapes(light, data_prop=True).graph
     except Exception:  # a second opinion only: what is wrong is found by the first

@@ -159,7 +159,8 @@ def evaluate(op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Arr
         case Subsample(stride=(down, right)):
             return x[:, :, ::down, ::right]
         case Slice(axis, start, stop):
-            return x[(slice(None),) * axis + (slice(start, stop),)]
+            part: Array = x[(slice(None),) * axis + (slice(start, stop),)]
+            return part
         case Shuffle(groups):
             grouped = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
             return grouped.swapaxes(1, 2).reshape(x.shape)

@@ -7,7 +7,6 @@ torch.export writes them, and as they are after functionalisation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
 from typing import Any, Final, Literal
 
 from luthier.graph import attrs as kinds
@@ -15,13 +14,10 @@ from luthier.graph import translate as to
 from luthier.graph.draft import Draft, Erf, UnsupportedError, Value
 
 #: what hands on its input unchanged, in evaluation
-ALIASES: Final = frozenset(
-    f"aten.{name}"
-    for name in (
-        "dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias lift_fresh_copy to "
-        "_to_copy type_as native_dropout"
-    ).split()
-)
+ALIASES: Final = frozenset({
+    "aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.contiguous", "aten.clone", "aten.detach",
+    "aten.alias", "aten.lift_fresh_copy", "aten.to", "aten._to_copy", "aten.type_as",
+})  # fmt: skip
 #: what only asserts something about the trace
 CHECKS: Final = frozenset({"aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async"})
 
@@ -49,7 +45,9 @@ def _conv(
     axes = len(d.shape(weight)) - 2
     spread = _two(dilation, axes)
     if isinstance(padding, str):
-        total = [step * (k - 1) if padding == "same" else 0 for step, k in zip(spread, d.shape(weight)[2:], strict=True)]
+        total = [
+            step * (k - 1) if padding == "same" else 0 for step, k in zip(spread, d.shape(weight)[2:], strict=True)
+        ]
         before, after = [t // 2 for t in total], [t - t // 2 for t in total]
     else:
         before = after = list(_two(padding, axes))
@@ -146,9 +144,7 @@ def _reduce(how: Literal["max", "avg"]) -> Callable[..., str]:
 
 
 def _pool(how: Literal["max", "avg"]) -> Callable[..., str]:
-    def handler(
-        d: Draft, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any, **named: Any
-    ) -> str:
+    def handler(d: Draft, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any, **named: Any) -> str:
         # behind the padding: max has (dilation, ceil_mode); avg (ceil_mode, count_include_pad, divisor_override)
         names = ("dilation", "ceil_mode") if how == "max" else ("ceil_mode", "count_include_pad", "divisor_override")
         given = {**dict(zip(names, rest, strict=False)), **named}
@@ -268,8 +264,8 @@ def _cat(d: Draft, values: Sequence[Value], dim: int = 0) -> str:
 
 def _pad(d: Draft, x: Value, pad: Sequence[int], mode: str | float = "constant", value: float | None = None) -> str:
     if isinstance(mode, int | float):  # constant_pad_nd has the value here
-        mode, value = "constant", mode
-    if mode != "constant":
+        value = mode
+    elif mode != "constant":
         raise UnsupportedError(f"padding of mode {mode}")
     return to.pad(d, x, list(pad[::2])[::-1], list(pad[1::2])[::-1], value or 0.0)
 
@@ -285,7 +281,7 @@ def _softmax(d: Draft, x: Value, dim: int, dtype: object = None) -> str:
 def _resize(mode: Literal["nearest", "bilinear"]) -> Callable[..., str]:
     def handler(d: Draft, x: Value, size: Any, *rest: Any, **named: Any) -> str:
         corners = mode == "bilinear" and (rest[0] if rest else named.get("align_corners"))
-        factors = rest[-1] if rest and not isinstance(rest[-1], bool) else named.get("scale_factors")
+        factors: Any = rest[-1] if rest and not isinstance(rest[-1], bool) else named.get("scale_factors")
         if corners:
             raise UnsupportedError("bilinear resizing with aligned corners")
         if size is None:
@@ -320,7 +316,7 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
     "upsample_nearest2d": _resize("nearest"), "upsample_bilinear2d": _resize("bilinear"),
 }  # fmt: skip
 TABLE: Final[dict[str, Callable[..., Any]]] = {
-    **{name: _alias for name in ALIASES},
+    **dict.fromkeys(ALIASES, _alias),
     **{f"aten.{name}": handler for name, handler in _BY_NAME.items()},
-    **{f"aten.{name}": _dropout for name in ("dropout", "feature_dropout", "alpha_dropout")},
+    **dict.fromkeys(("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout"), _dropout),
 }

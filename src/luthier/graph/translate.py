@@ -11,9 +11,24 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from luthier.graph.attrs import (
-    AdaptivePool, Add, Affine, Concat, Conv, GlobalPool, Linear, Mul, Norm, Pad, Pads, Pair, Pool, Resize, Slice,
-    Softmax, Subsample,
-)  # fmt: skip
+    AdaptivePool,
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    GlobalPool,
+    Linear,
+    Mul,
+    Norm,
+    Pad,
+    Pads,
+    Pair,
+    Pool,
+    Resize,
+    Slice,
+    Softmax,
+    Subsample,
+)
 from luthier.graph.draft import Border, Clip, Const, Draft, Expand, Permute, UnsupportedError, Value, View
 from luthier.graph.shapes import out_size
 
@@ -195,7 +210,10 @@ def concat(draft: Draft, values: Sequence[Value], axis: int) -> str:
 def pad(draft: Draft, x: Value, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> str:
     """`before` and `after` for the last len(before) axes; channels take zeros only, a crop is a slice."""
     name, rank = tensor(x), len(draft.shape(x))
-    low, high = [0] * (rank - len(before)) + [int(b) for b in before], [0] * (rank - len(after)) + [int(a) for a in after]
+    low, high = (
+        [0] * (rank - len(before)) + [int(b) for b in before],
+        [0] * (rank - len(after)) + [int(a) for a in after],
+    )
     for axis, (first, last) in enumerate(zip(low, high, strict=True)):
         if first < 0 or last < 0:
             size = draft.shape(name)[axis]
@@ -240,7 +258,7 @@ def pool(
 ) -> str:  # fmt: skip
     """Windows; rounding up becomes explicit padding at the end.
 
-        out = ceil((H + top + bottom - K) / stride) + 1, one less if the last window would start behind the map  (1)
+    out = ceil((H + top + bottom - K) / stride) + 1, one less if the last window would start behind the map  (1)
     """
     shape = draft.shape(x)
     if len(shape) != 4 or dilation != (1, 1):
@@ -319,4 +337,3 @@ def softmax(draft: Draft, x: Value, axis: int) -> str:
 def resize(draft: Draft, x: Value, out_hw: Sequence[int], mode: Literal["nearest", "bilinear"]) -> str:
     """To another height and width."""
     return draft.add(Resize(_pair(out_hw), mode), tensor(x))
-
