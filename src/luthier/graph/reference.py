@@ -152,7 +152,8 @@ def evaluate(op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Arr
             return y + shift + constants["bias"].reshape(along) if "bias" in constants else y + shift
         case Softmax():
             powers = np.exp(x - x.max(1, keepdims=True))
-            return np.divide(powers, powers.sum(1, keepdims=True))
+            shares: Array = powers / powers.sum(1, keepdims=True)
+            return shares
         case Pad(before=before, after=after, pads=pads):
             channels = np.pad(x, ((0, 0), (before, after)) + ((0, 0),) * (x.ndim - 2))
             return _pad(channels, pads, 0.0) if any(pads) else channels
