@@ -6,7 +6,7 @@ from luthier.cost.analyser import analyze, deployed
 from luthier.cost.analysis import Analysis
 from luthier.cost.budget import Budget, Nearest, Violation, nearest
 from luthier.cost.dense import BottleneckPrice, price_of_bottlenecks
-from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
+from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs, unknown_ops
 from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
 from luthier.cost.order import Order, best_order
 from luthier.cost.scheduled_memory import GroupMemory, Ring, scheduled_peak_bytes, scheduled_timeline
@@ -39,5 +39,6 @@ __all__ = [
     "price_of_bottlenecks",
     "scheduled_peak_bytes",
     "scheduled_timeline",
+    "unknown_ops",
     "weight_bytes",
 ]

@@ -7,10 +7,10 @@ op that reads it, the graph's input from the start, its output to the end.  At e
 
     peak_bytes = max over ops of live_bytes                                                          (2)
 
-Views (flatten, reshape) cost nothing.  Not counted: weights, the kernel's own scratch (im2col, accumulators), code,
-alignment and the allocator's gaps.  For "peak memory at the deployed precision, batch 1" pass a folded graph of batch
-1 with the deployed number types.  The order of the ops is the graph's; `luthier.cost.order` finds the best one.
-Groups that run tile by tile are `luthier.cost.scheduled_memory`'s.
+Views (flatten, reshape) cost nothing; a slice is a copy, as run times make it.  Not counted: weights, the kernel's own
+scratch (im2col, accumulators), code, alignment and the allocator's gaps.  For "peak memory at the deployed precision,
+batch 1" pass a folded graph of batch 1 with the deployed number types.  The order of the ops is the graph's;
+`luthier.cost.order` finds the best one.  Groups that run tile by tile are `luthier.cost.scheduled_memory`'s.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from collections import Counter
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
+from typing import Final
 
 from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
 from luthier.schedule.scope import ELEMENTWISE, VIEWS, Scope
+
+IN_PLACE: Final = ELEMENTWISE | {"softmax"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ class Liveness:
         size, out = self._size, op.outputs[0]
         if op.kind in VIEWS:
             return self._buffer[op.inputs[0]], 0
-        if self._in_place_elementwise and op.kind in ELEMENTWISE:
+        if self._in_place_elementwise and op.kind in IN_PLACE:
             return next((host for name in op.inputs if (host := self._reusable(op, name, size[out]))), None), 0
         source = op.inputs[0]
         if self._in_place_depthwise and is_depthwise(self._graph, op) and size[out] <= size[source]:
@@ -165,8 +168,8 @@ def memory_timeline(
     Args:
         graph: whose order is the execution order.
         bytes_per_element: of every activation (int4 0.5); None = each tensor's own number type.
-        in_place_elementwise: norm, activation, add and mul write over an input (the first, else the second) when
-            nothing reads it later and it has the output's size.
+        in_place_elementwise: norm, activation, add, mul, affine and softmax write over an input (the first, else the
+            second) when nothing reads it later and it has the output's size.
         in_place_depthwise: a depthwise convolution that does not enlarge the map writes over its input channel by
             channel, through a scratch of one output channel (all of the batch).
         overwrite_inputs: whether the graph's inputs may be written over too; if not, they belong to the caller.

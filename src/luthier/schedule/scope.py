@@ -11,7 +11,7 @@ from luthier.graph.op import Graph, Op
 from luthier.schedule.schedule import Group, Schedule
 
 #: kinds that make a row of the output from the same row of each input, one element at a time
-ELEMENTWISE: Final = frozenset({"norm", "activation", "add", "mul"})
+ELEMENTWISE: Final = frozenset({"norm", "activation", "add", "mul", "affine"})
 #: kinds that write nothing: the same bytes under another shape
 VIEWS: Final = frozenset({"flatten", "reshape"})
 
