@@ -115,7 +115,7 @@ def traffic(
         weights = [(group.weights, weights_home), (group.weights_again, tile["weights"])]
         activations = [(group.inner, tile["activations"]), (group.reads_again, block)]
         activations += [(size, read_homes[index, name]) for name, size in group.reads.items()]
-        activations += [(size, write_homes[name]) for name, size in group.writes.items()]
+        activations += [(size, write_homes.get(name, homes.last("activations"))) for name, size in group.writes.items()]
         moved.append(GroupTraffic(homes.crossed("weights", weights), homes.crossed("activations", activations)))
     return tuple(moved)
 
