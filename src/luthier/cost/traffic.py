@@ -104,9 +104,8 @@ def traffic(
     homes = _Homes(device, threads)
     touched = _touched(graph, schedule, names)
     peak = scheduled_peak_bytes(graph, schedule)
-    weights_home = (
-        homes.home("weights", sum(group.weights for group in touched), peak) if resident else homes.last("weights")
-    )
+    stored = sum(group.weights for group in touched)
+    weights_home = homes.home("weights", stored, peak) if resident else homes.last("weights")
     read_homes, write_homes = _activation_homes(graph, touched, names, homes, peak, resident)
     moved = []
     for index, group in enumerate(touched):
