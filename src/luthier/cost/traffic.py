@@ -104,9 +104,8 @@ def traffic(
     homes = _Homes(device, threads)
     touched = _touched(graph, schedule, names)
     peak = scheduled_peak_bytes(graph, schedule)
-    weights_home = (
-        homes.home("weights", sum(group.weights for group in touched), peak) if resident else homes.last("weights")
-    )
+    stored = sum(group.weights for group in touched)
+    weights_home = homes.home("weights", stored, peak) if resident else homes.last("weights")
     read_homes, write_homes = _activation_homes(graph, touched, names, homes, peak, resident)
     moved = []
     for index, group in enumerate(touched):
@@ -115,7 +114,7 @@ def traffic(
         weights = [(group.weights, weights_home), (group.weights_again, tile["weights"])]
         activations = [(group.inner, tile["activations"]), (group.reads_again, block)]
         activations += [(size, read_homes[index, name]) for name, size in group.reads.items()]
-        activations += [(size, write_homes[name]) for name, size in group.writes.items()]
+        activations += [(size, write_homes.get(name, homes.last("activations"))) for name, size in group.writes.items()]
         moved.append(GroupTraffic(homes.crossed("weights", weights), homes.crossed("activations", activations)))
     return tuple(moved)
 
