@@ -18,6 +18,7 @@ convolution that is (rows_out - 1) * stride + size, or fewer on a map of one or 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from luthier.graph.attrs import Conv, Pool, Subsample
 from luthier.graph.op import Graph, Op
@@ -84,45 +85,58 @@ def bands(graph: Graph, scope: Scope, rows: int | None) -> dict[str, int]:
         {'x': 5, 'expand': 6, 'depthwise': 4}
     """
     names = (*scope.inputs, *(op.outputs[0] for op in scope.ops))
-    height = {name: shape[2] if len(shape := graph.tensors[name].shape) == 4 else 1 for name in names}
+    heights = tuple(shape[2] if len(shape := graph.tensors[name].shape) == 4 else 1 for name in names)
     if rows is None:
-        return height
-    made = dict.fromkeys(names, 0)
-    reads: list[dict[str, tuple[int, int]]] = []
-    ends: list[dict[str, int]] = []
-    chain = [(op, row_window(graph, op)) for op in reversed(scope.ops) if op.kind != "global_pool"]
-    for first in range(0, height[scope.result], rows):
-        read = {scope.result: (first, min(first + rows, height[scope.result]))}
-        for op, window in chain:
-            out = op.outputs[0]
+        return dict(zip(names, heights, strict=True))
+    number = {name: index for index, name in enumerate(names)}
+    steps = tuple(
+        (row_window(graph, op), number[op.outputs[0]], tuple(number[name] for name in op.inputs))
+        for op in reversed(scope.ops)
+        if op.kind != "global_pool"
+    )
+    inside = tuple(number[name] for name in scope.inside)
+    most = _most_rows(steps, heights, inside, rows)
+    for op in scope.sums:
+        most = (*most[: number[op.outputs[0]]], 1, *most[number[op.outputs[0]] + 1 :])
+    return dict(zip(names, most, strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _most_rows(
+    steps: tuple[tuple[Window, int, tuple[int, ...]], ...], heights: tuple[int, ...], inside: tuple[int, ...], rows: int
+) -> tuple[int, ...]:
+    """`bands` on numbered tensors, so that equal blocks are worked out once.
+
+    Args:
+        steps: window, output and inputs of every op, the leader first.
+        heights: rows of every tensor.
+        inside: the tensors inside the group.
+        rows: of a tile.
+    """
+    result = steps[0][1]
+    made = [0] * len(heights)
+    tiles: list[tuple[dict[int, tuple[int, int]], list[int]]] = []
+    for first in range(0, heights[result], rows):
+        read = {result: (first, min(first + rows, heights[result]))}
+        for window, out, inputs in steps:
             begin, end = made[out], read.get(out, (0, 0))[1]
             if end <= begin:
                 continue
             made[out] = end
-            for name in op.inputs:
-                whole = height[name] == 1 < height[out]  # a gate: one value for all rows
-                low, high = (0, 1) if whole else window.reads(begin, end, height[name])
-                known = read.get(name)
-                read[name] = (low, high) if known is None else (min(low, known[0]), max(high, known[1]))
-        reads.append(read)
-        ends.append(dict(made))
-    return _most(scope, names, reads, ends)
-
-
-def _most(
-    scope: Scope, names: tuple[str, ...], reads: list[dict[str, tuple[int, int]]], ends: list[dict[str, int]]
-) -> dict[str, int]:
-    """Equation (2) from the rows that each tile reads and has made; backwards, for the minimum over later tiles."""
-    most = dict.fromkeys(names, 0)
-    needed: dict[str, int] = {}
-    for read, made in zip(reversed(reads), reversed(ends), strict=True):
-        for name, (low, high) in read.items():
-            needed[name] = min(low, needed.get(name, low))
-            if name not in scope.inside:
-                most[name] = max(most[name], high - low)
-        for name in scope.inside:
-            if name in needed:
-                most[name] = max(most[name], made[name] - needed[name])
-    for op in scope.sums:
-        most[op.outputs[0]] = 1
-    return most
+            for source in inputs:
+                whole = heights[source] == 1 < heights[out]  # a gate: one value for all rows
+                low, high = (0, 1) if whole else window.reads(begin, end, heights[source])
+                known = read.get(source)
+                read[source] = (low, high) if known is None else (min(low, known[0]), max(high, known[1]))
+        tiles.append((read, made.copy()))
+    most = [0] * len(heights)
+    needed: dict[int, int] = {}  # tensor -> the first row that this tile or a later one reads
+    for read, ends in reversed(tiles):
+        for tensor, (low, high) in read.items():
+            needed[tensor] = min(low, needed.get(tensor, low))
+            if tensor not in inside:
+                most[tensor] = max(most[tensor], high - low)
+        for tensor in inside:
+            if tensor in needed:
+                most[tensor] = max(most[tensor], ends[tensor] - needed[tensor])
+    return tuple(most)
