@@ -156,7 +156,9 @@ def steps(draw: st.DrawFn) -> nn.Module:
         groups, size = pick(1, 2, 8), pick(1, 3, 5)
         padding = pick("same", size // 2)
         bias, dilation = pick(True, False), pick(1, 2)
-        conv = nn.Conv2d(8, 8, size, padding=padding, groups=groups, bias=bias, dilation=dilation if padding == "same" else 1)
+        conv = nn.Conv2d(
+            8, 8, size, padding=padding, groups=groups, bias=bias, dilation=dilation if padding == "same" else 1
+        )
         return nn.Sequential(conv, nn.BatchNorm2d(8)) if pick(True, False) else conv
     if kind == "residual":
         inner = draw(steps())
@@ -175,7 +177,9 @@ def steps(draw: st.DrawFn) -> nn.Module:
         ceil, size = pick(True, False), pick(2, 3)
         average = nn.AvgPool2d(size, 2, padding=size // 2, count_include_pad=False, ceil_mode=ceil)
         counted = nn.AvgPool2d(size, 1, padding=size // 2, count_include_pad=True)
-        return pick(nn.MaxPool2d(size, 2, padding=size // 2, ceil_mode=ceil), average, counted, nn.AdaptiveAvgPool2d((5, 3)))
+        return pick(
+            nn.MaxPool2d(size, 2, padding=size // 2, ceil_mode=ceil), average, counted, nn.AdaptiveAvgPool2d((5, 3))
+        )
     if kind == "pad":
         value = pick(0.0, -math.inf)
         after = nn.Conv2d(8, 8, 3) if value == 0 else nn.MaxPool2d(3, 1)
@@ -195,7 +199,9 @@ def steps(draw: st.DrawFn) -> nn.Module:
 HEADS: list[Callable[[], nn.Module]] = [
     lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(8, 3)),
     lambda: nn.Sequential(Function(lambda x: x.mean((2, 3))), nn.Linear(8, 3, bias=False), nn.Softmax(1)),
-    lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.ReLU(), Function(lambda x: x.view(x.size(0), -1)), nn.Linear(32, 2)),
+    lambda: nn.Sequential(
+        nn.AdaptiveAvgPool2d(2), nn.ReLU(), Function(lambda x: x.view(x.size(0), -1)), nn.Linear(32, 2)
+    ),
     lambda: nn.Sequential(nn.Conv2d(8, 4, 1), nn.AdaptiveMaxPool2d(1), nn.Flatten()),
 ]
 

@@ -22,12 +22,17 @@ SCHEDULES = ("fused", "unfused", "tuned")
 
 def analyze(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Presets, run folders, network.json or .onnx files.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Presets, run folders, network.json, .onnx, timm:NAME, package.module:callable."
+        ),
     ],
     device: Annotated[
         str, typer.Option("--device", help="A device of `luthier device list`, or a .toml file.")
     ] = "host",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images of one run.")] = 1,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Images of one run; default: what an ONNX file says, else 1.")
+    ] = None,
     resolution: Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="fp32, bf16, fp16, int8, W8A16, ...; default: the model's own.")
@@ -42,6 +47,9 @@ def analyze(
     max_size: limits.MaxSize = None,
     max_macs: limits.MaxMacs = None,
     max_params: limits.MaxParams = None,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Count ops that have no meaning here as unknown instead of refusing them.")
+    ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Print every group of layers, not only the stages.")] = False,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page with interactive charts to this file.")
@@ -62,12 +70,13 @@ def analyze(
     budget = Budget(**asked) if any(value is not None for value in asked.values()) else None  # type: ignore[arg-type]
     number_types = None if precision is None else _precision(precision)
 
-    from luthier.cost.analyze import analyze as run
-    from luthier.cost.analyze import deployed
+    from luthier.cost.analyser import analyze as run
+    from luthier.cost.analyser import deployed
+    from luthier.job.resolve import resolve_graph
 
     found = []
     for model in models:
-        graph = _graph(model, batch, resolution)
+        graph, _ = resolve_graph(model, batch=batch, resolution=resolution, lenient=lenient)
         ready = deployed(graph, number_types)
         found.append(
             run(
@@ -91,13 +100,6 @@ def _precision(text: str) -> Precision:
         return Precision.parse(text)
     except SpecError as error:
         raise InputError(f"--precision {text}: {str(error).partition(': ')[2]}") from None
-
-
-def _graph(model: str, batch: int, resolution: int | None) -> Graph:
-    from luthier.graph.from_network import from_network
-    from luthier.job.resolve import resolve
-
-    return from_network(resolve(model), batch=batch, resolution=resolution)
 
 
 def _name(model: str) -> str:
@@ -137,7 +139,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "weight_bytes": totals.weight_bytes,
         "peak_activation_bytes": totals.peak_activation_bytes,
         "peak_activation_bytes_kind": totals.peak_activation_bytes_kind,
-        "peak_op": totals.peak_op,
+        "peak_group": totals.peak_group,
         "latency_s": totals.image_latency_s,
         "latency_s_kind": totals.image_latency_s_kind,
         "energy_j": totals.image_energy_j,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from luthier import units
-from luthier.cost.analysis import Analysis, EnergySplit, GroupAnalysis
+from luthier.cost.analysis import Analysis
+from luthier.cost.points import EnergySplit, GroupAnalysis
 from luthier.report.chart import BAD, GOOD, MUTED, QUIET, SECOND, WINNER, Chart, axis, label, layout, names_axis, scaled
 
 #: memory levels, from the outermost inwards
@@ -55,29 +56,35 @@ def time_share(analysis: Analysis) -> Chart | None:
 
 
 def memory(analysis: Analysis, ram_bytes: float | None = None) -> Chart:
-    """Bytes alive at every step, the peak marked; with the device's RAM where it is near."""
+    """Bytes alive while each group runs; with the device's RAM where it is near."""
     from plotly.graph_objects import Figure
 
     live = [float(step.live_bytes) for step in analysis.memory]
-    own = [float(step.op_bytes) for step in analysis.memory]
+    inside = [float(step.inside_bytes) for step in analysis.memory]
     factor, suffix = scaled(live, "bytes")
     hover = [
-        f"<b>{label(step.op, 60)}</b><br>alive {units.show(step.live_bytes, 'bytes')}, of these its own "
-        f"{units.show(step.op_bytes, 'bytes')}<br>{label(', '.join(step.tensors), 80)}"
+        f"<b>{label(step.group.label, 60)}</b><br>alive {units.show(step.live_bytes, 'bytes')}; beside it "
+        f"{units.show(step.weight_bytes, 'bytes')} of weights<br>{label(', '.join(step.tensors), 80)}"
+        + "".join(
+            f"<br>ring {label(ring.tensor, 40)}: {ring.rows} of {ring.height} rows, {units.show(ring.bytes, 'bytes')} "
+            f"of {units.show(ring.whole_bytes, 'bytes')}"
+            for ring in step.rings
+        )
         for step in analysis.memory
     ]
     steps = list(range(len(live)))
-    common: dict[str, Any] = {"type": "scatter", "mode": "lines", "x": steps, "line": {"shape": "hvh", "width": 1.5}}
+    common: dict[str, Any] = {"type": "scatter", "mode": "lines", "x": steps}
     traces = [
         common | {"name": "alive", "y": [v / factor for v in live], "fill": "tozeroy", "hoverinfo": "text",
                   "hovertext": hover, "line": {"shape": "hvh", "width": 1.5, "color": WINNER}},
-        common | {"name": "read and written by the step", "y": [v / factor for v in own], "hoverinfo": "skip",
-                  "line": {"shape": "hvh", "width": 1, "color": SECOND}},
     ]  # fmt: skip
+    if any(inside):
+        rings = {"name": "of it rings of rows", "y": [v / factor for v in inside], "hoverinfo": "skip"}
+        traces.append(common | rings | {"line": {"shape": "hvh", "width": 1, "color": SECOND}})
     figure = Figure(
         data=traces,
         layout=layout(
-            360, xaxis=axis("step"), yaxis=axis(f"activations, {suffix} (modelled)", rangemode="tozero"),
+            360, xaxis=axis("group, in the order of execution"), yaxis=axis(f"activations, {suffix} (modelled)", rangemode="tozero"),
             margin={"l": 8, "r": 16, "t": 48, "b": 8},
         ),
     )  # fmt: skip
@@ -88,8 +95,8 @@ def memory(analysis: Analysis, ram_bytes: float | None = None) -> Chart:
         )  # fmt: skip
     peak = analysis.totals
     return Chart(
-        "memory", "Activations alive, step by step",
-        f"The peak, {units.show(peak.peak_activation_bytes, 'bytes')}, is reached at {peak.peak_op}. "
+        "memory", "Activations alive, group by group",
+        f"The peak, {units.show(peak.peak_activation_bytes, 'bytes')}, is reached at {peak.peak_group}. "
         "Weights are not in it.",
         figure,
     )  # fmt: skip

@@ -47,6 +47,7 @@ def _content(analysis: Analysis, title: str, ram_bytes: float | None) -> dict[st
         "stages": tables.stages(analysis),
         "groups": tables.groups(analysis),
         "ops": tables.ops(analysis),
+        "bottlenecks": tables.bottlenecks(analysis),
         "ceilings": tables.ceilings(analysis),
     }
 
@@ -68,7 +69,7 @@ def figures(analysis: Analysis) -> list[tuple[str, str, str, str]]:
         ("work", f"{units.show(totals.macs, 'count')} MACs", "modelled",
          f"and {units.show(totals.elementwise_ops, 'count')} elementwise"),
         ("peak activations", units.show(totals.peak_activation_bytes, "bytes"),
-         totals.peak_activation_bytes_kind, f"at {totals.peak_op}"),
+         totals.peak_activation_bytes_kind, f"at {totals.peak_group}"),
         ("weights", units.show(totals.weight_bytes, "bytes"), "modelled", f"{totals.params:,} parameters"),
         ("energy of one image", words.quantity(totals.image_energy_j, "energy"), totals.image_energy_j_kind, battery),
     ]  # fmt: skip

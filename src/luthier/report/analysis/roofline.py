@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from luthier import units
-from luthier.cost.analysis import Analysis, GroupAnalysis
+from luthier.cost.analysis import Analysis
+from luthier.cost.points import GroupAnalysis
 from luthier.report.chart import BAD, GOOD, INK, MUTED, QUIET, SECOND, WINNER, Chart, axis, label, layout
 
 #: class of op -> (name in the legend, colour)
@@ -59,8 +60,8 @@ def roofline(analysis: Analysis) -> Chart | None:
         key="roofline",
         title=f"Roofline: {analysis.precision}, {level}",
         note="Each point is a group of ops that runs as one; its area is its share of the time, its place the speed "
-        f"it can reach. Left of the knee a point waits for {level}, right of it for arithmetic; a point below both lines "
-        "is bound by another level."
+        f"it can reach. Left of the knee a point waits for {level}, right of it for arithmetic; a point below both "
+        "lines is bound by another level."
         + (" Hollow points: the same network op by op." if analysis.unfused else ""),
         figure=figure,
     )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from luthier import units
-from luthier.cost.analysis import Analysis, EnergySplit
+from luthier.cost.analysis import Analysis
+from luthier.cost.dense import DensePrice
+from luthier.cost.points import EnergySplit
 from luthier.report import words
 from luthier.report.analysis.roofline import busiest_level
 from luthier.report.tables import Column, Table
@@ -107,6 +109,46 @@ def ceilings(analysis: Analysis) -> Table:
             for c in analysis.ceilings
         ),
     )
+
+
+def bottlenecks(analysis: Analysis) -> Table:
+    """Every inverted bottleneck beside the dense convolution of its shape."""
+    rows = [
+        (
+            block.name, f"{block.in_channels} → {block.inner_channels} → {block.out_channels}",
+            f"{block.kernel_size[0]}×{block.kernel_size[1]}", f"{block.out_hw[0]}×{block.out_hw[1]}",
+            *_price(block.price), units.show(block.inner_dense_macs, "count"),
+        )
+        for block in analysis.bottlenecks.blocks
+    ]  # fmt: skip
+    return Table(
+        columns=(
+            Column("block"), Column("channels"), Column("window"), Column("output, px"),
+            Column("MACs", "modelled", numeric=True), Column("dense MACs", "modelled", numeric=True),
+            Column("MACs saved", "modelled", numeric=True), Column("peak", "modelled", numeric=True),
+            Column("peak added", "modelled", numeric=True),
+            Column("MACs if its depthwise were dense", "modelled", numeric=True),
+        ),
+        rows=tuple(rows),
+        foot=("whole network", "", "", "", *_price(analysis.bottlenecks.total), ""),
+    )  # fmt: skip
+
+
+def _price(price: DensePrice) -> tuple[str, ...]:
+    return (
+        units.show(price.macs, "count"), units.show(price.dense_macs, "count"), signed(price.macs_saved, "count"),
+        units.show(price.peak_bytes, "bytes"), signed(price.peak_bytes_added, "bytes"),
+    )  # fmt: skip
+
+
+def signed(value: float, dimension: str) -> str:
+    """A difference, with a real minus sign.
+
+    Example:
+        >>> signed(-18_364_416, "count"), signed(2048, "bytes")
+        ('−18.4 M', '2 KiB')
+    """
+    return ("−" if value < 0 else "") + units.show(abs(value), dimension)
 
 
 def figure(value: float | None) -> str:
