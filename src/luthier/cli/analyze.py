@@ -13,6 +13,7 @@ from luthier.arch.block import Precision
 from luthier.cli import limits, output
 from luthier.cost.analysis import Analysis
 from luthier.cost.budget import Budget
+from luthier.device import Device
 from luthier.errors import InputError, SpecError
 from luthier.graph.op import Graph
 from luthier.schedule import Schedule
@@ -81,7 +82,7 @@ def analyze(
         found.append(
             run(
                 graph, target, model=_name(model), precision=number_types, threads=threads, budget=budget,
-                schedule=_schedule(ready, schedule, rows),
+                schedule=_schedule(ready, target, schedule, rows),
             )
         )  # fmt: skip
     _show(found, layers)
@@ -106,10 +107,10 @@ def _name(model: str) -> str:
     return Path(model).name or model
 
 
-def _schedule(graph: Graph, name: str, rows: int | None) -> Schedule:
-    from luthier.schedule import fused, unfused
+def _schedule(graph: Graph, device: Device, name: str, rows: int | None) -> Schedule:
+    from luthier.schedule import fast_bytes, fused, unfused
 
-    return unfused(graph) if name == "unfused" else fused(graph, rows=rows)
+    return unfused(graph) if name == "unfused" else fused(graph, fast_bytes=fast_bytes(device), rows=rows)
 
 
 def _show(found: list[Analysis], layers: bool) -> None:

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from luthier import __version__
-from luthier.cli import commands
-from luthier.cli.analyze import analyze
 from luthier.cli import commands, device_commands
+from luthier.cli.analyze import analyze
 from luthier.cli.output import guarded
 from luthier.errors import InputError
 

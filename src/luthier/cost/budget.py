@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Final, Protocol
 
-from luthier.cost.summary import Cost
 from luthier.errors import InputError
 from luthier.units import show, spell
 

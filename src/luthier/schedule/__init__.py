@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from luthier.schedule.fast import fast_bytes
 from luthier.schedule.legal import check
 from luthier.schedule.make import fused, unfused
 from luthier.schedule.schedule import Group, Schedule, Tile
@@ -17,6 +18,7 @@ __all__ = [
     "TileSpace",
     "WorkingSet",
     "check",
+    "fast_bytes",
     "fused",
     "scope",
     "scopes",

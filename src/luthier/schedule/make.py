@@ -18,17 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from luthier.graph.mbconv import MBConv, find_mbconv, is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
+from luthier.schedule.fast import FAST_BYTES
 from luthier.schedule.schedule import WHOLE, Group, Schedule, Tile
 from luthier.schedule.scope import ELEMENTWISE, Scope, scopes
 from luthier.schedule.space import tile_space
 from luthier.schedule.working_set import working_set
-
-#: of fast memory for one group where nothing better is known: the private L2 cache of a server core
-FAST_BYTES: Final = 1 << 20
 
 
 def unfused(graph: Graph) -> Schedule:

@@ -84,7 +84,8 @@ def memory(analysis: Analysis, ram_bytes: float | None = None) -> Chart:
     figure = Figure(
         data=traces,
         layout=layout(
-            360, xaxis=axis("group, in the order of execution"), yaxis=axis(f"activations, {suffix} (modelled)", rangemode="tozero"),
+            360, xaxis=axis("group, in the order of execution"),
+            yaxis=axis(f"activations, {suffix} (modelled)", rangemode="tozero"),
             margin={"l": 8, "r": 16, "t": 48, "b": 8},
         ),
     )  # fmt: skip

@@ -36,7 +36,7 @@ def lines(analysis: Analysis, layers: bool = False) -> Group:
     )
     level = busiest_level(analysis.groups, analysis.levels) or (analysis.levels[-1] if analysis.levels else "")
     outer = f"across {level}"
-    stages = ("stage", "MACs", "elementwise", "weights", outer, "time", "share", "energy")
+    stages = ("stage", "MACs", "weights", outer, "time", "share", "energy")
     parts: list[Text | RichTable] = [head, _figures(analysis), grid(tables.stages(analysis), stages)]
     if layers:
         layer = ("group", "tile", "MACs", f"FLOP/byte at {level}", "bound", "time", "share")
@@ -95,9 +95,8 @@ def grid(table: Table, keep: Sequence[str] = ()) -> RichTable:
         shown.add_column(
             Text(column.title),
             justify="right" if column.numeric else "left",
-            no_wrap=column.numeric,
+            no_wrap=column.numeric or column is table.columns[0],
             overflow="fold",
-            min_width=6,
         )
     for row in table.rows:
         shown.add_row(*(Text(words.clean(row[i])) for i in chosen))
