@@ -1,4 +1,4 @@
-"""ONNX files as graphs: published weights against ONNX Runtime, torch's exporter, what exporters write around the ops."""
+"""ONNX files as graphs: published weights against ONNX Runtime, torch's exporter, what exporters write around ops."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ def node(kind: str, inputs: str, output: str = "y", **attributes: Any) -> onnx.N
 
 def normal(*shape: int) -> Array:
     return np.random.default_rng(7).normal(size=shape).astype(np.float32)
+
+
+def ints(*values: int) -> Array:
+    return np.array(values)
 
 
 def check(content: bytes | str, x: Array, **options: Any) -> Any:
@@ -143,7 +147,7 @@ def test_shapes_that_are_computed_are_constants() -> None:
         node("Shape", "x", "shape"), node("Gather", "shape zero", "n"), node("Unsqueeze", "n axis", "n1"),
         node("Concat", "n1 minus", "target", axis=0), node("Reshape", "x target"),
     ]  # fmt: skip
-    weights = {"zero": np.array(0), "axis": np.array([0]), "minus": np.array([-1])}
+    weights = {"zero": np.array(0), "axis": ints(0), "minus": ints(-1)}
     graph = check(model(nodes, weights=weights), normal(1, 4, 6, 6))
     assert [op.attrs for op in graph.ops] == [kinds.Flatten()]
 
@@ -173,10 +177,12 @@ def test_automatic_padding_becomes_numbers(auto: str) -> None:
     [
         ([node("ReduceMean", "x", axes=[2, 3], keepdims=0)], {}),
         ([node("Clip", "x low", "z"), node("Sub", "one z")], {"low": np.float32(0), "one": np.float32(1)}),
-        ([node("Squeeze", "p a"), node("GlobalAveragePool", "x", "p")][::-1], {"a": np.array([2, 3])}),
-        ([node("Split", "x s", "a b", axis=1), node("Concat", "b a", axis=1)], {"s": np.array([1, 3])}),
-        ([node("Slice", "x s e a t")], {"s": np.array([1, 0]), "e": np.array([9, 6]), "a": np.array([2, 3]), "t": np.array([2, 3])}),
-        ([node("Pad", "x p v", "z"), node("AveragePool", "z", kernel_shape=[3, 3])], {"p": np.array([0, 0, 1, 1, 0, 0, 2, 1]), "v": np.float32(0)}),
+        ([node("Squeeze", "p a"), node("GlobalAveragePool", "x", "p")][::-1], {"a": ints(2, 3)}),
+        ([node("Split", "x s", "a b", axis=1), node("Concat", "b a", axis=1)], {"s": ints(1, 3)}),
+        ([node("Slice", "x s e a t")],
+         {"s": ints(1, 0), "e": ints(9, 6), "a": ints(2, 3), "t": ints(2, 3)}),
+        ([node("Pad", "x p v", "z"), node("AveragePool", "z", kernel_shape=[3, 3])],
+         {"p": ints(0, 0, 1, 1, 0, 0, 2, 1), "v": np.float32(0)}),
         ([node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)], {}),
         ([node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, pads=[1, 1, 1, 1])], {}),
         ([node("HardSigmoid", "x", "g"), node("Mul", "x g")], {}),
@@ -184,10 +190,12 @@ def test_automatic_padding_becomes_numbers(auto: str) -> None:
         ([node("Sum", "x x x")], {}),
         ([node("LeakyRelu", "x", "z", alpha=0.2), node("Elu", "z", alpha=0.5)], {}),
         ([node("Softmax", "x", axis=1)], {}),
-        ([node("Mul", "x s", "z"), node("Div", "z t", "w"), node("Neg", "w")], {"s": normal(4, 1, 1), "t": np.float32(4)}),
-        ([node("Resize", "x  sc".replace("  ", " r "), mode="nearest")], {"r": np.zeros(0, np.float32), "sc": np.array([1, 1, 2, 3], np.float32)}),
+        ([node("Mul", "x s", "z"), node("Div", "z t", "w"), node("Neg", "w")],
+         {"s": normal(4, 1, 1), "t": np.float32(4)}),
+        ([node("Resize", "x r sc", mode="nearest")],
+         {"r": np.zeros(0, np.float32), "sc": np.array([1, 1, 2, 3], np.float32)}),
         ([node("Identity", "x", "a"), node("Dropout", "a", "b"), node("Cast", "b", "c", to=1), node("Tanh", "c")], {}),
-        ([node("Gather", "x i", "z", axis=1), node("Unsqueeze", "z a")], {"i": np.array(2), "a": np.array([1])}),
+        ([node("Gather", "x i", "z", axis=1), node("Unsqueeze", "z a")], {"i": np.array(2), "a": ints(1)}),
     ],
 )  # fmt: skip
 def test_op_as_onnx_runtime_has_it(nodes: list[onnx.NodeProto], weights: dict[str, Array]) -> None:
@@ -197,7 +205,7 @@ def test_op_as_onnx_runtime_has_it(nodes: list[onnx.NodeProto], weights: dict[st
 def test_weights_in_constant_nodes_and_old_opsets() -> None:
     weight = numpy_helper.from_array(normal(3, 4, 1, 1), "w")
     nodes = [node("Constant", "", "w", value=weight), node("Conv", "x w", "z"), node("Unsqueeze", "z", axes=[0])]
-    graph, values = from_onnx(model(nodes[:2] + [node("Relu", "z")], opset=11))
+    graph, values = from_onnx(model([*nodes[:2], node("Relu", "z")], opset=11))
     assert [op.kind for op in graph.ops] == ["conv", "activation"]
     assert set(values) == {"w"}
 
@@ -261,22 +269,27 @@ def test_lenient_takes_the_shape_from_onnx() -> None:
     "nodes, weights, match",
     [
         ([helper.make_node("Magic", ["x"], ["y"], domain="com.acme")], {}, r"com\.acme\.Magic has no meaning here"),
-        ([node("Reshape", "x s")], {"s": np.array([1, 5, -1])}, r"Reshape has no meaning here \(a view of"),
+        ([node("Reshape", "x s")], {"s": ints(1, 5, -1)}, r"Reshape has no meaning here \(a view of"),
         ([node("Conv", "x w")], {"w": normal(3, 5, 1, 1)}, "does not fit 4 input channels"),
         ([node("Conv", "x w", strides=[0, 1])], {"w": normal(3, 4, 1, 1)}, r"strides \[0, 1\]"),
         ([node("Conv", "x w", pads=[-1, 0, 0, 0])], {"w": normal(3, 4, 1, 1)}, r"negative pads"),
         ([node("MaxPool", "x", kernel_shape=[9, 9])], {}, "nothing is left of the map"),
-        ([node("Split", "x s", "y z", axis=1)], {"s": np.array([1, 4])}, r"a split of 4 into \[1, 4\]"),
+        ([node("Split", "x s", "y z", axis=1)], {"s": ints(1, 4)}, r"a split of 4 into \[1, 4\]"),
         ([node("Transpose", "x", perm=[0, 1, 1, 3])], {}, "axes in the order"),
         ([node("Transpose", "x", perm=[0, 2, 3, 1])], {}, "Transpose has no meaning here"),
         ([node("Concat", "x x")], {}, "Concat contradicts itself: 'axis'"),
-        ([node("Slice", "x s e a")], {"s": np.array([0]), "e": np.array([1]), "a": np.array([9])}, r"Slice has no meaning here \(axis 9 of"),
+        ([node("Slice", "x s e a")],
+         {"s": ints(0), "e": ints(1), "a": ints(9)}, r"Slice has no meaning here \(axis 9 of"),
         ([node("Add", "w w")], {"w": normal(3)}, "does not depend on an input"),
         ([node("Random", "")], {}, "has no meaning here"),
-        ([node("ConstantOfShape", "s", "c"), node("Add", "x c")], {"s": np.array([1 << 40])}, "would write 1099511627776 el"),
-        ([node("Expand", "w s", "c"), node("Add", "x c")], {"w": normal(1), "s": np.array([1 << 20] * 3)}, "would write"),
-        ([node("Add", "w v", "c"), node("Add", "x c")], {"w": normal(1 << 14, 1), "v": normal(1, 1 << 14)}, "would write"),
-        ([node("Range", "a b d", "c"), node("Add", "x c")], {"a": np.array(0), "b": np.array(1 << 60), "d": np.array(1)}, "would"),
+        ([node("ConstantOfShape", "s", "c"), node("Add", "x c")],
+         {"s": ints(1 << 40)}, "would write 1099511627776 el"),
+        ([node("Expand", "w s", "c"), node("Add", "x c")],
+         {"w": normal(1), "s": ints(1 << 20, 1 << 20, 1 << 20)}, "would write"),
+        ([node("Add", "w v", "c"), node("Add", "x c")],
+         {"w": normal(1 << 14, 1), "v": normal(1, 1 << 14)}, "would write"),
+        ([node("Range", "a b d", "c"), node("Add", "x c")],
+         {"a": np.array(0), "b": np.array(1 << 60), "d": np.array(1)}, "would"),
         ([node("Reshape", "x x")], {}, "its input 1 is computed from the data"),
         ([node("Relu", "")], {}, "Relu contradicts itself"),
     ],

@@ -13,6 +13,7 @@ two affines of plain numbers                        ->  one; none if it is the i
 convolution or linear layer, then + b per channel   ->  with bias b                    it has none, nobody else reads it
 border of zeros, then convolution or average        ->  their own padding
 border below every value, then maximum              ->  its own padding
+channels of zeros, then border of zeros             ->  one padding                    nobody else reads it
 broadcast, then sum or product                      ->  sum or product
 averages as two matrix products                     ->  adaptive pool
 two subsamplings                                    ->  one
@@ -230,9 +231,14 @@ def _expand(draft: Draft, node: Node) -> bool:
 
 def _border(draft: Draft, node: Node) -> bool:
     assert isinstance(node.attrs, Border)
-    if any(node.attrs.pads):
+    if not any(node.attrs.pads):
+        draft.bypass(node)
+        return True
+    channels = draft.source(node.inputs[0], kinds.Pad) if node.attrs.value == 0 else None
+    if channels is None or min(node.attrs.pads) < 0:
         return False
-    draft.bypass(node)
+    assert isinstance(channels.attrs, kinds.Pad)
+    draft.become(node, replace(channels.attrs, pads=node.attrs.pads), channels.inputs[0])
     return True
 
 

@@ -323,7 +323,8 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
     "flatten": _flatten, "unflatten": _unflatten, "squeeze": _squeeze, "unsqueeze": _unsqueeze,
     "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "expand_as": _expand_as,
     "slice": _slice, "select": _select, "narrow": _narrow, "chunk": _chunk, "split": _split,
-    "split_with_sizes": _split, "slice_scatter": _slice_scatter, "cat": _cat, "concat": _cat, "pad": _pad, "constant_pad_nd": _pad,
+    "split_with_sizes": _split, "slice_scatter": _slice_scatter, "cat": _cat, "concat": _cat, "pad": _pad,
+    "constant_pad_nd": _pad,
     "channel_shuffle": _shuffle, "native_channel_shuffle": _shuffle, "softmax": _softmax, "_softmax": _softmax,
     "upsample_nearest2d": _resize("nearest"), "upsample_bilinear2d": _resize("bilinear"),
 }  # fmt: skip
