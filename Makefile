@@ -3,6 +3,7 @@
 #   make fit     the main job on an embedded data set of real images; results in runs/digits
 #   make test    make check, then the tests and all doctests
 #   make check   ruff (rules and format) and mypy --strict
+#   make presets every preset at two sizes, by all three routes into a graph (minutes)
 #   make bench   benchmarks/*.py, written to docs/benchmarks.md
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
@@ -27,7 +28,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help fit test check bench docs doctest clean
+.PHONY: help fit test check presets bench docs doctest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -60,6 +61,9 @@ check: $(DEV)
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+presets: $(DEV)
+	LUTHIER_ALL_PRESETS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/graph/test_routes.py -n $(WORKERS) $(ARGS)
 
 doctest: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest src $(ARGS)

@@ -15,10 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from luthier.arch import Attention, Block, Head, Network, Stage
 from luthier.arch.presets import get, names
-from luthier.cost import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
+from luthier.cost import conv2d_macs, cost, graph_elementwise, graph_macs, graph_params, linear_macs, unknown_ops
+from luthier.cost.macs import op_elementwise
 from luthier.errors import ShapeError
 from luthier.graph import Graph, Op, fold_norm_into_conv, from_network
-from luthier.graph.attrs import Conv
+from luthier.graph.attrs import Affine, Conv, Pad, Resize, Shuffle, Slice, Softmax, Unknown
+from luthier.graph.builder import Builder
 from luthier.nn import build
 
 #: large members and twins of other padding repeat the same blocks
@@ -111,22 +113,6 @@ def test_hooks_on_the_module_count_the_same(name: str) -> None:
     assert {op.constants["weight"].removesuffix(".weight"): by_formula(graph, op) for op in layers} == counted
 
 
-@pytest.mark.parametrize("name", COUNTED)
-def test_ptflops_differs_by_the_bias_additions_only(name: str) -> None:
-    import ptflops
-
-    network = get(name)
-    shape = (network.in_channels, network.resolution, network.resolution)
-    macs, params = ptflops.get_model_complexity_info(
-        build(network).eval(), shape, as_strings=False, print_per_layer_stat=False, backend="aten"
-    )
-    graph = from_network(network)
-    biased = [op for op in graph.ops if "bias" in op.constants and op.kind in ("conv", "linear")]
-    # its aten backend counts one operation per output element of a layer with bias
-    assert macs == graph_macs(graph) + sum(prod(graph.output_shape(op)) for op in biased)
-    assert params == graph_params(graph)
-
-
 def fvcore_macs(network: Network, resolution: int) -> int:
     """The count behind timm's tables: 2 per element of a batch norm and 1 per element averaged, besides the MACs."""
     graph = from_network(network, resolution=resolution)
@@ -189,3 +175,19 @@ def test_macs_grow_with_the_area(name: str, multiple: int) -> None:
     large = graph_macs(from_network(network, resolution=2 * side)) - fixed
     assert large == 4 * small
     assert graph_macs(from_network(network, resolution=side, batch=3)) == 3 * (small + fixed)
+
+
+def test_elementwise_work_of_the_other_kinds() -> None:
+    builder = Builder()
+    x = builder.input("x", (1, 4, 6, 5))
+    work = {"affine": 120, "softmax": 3 * 120, "bilinear": 4 * 4 * 9 * 8}  # C H W, and four neighbours per pixel
+    work |= dict.fromkeys(("nearest", "slice", "shuffle", "pad", "unknown"), 0)  # movement, and what nobody knows
+    kinds_ = {
+        "affine": Affine(2.0), "softmax": Softmax(), "bilinear": Resize((9, 8), "bilinear"), "nearest": Resize((9, 8)),
+        "slice": Slice(1, 0, 2), "shuffle": Shuffle(2), "pad": Pad(0, 0, (1, 1, 1, 1)),
+        "unknown": Unknown("a.b", (1, 2)),
+    }  # fmt: skip
+    graph = builder.graph(*(builder.op(name, attrs, x) for name, attrs in kinds_.items()))
+    assert {op.name: op_elementwise(graph, op) for op in graph.ops} == work
+    assert graph_macs(graph) == 0
+    assert unknown_ops(graph) == cost(graph).unknown_ops == ("unknown",)

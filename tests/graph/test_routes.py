@@ -46,7 +46,7 @@ def other_size(network: Network) -> int:
 
 
 def figures(graph: Graph) -> dict[str, Any]:
-    """What must be equal: ops in order, work, parameters, bytes of weights and of every tensor that lives at every op."""
+    """What must be equal: ops in order, work, parameters, bytes of weights and of what lives at every op."""
     return {
         "kinds": [op.kind for op in graph.ops],
         "attrs": [op.attrs for op in graph.ops],

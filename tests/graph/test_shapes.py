@@ -73,6 +73,13 @@ def test_same_pads_of_tensorflow_documentation() -> None:
         (kinds.Mul(), [(1, 1, 2, 2), (1, 3, 2, 2)], {}, "does not broadcast"),
         (kinds.Reshape((5,)), [(1, 4, 1, 1)], {}, "the element counts differ"),
         (kinds.Concat(), [(1, 4, 2, 2), (1, 4, 2, 3)], {}, "concat needs equal shapes"),
+        (kinds.Affine(), [(1, 4, 2, 2)], {"weight": (3,)}, r"weight must have shape \(4,\), got \(3,\)"),
+        (kinds.Slice(1, 2, 5), [(1, 4, 2, 2)], {}, "indices 2 to 5 of axis 1 do not lie in"),
+        (kinds.Slice(0, 0, 1), [(1, 4, 2, 2)], {}, "of axis 0 do not lie in"),
+        (kinds.Slice(1, 2, 2), [(1, 4, 2, 2)], {}, "indices 2 to 2"),
+        (kinds.Shuffle(3), [(1, 4, 2, 2)], {}, "4 channels cannot be shuffled in 3 groups"),
+        (kinds.Resize((2, 2)), [(1, 4)], {}, "expected a feature map"),
+        (kinds.Pad(0, 0, (1, 0, 0, 0)), [(1, 4)], {}, "expected a feature map"),
         (kinds.Norm(), [(1, 4, 2, 2)], {"weight": (4,), "bias": (4,), "running_mean": (4,)}, "running_var must have"),
     ],
 )
@@ -86,4 +93,9 @@ def test_disagreement_names_the_op(
 def test_concat_and_pad_and_subsample() -> None:
     assert infer("c", kinds.Concat(), [(2, 3, 4, 5), (2, 6, 4, 5), (2, 1, 4, 5)], {}) == (2, 10, 4, 5)
     assert infer("p", kinds.Pad(2, 3), [(2, 3, 4, 5)], {}) == (2, 8, 4, 5)
+    assert infer("p", kinds.Pad(1, 0, (1, 2, 3, 4)), [(2, 3, 4, 5)], {}) == (2, 4, 1 + 4 + 3, 2 + 5 + 4)
+    assert infer("l", kinds.Slice(2, 1, 3), [(2, 3, 4, 5)], {}) == (2, 3, 2, 5)
+    assert infer("r", kinds.Resize((7, 9)), [(2, 3, 4, 5)], {}) == (2, 3, 7, 9)
+    assert infer("u", kinds.Unknown("a.b", (2, 8)), [(2, 3, 4, 5)], {}) == (2, 8)
+    assert infer("a", kinds.Affine(), [(2, 3, 4, 5)], {"weight": (3,), "bias": (1,)}) == (2, 3, 4, 5)
     assert infer("s", kinds.Subsample((2, 2)), [(2, 3, 4, 5)], {}) == (2, 3, *np.zeros((4, 5))[::2, ::2].shape)

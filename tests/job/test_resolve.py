@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 
 from luthier.arch import encode, presets
-from luthier.errors import DataError, InputError, SpecError
-from luthier.job.resolve import THUMBNAIL_PX, baseline_for, resolve
+from luthier.deploy.onnx_file import to_onnx
+from luthier.errors import DataError, GraphError, InputError, SpecError
+from luthier.graph import from_network
+from luthier.job.resolve import THUMBNAIL_PX, baseline_for, resolve, resolve_graph
 from luthier.nn.build import build
 from luthier.nn.recognise import recognise
 
@@ -105,3 +111,122 @@ def test_published_weights_that_fit_two_presets_ask_which(data_dir: Path) -> Non
     assert "tf_efficientnet_lite0" in message
     assert message.endswith("name one with --model")
     assert baseline_for("efficientnet_lite0", str(file), 96) == presets.get("efficientnet_lite0")
+
+
+# -- as a graph --------------------------------------------------------------------------------------------------------
+
+USER_MODULE = """
+import torch
+from luthier.arch import presets
+
+kept = torch.nn.Sequential(torch.nn.Conv2d(5, 4, 3), torch.nn.ReLU())
+
+def net():
+    return kept
+
+def sized():
+    kept.default_cfg = {"input_size": (5, 11, 13)}
+    return kept
+
+def description():
+    return presets.get("mbconv_thumbnail")
+
+def ours():
+    from luthier.nn.build import build
+    return build(description())
+
+def hungry(width, *, depth):
+    return kept
+
+def broken():
+    raise RuntimeError("no weights here\\nsecond line")
+
+def text():
+    return "not a module"
+
+class Space:
+    net = staticmethod(net)
+"""
+
+
+@pytest.fixture
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the current folder, under a name of its own for every test."""
+    name = f"user_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(USER_MODULE)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def test_descriptions_become_graphs_without_weights(tmp_path: Path) -> None:
+    (tmp_path / "network.json").write_text(encode.to_json(NETWORK))
+    wanted = from_network(NETWORK, resolution=(24, 16), batch=2)
+    for model in ("mbconv_thumbnail", str(tmp_path), str(tmp_path / "network.json")):
+        assert resolve_graph(model, resolution=(24, 16), batch=2) == (wanted, None)
+    assert resolve_graph("mbconv_thumbnail")[0].tensors["input"].shape == (1, 3, 32, 32)
+
+
+def test_an_onnx_file_has_weights(tmp_path: Path) -> None:
+    graph = from_network(NETWORK, fold_norm=True)
+    weights = {name: np.ones(tensor.shape, np.float32) for name, tensor in graph.constants.items()}
+    path = tmp_path / "model.onnx"
+    path.write_bytes(to_onnx(graph, weights))
+    read, values = resolve_graph(str(path))
+    assert [op.attrs for op in read.ops] == [op.attrs for op in graph.ops]
+    assert values is not None
+    assert values.keys() == weights.keys()
+    with pytest.raises(GraphError, match=r"none\.onnx: no such file"):
+        resolve_graph(str(tmp_path / "none.onnx"))
+
+
+def test_a_timm_name_has_a_size_of_its_own_and_no_weights() -> None:
+    graph, values = resolve_graph("timm:lcnet_035")
+    assert (graph.tensors[graph.inputs[0]].shape, values) == ((1, 3, 224, 224), None)
+    assert resolve_graph("timm:lcnet_035", resolution=32)[0].tensors["x"].shape == (1, 3, 32, 32)
+    with pytest.raises(DataError, match="timm:lcnet_36: timm has no such model; did you mean lcnet_0"):
+        resolve_graph("timm:lcnet_36")
+
+
+def test_callables_return_modules_or_networks(user_module: str) -> None:
+    graph, values = resolve_graph(f"{user_module}:net", resolution=(9, 8), batch=2)
+    assert graph.tensors[graph.inputs[0]].shape == (2, 5, 9, 8)
+    assert values is not None
+    assert values.keys() == {"0.weight", "0.bias"}
+    assert resolve_graph(f"{user_module}:Space.net", resolution=8)[0].ops
+    assert resolve_graph(f"{user_module}:sized")[0].tensors["input"].shape == (1, 5, 11, 13)
+    assert resolve_graph(f"{user_module}:description") == (from_network(presets.get("mbconv_thumbnail")), None)
+    assert resolve_graph(f"{user_module}:ours")[0].tensors["x"].shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        (":net", ":net: the module does not say its input size; give --resolution"),
+        (":none", r"cannot be imported: AttributeError: .*no attribute 'none'"),
+        ("_x:net", r"cannot be imported: ModuleNotFoundError: No module named"),
+        (":hungry", r"is called without arguments, but: missing a required argument: 'width'; wrap it"),
+        (":broken", r":broken: raised RuntimeError: no weights here$"),
+        (":text", r"must return a torch\.nn\.Module or a Network, got str"),
+        (":USER", r"cannot be imported"),
+        (":torch", r"is no callable but module"),
+        (":", r"cannot be imported|is no callable"),
+    ],
+)
+def test_callables_that_cannot_be_used(user_module: str, name: str, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint) as caught:
+        resolve_graph(user_module + name)
+    assert "\n" not in str(caught.value)
+
+
+def test_presets_and_onnx_files_need_no_torch(tmp_path: Path) -> None:
+    test_an_onnx_file_has_weights(tmp_path)
+    program = (
+        "import sys; from luthier.job.resolve import resolve_graph; resolve_graph('mbconv_thumbnail')\n"
+        f"assert 'numpy' not in sys.modules; resolve_graph({str(tmp_path / 'model.onnx')!r})\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

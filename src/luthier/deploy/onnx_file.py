@@ -223,7 +223,7 @@ def _affine(w: _Writer, graph: Graph, op: Op) -> None:
         if role in op.constants:
             shape = w.value(op, f"{role}.shape", along)
             flat = op.constants[role]
-            steps.append((kind, w.node("Reshape", op, [flat, shape], output=f"{op.outputs[0]}.{role}")))
+            steps.append((kind, w.node("Reshape", op, [flat, shape], output=f"{op.outputs[0]}.{role}_along")))
     tensor = op.inputs[0]
     for i, (kind, value) in enumerate(steps or [("Identity", "")]):
         made = None if i >= len(steps) - 1 else f"{op.outputs[0]}.step{i}"
@@ -253,7 +253,7 @@ def _shuffle(w: _Writer, graph: Graph, op: Op) -> None:
     shape = w.value(op, "shape", np.array([n, c, *rest], np.int64))
     grouped = w.node("Reshape", op, [*op.inputs, dealt], output=f"{op.outputs[0]}.grouped")
     perm = [0, 2, 1, *range(3, 3 + len(rest))]
-    w.node("Reshape", op, [w.node("Transpose", op, [grouped], output=f"{op.outputs[0]}.dealt", perm=perm), shape])
+    w.node("Reshape", op, [w.node("Transpose", op, [grouped], output=f"{op.outputs[0]}.swapped", perm=perm), shape])
 
 
 def _resize(w: _Writer, graph: Graph, op: Op) -> None:

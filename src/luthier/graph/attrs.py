@@ -178,7 +178,10 @@ class Shuffle:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """nearest: pixel floor(i * H / H_out); bilinear: at (i + 0.5) * H / H_out - 0.5, clamped to the map."""
+    """nearest: pixel floor(i * H / H_out); bilinear: at (i + 0.5) * H / H_out - 0.5, clamped to the map.
+
+    torch rounds H / H_out first, and so takes the pixel before at the edge of some (2 -> 82, not 2 -> 80).
+    """
 
     kind: ClassVar[OpKind] = "resize"
     out_hw: Pair

@@ -13,6 +13,7 @@ two affines of plain numbers                        ->  one; none if it is the i
 convolution or linear layer, then + b per channel   ->  with bias b                    it has none, nobody else reads it
 border of zeros, then convolution or average        ->  their own padding
 border below every value, then maximum              ->  its own padding
+channels of zeros, then border of zeros             ->  one padding                    nobody else reads it
 broadcast, then sum or product                      ->  sum or product
 averages as two matrix products                     ->  adaptive pool
 two subsamplings                                    ->  one
@@ -162,11 +163,10 @@ def _gated(draft: Draft, node: Node) -> bool:
     for whole, gate in (node.inputs, node.inputs[::-1]):
         outer, inside = _peeled(draft, gate)
         for scale, x in ((1.0, whole), _peeled(draft, whole)):
-            function = _self_gate(draft, inside, x)
+            function, factor = _self_gate(draft, inside, x)
             if function is None:
                 continue
-            total = scale * outer * (2.0 if function == "gelu" else 1.0)
-            # a full-size product that only scaling separates from its readers
+            total = scale * outer * factor
             if math.isclose(total, 1.0, rel_tol=1e-6):
                 draft.become(node, kinds.Activation(function), x)
             else:
@@ -175,21 +175,22 @@ def _gated(draft: Draft, node: Node) -> bool:
     return False
 
 
-def _self_gate(draft: Draft, gate: str, x: str) -> kinds.GraphFunction | None:
+def _self_gate(draft: Draft, gate: str, x: str) -> tuple[kinds.GraphFunction | None, float]:
+    """The function and the factor of x * gate, where the gate is a known function of x that nobody else reads."""
+    nothing = None, 1.0
     maker = draft.source(gate, (kinds.Activation, kinds.Affine))
     if maker is None:
-        return None
+        return nothing
     if isinstance(maker.attrs, kinds.Activation):
         names: dict[str, kinds.GraphFunction] = {"sigmoid": "silu", "hard_sigmoid": "hard_swish"}
-        return names.get(maker.attrs.function) if maker.inputs[0] == x else None
-    erf = draft.source(maker.inputs[0], Erf) if not maker.roles else None
-    assert isinstance(maker.attrs, kinds.Affine)
-    if erf is None or not _near(maker.attrs, 1, 1):
-        return None
-    line = _line(draft, erf.inputs[0])
-    if line is None or not _near(line, math.sqrt(0.5), 0) or draft.maker[erf.inputs[0]].inputs[0] != x:
-        return None
-    return "gelu"
+        return (names.get(maker.attrs.function), 1.0) if maker.inputs[0] == x else nothing
+    erf, line = draft.source(maker.inputs[0], Erf), _line(draft, gate)
+    if erf is None or line is None or not math.isclose(line.scale, line.shift, rel_tol=1e-6):
+        return nothing
+    inner = _line(draft, erf.inputs[0])
+    if inner is None or not _near(inner, math.sqrt(0.5), 0) or draft.maker[erf.inputs[0]].inputs[0] != x:
+        return nothing
+    return "gelu", 2 * line.scale
 
 
 def _broadcast(draft: Draft, node: Node) -> bool:
@@ -230,9 +231,14 @@ def _expand(draft: Draft, node: Node) -> bool:
 
 def _border(draft: Draft, node: Node) -> bool:
     assert isinstance(node.attrs, Border)
-    if any(node.attrs.pads):
+    if not any(node.attrs.pads):
+        draft.bypass(node)
+        return True
+    channels = draft.source(node.inputs[0], kinds.Pad) if node.attrs.value == 0 else None
+    if channels is None or min(node.attrs.pads) < 0:
         return False
-    draft.bypass(node)
+    assert isinstance(channels.attrs, kinds.Pad)
+    draft.become(node, replace(channels.attrs, pads=node.attrs.pads), channels.inputs[0])
     return True
 
 

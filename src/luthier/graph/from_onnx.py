@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from luthier.errors import GraphError, ShapeError
 from luthier.graph.attrs import Unknown
 from luthier.graph.canonical import canonical
@@ -137,6 +139,9 @@ class _Reader:
                 )
             if attribute.type == AttributeProto.TENSOR:
                 attributes[attribute.name] = array_of(self.who, attribute.t, self.folder)
+            elif attribute.type == AttributeProto.FLOAT:
+                # a float32: the shortest decimal that rounds to it is what was meant, 0.001 and not 0.0010000000475
+                attributes[attribute.name] = float(str(np.float32(attribute.f)))
             else:
                 attributes[attribute.name] = helper.get_attribute_value(attribute)
         return Call(node.op_type, inputs, attributes, self.opset, len(node.output))

@@ -328,7 +328,7 @@ def _pad(d: Draft, c: Call) -> str:
         raise UnsupportedError(f"padding of mode {c.text('mode', '')}")
     pads, value, axes = c.ints(1, "pads") or [], c.numbers(2), c.ints(3)
     rank = len(d.shape(c.value(0)))
-    chosen = range(rank) if axes is None else [axis % rank for axis in axes]
+    chosen = range(rank) if axes is None else [to.axis_of(d, c.value(0), axis) for axis in axes]
     before, after = [0] * rank, [0] * rank
     for position, axis in enumerate(chosen):
         before[axis], after[axis] = pads[position], pads[position + len(chosen)]

@@ -258,6 +258,18 @@ def _split(d: Draft, x: Value, size: int | Sequence[int], dim: int = 0) -> list[
     return to.split(d, x, dim, sizes)
 
 
+def _slice_scatter(
+    d: Draft, x: Value, src: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> str:
+    """Writing over a range is a concatenation with what lies before and behind it."""
+    if step != 1:
+        raise UnsupportedError(f"writing with a step of {step}")
+    low, high, size = *slice(start, end).indices(d.shape(x)[dim])[:2], d.shape(x)[dim]
+    before = [to.slice_(d, x, dim, 0, low)] if low else []
+    after = [to.slice_(d, x, dim, high, size)] if high < size else []
+    return to.concat(d, [*before, src, *after], dim)
+
+
 def _cat(d: Draft, values: Sequence[Value], dim: int = 0) -> str:
     return to.concat(d, values, dim)
 
@@ -311,7 +323,8 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
     "flatten": _flatten, "unflatten": _unflatten, "squeeze": _squeeze, "unsqueeze": _unsqueeze,
     "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "expand_as": _expand_as,
     "slice": _slice, "select": _select, "narrow": _narrow, "chunk": _chunk, "split": _split,
-    "split_with_sizes": _split, "cat": _cat, "concat": _cat, "pad": _pad, "constant_pad_nd": _pad,
+    "split_with_sizes": _split, "slice_scatter": _slice_scatter, "cat": _cat, "concat": _cat, "pad": _pad,
+    "constant_pad_nd": _pad,
     "channel_shuffle": _shuffle, "native_channel_shuffle": _shuffle, "softmax": _softmax, "_softmax": _softmax,
     "upsample_nearest2d": _resize("nearest"), "upsample_bilinear2d": _resize("bilinear"),
 }  # fmt: skip

@@ -119,6 +119,14 @@ def clip(draft: Draft, x: Value, low: float | None, high: float | None) -> str:
     return draft.add(Clip(-math.inf if low is None else low, math.inf if high is None else high), tensor(x))
 
 
+def axis_of(draft: Draft, x: Value, axis: int, *, more: int = 0) -> int:
+    """An axis counted from the front; `more` axes will be added."""
+    rank = len(draft.shape(x)) + more
+    if not -rank <= axis < rank:
+        raise UnsupportedError(f"axis {axis} of {draft.shape(x)}")
+    return axis % rank
+
+
 # -- shapes -------------------------------------------------------------------------------------------------------
 
 
@@ -137,29 +145,30 @@ def view(draft: Draft, x: Value, shape: Sequence[int]) -> str:
 def flatten(draft: Draft, x: Value, start: int = 0, stop: int = -1) -> str:
     """Axes start .. stop (included) as one."""
     shape = draft.shape(x)
-    first, last = start % max(len(shape), 1), stop % max(len(shape), 1)
+    first, last = axis_of(draft, x, start), axis_of(draft, x, stop)
     return view(draft, x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
 def squeeze(draft: Draft, x: Value, axes: Sequence[int] | None = None) -> str:
     """Without axes of one element; without these, if they have one."""
     shape = draft.shape(x)
-    chosen = range(len(shape)) if axes is None else [axis % len(shape) for axis in axes]
+    chosen = range(len(shape)) if axes is None else [axis_of(draft, x, axis) for axis in axes]
     return view(draft, x, [size for axis, size in enumerate(shape) if axis not in chosen or size != 1])
 
 
 def unsqueeze(draft: Draft, x: Value, axes: Sequence[int]) -> str:
     """With further axes of one element; axes count in the result."""
     rank = len(draft.shape(x)) + len(axes)
-    new = {axis % rank for axis in axes}
+    new = {axis_of(draft, x, axis, more=len(axes)) for axis in axes}
+    if len(new) != len(axes):
+        raise UnsupportedError(f"new axes {list(axes)}")
     sizes = iter(draft.shape(x))
     return view(draft, x, [1 if axis in new else next(sizes) for axis in range(rank)])
 
 
 def permute(draft: Draft, x: Value, order: Sequence[int]) -> str:
     """Axes in another order."""
-    rank = len(draft.shape(x))
-    return draft.add(Permute(tuple(axis % rank for axis in order)), tensor(x))
+    return draft.add(Permute(tuple(axis_of(draft, x, axis) for axis in order)), tensor(x))
 
 
 def expand(draft: Draft, x: Value, shape: Sequence[int]) -> str:
@@ -178,7 +187,7 @@ def expand(draft: Draft, x: Value, shape: Sequence[int]) -> str:
 def slice_(draft: Draft, x: Value, axis: int, start: int | None, stop: int | None, step: int = 1) -> str:
     """Indices start, start + step, .. below stop, along one axis."""
     shape, name = draft.shape(x), tensor(x)
-    axis %= len(shape)
+    axis = axis_of(draft, x, axis)
     if step < 1:
         raise UnsupportedError(f"a slice with step {step}")
     low, high, _ = slice(start, stop).indices(shape[axis])
@@ -202,7 +211,7 @@ def split(draft: Draft, x: Value, axis: int, sizes: Sequence[int]) -> list[str]:
 def concat(draft: Draft, values: Sequence[Value], axis: int) -> str:
     """One after another along the channels."""
     names = [tensor(value) for value in values]
-    if axis % len(draft.shape(names[0])) != 1:
+    if axis_of(draft, names[0], axis) != 1:
         raise UnsupportedError(f"a concatenation along axis {axis}")
     return draft.add(Concat(), *names) if len(names) > 1 else names[0]
 
@@ -232,7 +241,7 @@ def pad(draft: Draft, x: Value, before: Sequence[int], after: Sequence[int], val
 def reduce(draft: Draft, x: Value, axes: Sequence[int], keep: bool, how: Literal["max", "avg"]) -> str:
     """Over H and W, or over the one axis behind the channels."""
     shape, name = draft.shape(x), tensor(x)
-    chosen = sorted(axis % len(shape) for axis in axes)
+    chosen = sorted(axis_of(draft, x, axis) for axis in axes)
     if chosen != list(range(2, len(shape))) or len(shape) not in (3, 4):
         raise UnsupportedError(f"a reduction of {shape} over axes {chosen}")
     pooled = draft.add(GlobalPool(how), view(draft, name, (*shape, 1)) if len(shape) == 3 else name)
@@ -329,7 +338,7 @@ def transposed(weight: Const) -> Const:
 
 def softmax(draft: Draft, x: Value, axis: int) -> str:
     """Over the channels."""
-    if axis % len(draft.shape(x)) != 1:
+    if axis_of(draft, x, axis) != 1:
         raise UnsupportedError(f"softmax over axis {axis} of {draft.shape(x)}")
     return draft.add(Softmax(), tensor(x))
 
