@@ -87,4 +87,4 @@ def test_nearest_has_the_smallest_worst_excess(sizes: list[tuple[int, int]]) -> 
         for i, (macs, params) in enumerate(sizes)
     ]
     worst = [max(1.0, macs / 100, params / 10) for macs, params in sizes]
-    assert nearest(candidates, budget).name == str(worst.index(min(worst)))
+    assert nearest(candidates).name == str(worst.index(min(worst)))

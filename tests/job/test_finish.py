@@ -18,6 +18,7 @@ from luthier.cost.summary import cost
 from luthier.deploy.latency import Latency, open_session
 from luthier.errors import ExportError
 from luthier.job import finish
+from luthier.job.candidates import Member
 from luthier.job.classify import preprocess_document, read_preprocess
 from luthier.job.folder import RunFolder
 from luthier.nn import build
@@ -68,8 +69,9 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path) -> N
 
 def test_limits_say_what_kind_their_value_is() -> None:
     price = cost(NETWORK)
+    member = Member(0, NETWORK, None, price)
     budget = Budget(max_macs=price.macs, max_memory_bytes=price.peak_activation_bytes - 1, max_latency_s=2e-3)
-    rows = {row.name: row for row in finish.limits(budget, price, Latency(1e-3, 1e-5, 10, "test"))}
+    rows = {row.name: row for row in finish.limits(budget, member, Latency(1e-3, 1e-5, 10, "test"))}
     assert {name: (row.kind, row.holds) for name, row in rows.items()} == {
         "--max-macs": ("modelled", True),
         "--max-memory": ("modelled", False),

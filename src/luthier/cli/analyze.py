@@ -12,7 +12,6 @@ from luthier import __version__
 from luthier.arch.block import Precision
 from luthier.cli import limits, output
 from luthier.cost.analysis import Analysis
-from luthier.cost.budget import Budget
 from luthier.device import Device
 from luthier.errors import InputError, SpecError
 from luthier.graph.op import Graph
@@ -48,6 +47,7 @@ def analyze(
     max_size: limits.MaxSize = None,
     max_macs: limits.MaxMacs = None,
     max_params: limits.MaxParams = None,
+    max_energy: limits.MaxEnergy = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Count ops that have no meaning here as unknown instead of refusing them.")
     ] = False,
@@ -67,8 +67,7 @@ def analyze(
         raise InputError("--schedule tuned: needs the engine, which this version lacks; use --schedule fused")
     if html is not None and len(models) > 1:
         raise InputError(f"--html {html}: shows one model, got {len(models)}; analyze them one by one")
-    asked = limits.read_limits(latency=max_latency, memory=max_memory, size=max_size, macs=max_macs, params=max_params)
-    budget = Budget(**asked) if any(value is not None for value in asked.values()) else None  # type: ignore[arg-type]
+    budget = limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy)
     number_types = None if precision is None else _precision(precision)
 
     from luthier.cost.analyser import analyze as run

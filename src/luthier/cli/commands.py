@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from luthier.cli import limits, output
+from luthier.device.registry import get as get_device
 from luthier.errors import InputError
 from luthier.job.folder import finished
 from luthier.job.request import Request
@@ -53,15 +54,21 @@ def fit(
     as_json: limits.Json = False,
 ) -> None:
     """Find, train, export and measure the most accurate network of a family that fits every limit."""
-    limits.check_device(device, max_energy)
-    given = {"latency": max_latency, "memory": max_memory, "size": max_size, "macs": max_macs, "params": max_params}
-    if data is None and not any(given.values()):
+    given = {
+        "latency": max_latency, "memory": max_memory, "size": max_size, "macs": max_macs, "params": max_params,
+        "energy": max_energy,
+    }  # fmt: skip
+    if data is None and not any(given.values()) and device == "host":
         given |= DIGITS_LIMITS
+    budget = limits.read_limits(**given)
+    if device != "host":
+        # here and not in the job, so that the run's own file says which limits held
+        budget = budget.with_memories(get_device(device))
     request = Request(
         command="fit",
         model=_absolute(model),
         data=_absolute(data),
-        device=device,
+        device=_absolute(device) or "host",
         time_limit_s=limits.read_time(time_limit, DIGITS_TIME_S if data is None else 600.0),
         pretrained=_absolute(pretrained),
         resolution=resolution,
@@ -69,7 +76,7 @@ def fit(
         skip_bad=skip_bad,
         threads=threads,
         accelerator=accelerator,
-        **limits.read_limits(**given),  # type: ignore[arg-type]  # counts and bytes are whole numbers
+        **asdict(budget),
     )
     _start(request, run_dir, as_json)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from luthier.cost.budget import Budget
 from luthier.errors import InputError
 from luthier.units import parse
 
@@ -18,8 +19,10 @@ MaxMemory = Annotated[
 MaxSize = Annotated[str | None, typer.Option("--max-size", help="Bytes of the weights, e.g. 2MiB.")]
 MaxMacs = Annotated[str | None, typer.Option("--max-macs", help="Multiply-accumulates of one image, e.g. 20M.")]
 MaxParams = Annotated[str | None, typer.Option("--max-params", help="Parameters, e.g. 1M.")]
-MaxEnergy = Annotated[str | None, typer.Option("--max-energy", help="Energy of one image; needs the device catalogue.")]
-Device = Annotated[str, typer.Option("--device", help="The target; this version knows `host`, this machine.")]
+MaxEnergy = Annotated[str | None, typer.Option("--max-energy", help="Energy of one image on the device, e.g. 3mJ.")]
+Device = Annotated[
+    str, typer.Option("--device", help="The target: host, one of `luthier device list`, or a .toml file.")
+]
 TimeLimit = Annotated[str | None, typer.Option("--time-limit", help="Wall time of the whole run, e.g. 10m.")]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where the run is kept; the same command resumes it.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
@@ -32,37 +35,28 @@ Pretrained = Annotated[
     typer.Option("--pretrained", help="Weights to start from: a .safetensors file, timm:NAME or torchvision:NAME."),
 ]
 
-_OPTIONS: Final = {"latency": "latency", "memory": "bytes", "size": "bytes", "macs": "count", "params": "count"}
-
-
-def check_device(device: str, max_energy: str | None) -> None:
-    """Refuse what only the device catalogue could answer.
-
-    Raises:
-        InputError: a device other than `host`, or an energy limit.
-    """
-    if device != "host":
-        raise InputError(f"--device {device}: needs the device catalogue, which this version lacks; use --device host")
-    if max_energy is not None:
-        raise InputError(
-            f"--max-energy {max_energy}: needs the device catalogue, which this version lacks; leave it out"
-        )
+#: limit -> dimension
+_OPTIONS: Final = {
+    "latency": "latency", "memory": "bytes", "size": "bytes", "macs": "count", "params": "count", "energy": "energy",
+}  # fmt: skip
+_SUFFIX: Final = {"latency": "_s", "bytes": "_bytes", "count": "", "energy": "_j"}
 
 
 def read_limits(
-    latency: str | None, memory: str | None, size: str | None, macs: str | None, params: str | None
-) -> dict[str, float | int | None]:
-    """Parse the five limits into the fields of `Request`.
+    latency: str | None, memory: str | None, size: str | None, macs: str | None, params: str | None,
+    energy: str | None,
+) -> Budget:  # fmt: skip
+    """Parse the limits.
 
     Raises:
         UnitError: an unknown unit, or a value that is not above zero.
     """
-    given = {"latency": latency, "memory": memory, "size": size, "macs": macs, "params": params}
-    suffix = {"latency": "_s", "bytes": "_bytes", "count": ""}
-    return {
-        f"max_{name}{suffix[_OPTIONS[name]]}": None if text is None else parse(text, _OPTIONS[name], f"--max-{name}")
+    given = {"latency": latency, "memory": memory, "size": size, "macs": macs, "params": params, "energy": energy}
+    return Budget(**{
+        f"max_{name}{_SUFFIX[_OPTIONS[name]]}": parse(text, _OPTIONS[name], f"--max-{name}")
         for name, text in given.items()
-    }
+        if text is not None
+    })  # type: ignore[arg-type]  # fmt: skip  # counts and bytes are whole numbers
 
 
 def read_time(text: str | None, default_s: float) -> float:

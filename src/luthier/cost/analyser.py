@@ -95,9 +95,9 @@ def analyze(
     peak = max(memory, key=lambda step: step.live_bytes)
     whole = totals(graph, on.graph, ops, side, peak.group.label, device.battery_j)
     batch, _, *pixels = on.graph.tensors[on.graph.inputs[0]].shape
-    limits = _limits(budget, device)
+    limits = (budget or Budget()).with_memories(device)
     image = replace(whole, macs=whole.macs // batch)
-    violations = () if limits is None else limits.violations(image, whole.image_latency_s)
+    violations = limits.violations(image, whole.image_latency_s, whole.image_energy_j)
     labels = {op.precision for op in ops if op.macs}
     return Analysis(
         model=model,
@@ -120,7 +120,7 @@ def analyze(
         memory=memory,
         crossings=() if alone is groups else crossings(alone, groups),
         violations=violations,
-        fits=None if limits is None else not violations,
+        fits=not violations if any(True for _ in limits.limits()) else None,
         saving=None if precision is None else _saving(on, chosen, precision, side),
         bottlenecks=price_of_bottlenecks(on.graph),
         unknown_ops=tuple(op.name for op in ops if op.kind == "unknown"),
@@ -155,18 +155,6 @@ def _ceilings(on: Setting) -> Iterator[Ceiling]:
         bandwidth = level.bandwidth(on.threads)
         if bandwidth is not None:
             yield Ceiling(level.name, bandwidth.value, "B/s", bandwidth.source, bandwidth.kind)
-
-
-def _limits(budget: Budget | None, device: Device) -> Budget | None:
-    """The limits that are given, and the device's memories where they are not; None = none at all."""
-    ram, flash = device.ram_bytes, device.flash_bytes
-    given = Budget() if budget is None else budget
-    limits = replace(
-        given,
-        max_memory_bytes=given.max_memory_bytes or (None if ram is None else int(ram.value)),
-        max_size_bytes=given.max_size_bytes or (None if flash is None else int(flash.value)),
-    )
-    return limits if any(True for _ in limits.limits()) else None
 
 
 def _remarks(on: Setting, ops: Sequence[OpAnalysis], groups: Sequence[GroupAnalysis]) -> Iterator[str]:

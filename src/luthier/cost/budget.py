@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Final, Protocol
 
+from luthier.device import Device
 from luthier.errors import InputError
 from luthier.units import show, spell
 
@@ -108,6 +109,15 @@ class Budget:
             limit = getattr(self, field.name)
             if limit is not None:
                 yield field.name, limit
+
+    def with_memories(self, device: Device) -> Budget:
+        """The same limits; what they leave open, the device's RAM and flash decide, if their sizes are known."""
+        ram, flash = device.ram_bytes, device.flash_bytes
+        return replace(
+            self,
+            max_memory_bytes=self.max_memory_bytes or (None if ram is None else int(ram.value)),
+            max_size_bytes=self.max_size_bytes or (None if flash is None else int(flash.value)),
+        )
 
     @property
     def text(self) -> str:

@@ -58,9 +58,17 @@ class EnergySplit:
     @property
     def total_j(self) -> float | None:
         """Compute and movement; None = a part is not known."""
-        parts = (self.compute_j, self.weight_j, self.activation_j)
-        known = [part for part in parts if part is not None]
-        return sum(known) if len(known) == len(parts) else None
+        return None if None in self._parts else self.known_j
+
+    @property
+    def known_j(self) -> float | None:
+        """The sum of the parts that are known, a lower bound of the total; None = none is."""
+        known = [part for part in self._parts if part is not None]
+        return sum(known) if known else None
+
+    @property
+    def _parts(self) -> tuple[float | None, ...]:
+        return self.compute_j, self.weight_j, self.activation_j
 
 
 @dataclass(frozen=True, slots=True)

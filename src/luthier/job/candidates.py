@@ -23,8 +23,9 @@ class Member:
     """A priced member of a family.
 
     Attributes:
-        latency_s: on the target: median measured untrained on this machine, or modelled; None until asked for.
-        energy_j: modelled; None until asked for.
+        latency_s: median measured untrained on this machine; None until asked for.
+        target_latency_s: modelled on a device that is not this machine; None where it is.
+        energy_j: modelled on the target; None until asked for.
         reason: why it was left out; empty = it was not.
     """
 
@@ -33,12 +34,14 @@ class Member:
     phi: float | None
     cost: Cost
     latency_s: float | None = None
+    target_latency_s: float | None = None
     energy_j: float | None = None
     reason: str = ""
 
     def violations(self, budget: Budget) -> tuple[Violation, ...]:
         """The limits that it breaks, as far as its figures are known."""
-        return budget.violations(self.cost, self.latency_s, self.energy_j)
+        latency_s = self.latency_s if self.target_latency_s is None else self.target_latency_s
+        return budget.violations(self.cost, latency_s, self.energy_j)
 
     def left_out(self, reason: str) -> Member:
         """The same member with a reason for not training it."""

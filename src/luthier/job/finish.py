@@ -18,7 +18,9 @@ from luthier.errors import ExportError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
 from luthier.graph.from_network import from_network
 from luthier.intervals import wilson
+from luthier.job.candidates import Member
 from luthier.job.folder import RunFolder
+from luthier.job.request import option
 from luthier.job.result import Data, Layer, Limit, Winner
 from luthier.train.results import Epoch
 from luthier.train.source import Splits
@@ -70,10 +72,18 @@ def export(folder: RunFolder, network: Network, module: Any, preprocess_json: st
     return check
 
 
-def limits(budget: Budget, price: Cost, latency: Latency) -> tuple[Limit, ...]:
-    """What was asked and what came out: the same quantities by which candidates were left out, latency measured."""
-    values: dict[str, tuple[Any, float, Any]] = {
-        "max_latency_s": ("latency", latency.median_s, "measured"),
+def limits(budget: Budget, final: Member, latency: Latency) -> tuple[Limit, ...]:
+    """What was asked and what came out: the same quantities by which candidates were left out, latency measured.
+
+    Of a target that is not this machine, latency and energy are modelled.
+    """
+    price = final.cost
+    modelled_s = final.target_latency_s
+    values: dict[str, tuple[Any, float | None, Any]] = {
+        "max_latency_s": ("latency", latency.median_s, "measured")
+        if modelled_s is None
+        else ("latency", modelled_s, "modelled"),
+        "max_energy_j": ("energy", final.energy_j, "modelled"),
         "max_memory_bytes": ("bytes", price.peak_activation_bytes, "modelled"),
         "max_size_bytes": ("bytes", price.weight_bytes, "modelled"),
         "max_macs": ("count", price.macs, "modelled"),
@@ -81,13 +91,15 @@ def limits(budget: Budget, price: Cost, latency: Latency) -> tuple[Limit, ...]:
     }
     return tuple(
         Limit(
-            f"--{name.removesuffix('_s').removesuffix('_bytes').replace('_', '-')}",
-            values[name][0],
+            option(name),
+            dimension,
             float(limit),
-            float(values[name][1]),
-            values[name][2],
+            float(value),
+            kind,
         )
         for name, limit in budget.limits()
+        for dimension, value, kind in (values[name],)
+        if value is not None
     )
 
 

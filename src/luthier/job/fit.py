@@ -15,7 +15,6 @@ import numpy as np
 
 from luthier import __version__, files
 from luthier.arch.network import Network
-from luthier.cost.summary import cost
 from luthier.errors import BudgetError, DataError
 from luthier.job import finish
 from luthier.job.candidates import Member, fixed_member, resized_members, scaled_members, within_limits
@@ -29,6 +28,7 @@ from luthier.job.resolve import baseline_for
 from luthier.job.result import SCHEMA, Result, write
 from luthier.job.session import Say, Session
 from luthier.job.study import Study
+from luthier.job.target import on_target
 from luthier.nn.build import Classifier
 from luthier.train.data import load_data
 from luthier.train.loader import loader
@@ -61,7 +61,7 @@ def fit(request: Request, run_dir: Path, say: Say) -> Result | None:
     members = _priced(session, baseline)
     session.check(members[0].network)
     before_s: dict[str, float] = {}
-    if request.max_latency_s is not None and not folder.run_toml.exists():
+    if request.measures_latency and not folder.run_toml.exists():
         before_s = latencies_s(session, members)
         fast_enough(request.budget, members, before_s)
     if session.follows(members[0].network):
@@ -85,7 +85,9 @@ def _priced(session: Session, baseline: Network) -> list[Member]:
     budget = request.budget
     if request.command == "fit":
         session.say(f"candidates: {len(members)} of {baseline.name}, limits: {budget.text or 'none'}")
-    return within_limits(members, dataclasses.replace(budget, max_latency_s=None), None)
+    members = on_target(members, request)
+    judged = dataclasses.replace(budget, max_latency_s=None) if request.measures_latency else budget
+    return within_limits(members, judged, None)
 
 
 def _run(session: Session, folder: RunFolder, members: list[Member], before_s: dict[str, float]) -> Result:
@@ -94,7 +96,7 @@ def _run(session: Session, folder: RunFolder, members: list[Member], before_s: d
     fingerprint = study.note("data", lambda: splits.fingerprint)
     if fingerprint != splits.fingerprint:
         raise DataError(f"{splits.origin}: the images changed since this run began; choose another --run-dir")
-    if session.request.max_latency_s is not None:
+    if session.request.measures_latency:
         known_s = study.note("latency_s", lambda: before_s or latencies_s(session, members))
         members = fast_enough(session.request.budget, members, known_s)
     members = choose(session, study, members)
@@ -134,9 +136,9 @@ def _finished(
     tested = evaluate(module, splits.test, transform=transform, num_classes=splits.num_classes)
     winner = finish.winner(folder, network, check, latency, trained.history, np.array(tested.confusion))
     study.close(final, "winner", "trained to the end", winner.val_accuracy)
-    limits = finish.limits(request.budget, cost(network), latency)
+    limits = finish.limits(request.budget, final, latency)
     remarks += [
-        f"{limit.name} does not hold: it came to {show(limit.value, limit.dimension)} when measured"
+        f"{limit.name} does not hold: it came to {show(limit.value, limit.dimension)}, {limit.kind}"
         for limit in limits
         if not limit.holds
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,7 +23,8 @@ class Request:
         model: the baseline whose family is tried (fit) or the network itself (train).
         data: path or name of the images; None = the embedded default.
         epochs: fixed length of the training; None = as many as the time limit allows.
-        threads: of the run time on which latency is measured.
+        device: the target; limits that are not given are its memories'.
+        threads: of the run time on which latency is measured, and of the target.
     """
 
     command: str
@@ -34,6 +36,7 @@ class Request:
     max_size_bytes: int | None = None
     max_macs: int | None = None
     max_params: int | None = None
+    max_energy_j: float | None = None
     time_limit_s: float = 600.0
     epochs: int | None = None
     pretrained: str | None = None
@@ -47,14 +50,20 @@ class Request:
 
     @property
     def budget(self) -> Budget:
-        """The five limits."""
+        """The limits."""
         return Budget(
             max_macs=self.max_macs,
             max_params=self.max_params,
             max_memory_bytes=self.max_memory_bytes,
             max_size_bytes=self.max_size_bytes,
             max_latency_s=self.max_latency_s,
+            max_energy_j=self.max_energy_j,
         )
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether the limit on latency is judged by running candidates on this machine."""
+        return self.max_latency_s is not None and self.device == "host"
 
     def write(self, path: Path, environment: dict[str, str]) -> None:
         """Store as TOML; arguments that were not given are left out, since TOML has no null."""
@@ -107,8 +116,17 @@ class Request:
         for field in fields(self):
             was, now = getattr(stored, field.name), getattr(self, field.name)
             if was != now:
-                option = "--" + field.name.removesuffix("_s").removesuffix("_bytes").replace("_", "-")
                 raise RunFolderError(
-                    f"{path}: this run was started with {option} {was}, now asked for {now}; "
+                    f"{path}: this run was started with {option(field.name)} {was}, now asked for {now}; "
                     "repeat the old command or choose another --run-dir"
                 )
+
+
+def option(field: str) -> str:
+    """The command line's word for a field.
+
+    Example:
+        >>> option("max_latency_s"), option("max_memory_bytes"), option("run_dir")
+        ('--max-latency', '--max-memory', '--run-dir')
+    """
+    return "--" + re.sub("_(s|j|bytes)$", "", field).replace("_", "-")

@@ -91,7 +91,7 @@ class Limit:
     """
 
     name: str
-    dimension: Literal["latency", "bytes", "count"]
+    dimension: Literal["latency", "bytes", "count", "energy"]
     limit: float
     value: float
     kind: Literal["measured", "modelled"]

@@ -71,5 +71,13 @@ def figures(analysis: Analysis) -> list[tuple[str, str, str, str]]:
         ("peak activations", units.show(totals.peak_activation_bytes, "bytes"),
          totals.peak_activation_bytes_kind, f"at {totals.peak_group}"),
         ("weights", units.show(totals.weight_bytes, "bytes"), "modelled", f"{totals.params:,} parameters"),
-        ("energy of one image", words.quantity(totals.image_energy_j, "energy"), totals.image_energy_j_kind, battery),
+        ("energy of one image", _energy(analysis), totals.image_energy_j_kind, battery),
     ]  # fmt: skip
+
+
+def _energy(analysis: Analysis) -> str:
+    """Of one image; where a part is not known, what it is at least."""
+    known = analysis.totals.energy.known_j
+    if analysis.totals.image_energy_j is not None or known is None:
+        return words.quantity(analysis.totals.image_energy_j, "energy")
+    return f"≥ {units.show(known / analysis.batch, 'energy')}"
