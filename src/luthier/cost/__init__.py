@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from luthier.cost.advise import advise
 from luthier.cost.budget import Budget, Nearest, Violation, nearest
+from luthier.cost.changes import Advice, Change, Excess
+from luthier.cost.fit_schedule import fit_schedule
 from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
 from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
 from luthier.cost.scheduled_memory import GroupMemory, Ring, scheduled_peak_bytes, scheduled_timeline
 from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
 
 __all__ = [
+    "Advice",
     "BlockCost",
     "Budget",
+    "Change",
     "Cost",
+    "Excess",
     "GroupMemory",
     "Nearest",
     "Ring",
     "Violation",
+    "advise",
     "conv2d_macs",
     "cost",
+    "fit_schedule",
     "graph_elementwise",
     "graph_macs",
     "graph_params",
