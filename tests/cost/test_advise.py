@@ -43,7 +43,7 @@ def test_efficientnet_b0_in_4_mib() -> None:
         "efficientnet_b0: peak 5.74 MiB, peak activation memory 5.74 MiB exceeds --max-memory 4MiB by 44 %",
         "stage2.0 needs 5.74 MiB, 1.74 MiB above the limit",
         "fuse expand+depthwise of stage2.0 with 19-row tiles: peak 5.74 MiB -> 3.73 MiB, fits --max-memory 4MiB",
-        "fp16 weights and activations: peak 5.74 MiB -> 2.87 MiB, weights 20.1 MiB -> 10 MiB, fits --max-memory 4MiB",
+        "precision fp16: peak 5.74 MiB -> 2.87 MiB, weights 20.1 MiB -> 10 MiB, fits --max-memory 4MiB",
         "expand_ratio of stage2.0 6 -> 4: peak 5.74 MiB -> 3.83 MiB, MACs 385.8 M -> 376.1 M, fits --max-memory 4MiB",
         "stride earlier: stage1.0 1 -> 2, stage2.0 2 -> 1: peak 5.74 MiB -> 3.73 MiB, MACs 385.8 M -> 363.8 M, "
         "fits --max-memory 4MiB",
@@ -108,7 +108,7 @@ def test_nothing_fits_and_the_nearest_says_so() -> None:
     assert advice.nearest is not None
     assert advice.nearest.kinds == ("precision",)
     assert advice.nearest.precision == Precision.parse("W4A8")
-    assert advice.lines[-1].startswith("nothing that was tried fits; nearest is W4A8 weights and activations: ")
+    assert advice.lines[-1].startswith("nothing that was tried fits; nearest is precision W4A8: ")
     assert "exceeds --max-size 1MiB by" in advice.lines[-1]
 
 

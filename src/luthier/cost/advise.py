@@ -191,8 +191,11 @@ class _Search:
         width, network = _width(start.precision), start.network
         assert isinstance(network, Network)
 
+        writes = [network.precision.activation, *(placed.precision.activation for placed in network.walk())]
+        entering = {placed.name: dtype for placed, dtype in zip(network.walk(), writes, strict=False)}
+
         def judge(placed: Placed) -> bool:
-            graph = fold_norm_into_conv(from_block(network, placed, placed.precision.activation))
+            graph = fold_norm_into_conv(from_block(network, placed, entering[placed.name]))
             schedule = self.make(graph)
             if fit:
                 schedule = fit_schedule(graph, schedule, limit, width)
@@ -247,7 +250,7 @@ class _Search:
         if isinstance(trial.network, Network) and isinstance(self.network, Network):
             found += _network_differences(self.network, trial.network)
         if trial.precision != self.precision and trial.precision is not None:
-            found.append(("precision", f"{trial.precision.label} weights and activations"))
+            found.append(("precision", f"precision {trial.precision.label}"))
         if trial.schedule != trial.base:
             found.append(("schedule", describe(trial.deployed, trial.base, trial.schedule)))
         return found

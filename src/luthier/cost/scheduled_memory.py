@@ -93,8 +93,7 @@ def scheduled_timeline(
         else:
             steps = [state.run(op) for op in view.ops]
         live_bytes = max(step.live_bytes for step in steps)
-        names = {name for step in steps for name in step.tensors}
-        tensors = tuple(name for name in graph.tensors if name in names)
+        tensors = tuple(dict.fromkeys(name for step in steps for name in step.tensors))
         weights = group_weight_bytes(graph, view, view.group.tile)
         yield GroupMemory(view.group, view.leader.block, live_bytes, inside_bytes, weights, tensors, rings)
 

@@ -98,9 +98,10 @@ def _lower(ratio: float) -> Iterator[float]:
 
 
 def strides_earlier(network: Network, peak: str) -> Iterator[Network]:
-    """Networks with one halving moved from a block at or behind `peak` to one before it; the last map keeps its size.
+    """Networks with one halving of the map moved to `peak` or a block before it, from one at or behind `peak`.
 
-    A block takes a halving if its window is at least its new stride; a residual sum across it goes, as its rule says.
+    The last map keeps its size.  A block takes a halving if its window is at least its new stride; a residual sum
+    across it goes, as its rule says.
 
     Args:
         network: of at least two blocks.
@@ -112,9 +113,9 @@ def strides_earlier(network: Network, peak: str) -> Iterator[Network]:
         return
     at = names.index(peak)
     for late in walk[at:]:
-        for early in walk[:at]:
+        for early in walk[: at + 1]:
             stride = early.block.stride * 2
-            if late.block.stride > 1 and stride <= min(early.block.kernel_size, 4):
+            if early is not late and late.block.stride > 1 and stride <= min(early.block.kernel_size, 4):
                 moved = {early.name: {"stride": stride}, late.name: {"stride": late.block.stride // 2}}
                 candidate = _valid(partial(with_blocks, network, moved))
                 if candidate is not None:
