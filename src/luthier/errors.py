@@ -2,7 +2,7 @@
 
     LuthierError
     |-- InputError (ValueError)        a user's argument, file or data cannot be used        exit 2
-    |   |-- SpecError                  a network description contradicts itself
+    |   |-- SpecError                  a network description or a schedule contradicts itself
     |   |-- ShapeError                 two shapes, or a shape and a parameter, do not agree
     |   |-- GraphError                 a module or an ONNX file that cannot be read as a graph
     |   |-- UnitError                  a quantity without a known unit
@@ -33,7 +33,7 @@ class InputError(LuthierError, ValueError):
 
 
 class SpecError(InputError):
-    """A network description contradicts itself."""
+    """A network description or a schedule contradicts itself."""
 
 
 class ShapeError(InputError):

@@ -25,7 +25,7 @@ from luthier.graph.op import Graph
 from luthier.schedule.rows import bands
 from luthier.schedule.schedule import Group, Schedule
 from luthier.schedule.scope import Scope, scopes
-from luthier.schedule.working_set import tensor_bytes, working_set
+from luthier.schedule.working_set import group_weight_bytes, tensor_bytes, working_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +83,19 @@ def scheduled_timeline(
     """
     state = Liveness(graph, bytes_per_element, in_place_depthwise=in_place_depthwise, overwrite_inputs=overwrite_inputs)
     for view in scopes(graph, schedule):
-        inside = working_set(graph, view, bytes_per_element=bytes_per_element)
         rings: tuple[Ring, ...] = ()
         inside_bytes = 0
         if view.group.tiled:
-            rings = tuple(_rings(graph, view, bytes_per_element))
+            inside = working_set(graph, view, bytes_per_element=bytes_per_element)
             inside_bytes = inside.inside_bytes + inside.accumulator_bytes
+            rings = tuple(_rings(graph, view, bytes_per_element))
             steps = [state.run_together(view, inside_bytes)]
         else:
             steps = [state.run(op) for op in view.ops]
         live_bytes = max(step.live_bytes for step in steps)
-        names = {name for step in steps for name in step.tensors}
-        tensors = tuple(name for name in graph.tensors if name in names)
-        yield GroupMemory(view.group, view.leader.block, live_bytes, inside_bytes, inside.weight_bytes, tensors, rings)
+        tensors = tuple(dict.fromkeys(name for step in steps for name in step.tensors))
+        weights = group_weight_bytes(graph, view, view.group.tile)
+        yield GroupMemory(view.group, view.leader.block, live_bytes, inside_bytes, weights, tensors, rings)
 
 
 def _rings(graph: Graph, view: Scope, bytes_per_element: float | None) -> Iterator[Ring]:

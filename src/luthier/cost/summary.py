@@ -15,11 +15,13 @@ from luthier.arch.block import Precision
 from luthier.arch.network import Network
 from luthier.cost.macs import graph_params, op_elementwise, op_macs, op_params, unknown_ops
 from luthier.cost.memory import memory_timeline
+from luthier.cost.scheduled_memory import scheduled_timeline
 from luthier.errors import InputError
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_network
 from luthier.graph.op import DTYPE_BITS, Graph, Op, bias_dtype
 from luthier.graph.shapes import Shape
+from luthier.schedule.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Cost:
 
 def cost(
     network: Network | Graph, *, precision: Precision | None = None, resolution: int | tuple[int, int] | None = None,
-    overwrite_inputs: bool = False,
+    schedule: Schedule | None = None, overwrite_inputs: bool = False,
 ) -> Cost:  # fmt: skip
     """Costs of one network at batch 1, or of a graph at its own batch.
 
@@ -79,6 +81,7 @@ def cost(
         network: a description, or a graph (folded or not).
         precision: deployed number types of all weights and activations; None = what the description says.
         resolution: side or (H, W) in pixels; None = the network's own.  A graph has its own.
+        schedule: of the folded graph; None = op by op.  Only peak memory depends on it.
         overwrite_inputs: see `luthier.cost.memory.memory_timeline`.
     Raises:
         ShapeError: the network's map shrinks to nothing at this resolution.
@@ -99,9 +102,13 @@ def cost(
         graph = from_network(network, resolution=resolution)
     deployed = fold_norm_into_conv(graph)
     width = None if precision is None else DTYPE_BITS[precision.activation] / 8
-    steps = tuple(memory_timeline(deployed, width, overwrite_inputs=overwrite_inputs))
-    peak = max(steps, key=lambda step: step.live_bytes)
-    live = {step.op: step.live_bytes for step in steps}
+    if schedule is None:
+        steps = memory_timeline(deployed, width, overwrite_inputs=overwrite_inputs)
+        live = {step.op: step.live_bytes for step in steps}
+    else:
+        groups = scheduled_timeline(deployed, schedule, width, overwrite_inputs=overwrite_inputs)
+        live = {name: step.live_bytes for step in groups for name in step.group.ops}
+    peak_op = max(live, key=live.__getitem__)
     blocks = tuple(
         _block(name, graph, deployed, trained, run, live, precision)
         for name, trained, run in _by_block(graph, deployed)
@@ -110,8 +117,8 @@ def cost(
         params=graph_params(graph),
         macs=sum(block.macs for block in blocks),
         elementwise_ops=sum(block.elementwise_ops for block in blocks),
-        peak_activation_bytes=peak.live_bytes,
-        peak_op=peak.op,
+        peak_activation_bytes=live[peak_op],
+        peak_op=peak_op,
         weight_bytes=weight_bytes(deployed, precision),
         activations=sum(block.activations for block in blocks),
         per_block=blocks,

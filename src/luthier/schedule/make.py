@@ -17,13 +17,13 @@ with a 1x1 convolution that narrows what it has widened (fused MBConv).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from luthier.graph.mbconv import MBConv, find_mbconv, is_depthwise, is_pointwise
-from luthier.graph.op import Graph, Op
+from luthier.graph.op import Graph
 from luthier.schedule.fast import FAST_BYTES
 from luthier.schedule.schedule import WHOLE, Group, Schedule, Tile
-from luthier.schedule.scope import ELEMENTWISE, Scope, scopes
+from luthier.schedule.scope import ELEMENTWISE, Edges, Scope, scopes
 from luthier.schedule.space import tile_space
 from luthier.schedule.working_set import working_set
 
@@ -42,7 +42,7 @@ def unfused(graph: Graph) -> Schedule:
         >>> len(schedule.groups), schedule.groups[0].ops
         (55, ('stem.0.conv.conv', 'stem.0.conv.activation'))
     """
-    return Schedule("unfused", tuple(Group(ops) for ops in _epilogues(_Order(graph), set())))
+    return Schedule("unfused", tuple(Group(ops) for ops in _epilogues(Edges(graph), set())))
 
 
 def fused(
@@ -68,12 +68,12 @@ def fused(
         >>> len(schedule.groups), schedule.groups[2].tile.rows, schedule.groups[2].label
         (21, 4, 'group stage2.1.expand.conv .. stage2.1.add')
     """
-    order = _Order(graph)
+    edges = Edges(graph)
     segments: list[tuple[str, ...]] = []
     for block in find_mbconv(graph):
-        segments += _segments(block, order)
+        segments += _segments(block, edges)
     taken = {name for ops in segments for name in ops}
-    joined = _join(order, segments, list(_epilogues(order, taken)))
+    joined = _join(edges, segments, list(_epilogues(edges, taken)))
     schedule = Schedule("fused", tuple(Group(ops) for ops in joined))
     return replace(
         schedule,
@@ -106,63 +106,38 @@ def largest_tile(
     return Tile(space.rows[-1])
 
 
-@dataclass
-class _Order:
-    """A graph's ops with their positions, readers and makers."""
-
-    graph: Graph
-    position: dict[str, int] = field(init=False)
-    ops: dict[str, Op] = field(init=False)
-    readers: dict[str, tuple[Op, ...]] = field(init=False)
-    maker: dict[str, Op] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.position = {op.name: index for index, op in enumerate(self.graph.ops)}
-        self.ops = {op.name: op for op in self.graph.ops}
-        self.readers = self.graph.consumers()
-        self.maker = {op.outputs[0]: op for op in self.graph.ops}
-
-    def only_reader(self, tensor: str) -> Op | None:
-        readers = self.readers[tensor]
-        return readers[0] if len(readers) == 1 and tensor not in self.graph.outputs else None
-
-    def exists_before(self, tensor: str, op: Op) -> bool:
-        maker = self.maker.get(tensor)
-        return maker is None or self.position[maker.name] < self.position[op.name]
-
-
-def _epilogues(order: _Order, taken: set[str]) -> Iterator[tuple[str, ...]]:
+def _epilogues(edges: Edges, taken: set[str]) -> Iterator[tuple[str, ...]]:
     """Every op that is not taken, each convolution and linear layer with its epilogue."""
     taken = set(taken)
-    for head in order.graph.ops:
+    for head in edges.graph.ops:
         if head.name in taken:
             continue
         ops = [head]
         while head.kind in ("conv", "linear"):
             tensor = ops[-1].outputs[0]
-            op = order.only_reader(tensor)
+            op = edges.only_reader(tensor)
             if op is None or op.name in taken or op.kind not in ("norm", "activation", "add"):
                 break
-            if not all(name == tensor or order.exists_before(name, head) for name in op.inputs):
+            if not all(name == tensor or edges.exists_before(name, head) for name in op.inputs):
                 break
-            if order.graph.output_shape(op) != order.graph.output_shape(head):
+            if edges.graph.output_shape(op) != edges.graph.output_shape(head):
                 break
             ops.append(op)
         taken.update(op.name for op in ops)
         yield tuple(op.name for op in ops)
 
 
-def _segments(block: MBConv, order: _Order) -> Iterator[tuple[str, ...]]:
+def _segments(block: MBConv, edges: Edges) -> Iterator[tuple[str, ...]]:
     """The groups of one inverted bottleneck; ops of gates that look at more than means are left out."""
     pools: set[str] = set()
     small: dict[str, tuple[str, ...]] = {}  # multiplication -> small layers before it
     left_out: set[str] = set()
     for gate in block.gates:
         *scales, mul = gate.ops
-        made = {order.ops[name].outputs[0] for name in gate.ops}
-        gated = {name for scale in gate.ops for name in order.ops[scale].inputs} - made
-        first = [name for name in scales if gated & set(order.ops[name].inputs)]
-        if all(order.ops[name].kind == "global_pool" for name in first):
+        made = {edges.ops[name].outputs[0] for name in gate.ops}
+        gated = {name for scale in gate.ops for name in edges.ops[scale].inputs} - made
+        first = [name for name in scales if gated & set(edges.ops[name].inputs)]
+        if all(edges.ops[name].kind == "global_pool" for name in first):
             pools.update(first)
             small[mul] = tuple(name for name in scales if name not in first)
         else:
@@ -179,23 +154,23 @@ def _segments(block: MBConv, order: _Order) -> Iterator[tuple[str, ...]]:
     yield tuple(current)
 
 
-def _join(order: _Order, segments: list[tuple[str, ...]], layers: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _join(edges: Edges, segments: list[tuple[str, ...]], layers: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """All groups in the graph's order; a layer goes into the group that alone reads it where its tensor is large."""
     groups = {ops[0]: ops for ops in (*segments, *layers)}
     for ops in reversed(layers):
-        head, tensor = order.ops[ops[0]], order.ops[ops[-1]].outputs[0]
-        reader = order.only_reader(tensor)
+        head, tensor = edges.ops[ops[0]], edges.ops[ops[-1]].outputs[0]
+        reader = edges.only_reader(tensor)
         if head.kind != "conv" or reader is None or reader.name not in groups:
             continue
-        narrows = order.graph.tensors[tensor].elements > order.graph.tensors[reader.outputs[0]].elements
-        large = is_depthwise(order.graph, reader) or (narrows and is_pointwise(order.graph, reader))
-        others = _inputs(order, groups[reader.name]) - {tensor}
-        if large and all(order.exists_before(name, head) for name in others):
+        narrows = edges.graph.tensors[tensor].elements > edges.graph.tensors[reader.outputs[0]].elements
+        large = is_depthwise(edges.graph, reader) or (narrows and is_pointwise(edges.graph, reader))
+        others = _inputs(edges, groups[reader.name]) - {tensor}
+        if large and all(edges.exists_before(name, head) for name in others):
             groups[head.name] += groups.pop(reader.name)
-    return sorted(groups.values(), key=lambda ops: order.position[ops[0]])
+    return sorted(groups.values(), key=lambda ops: edges.position[ops[0]])
 
 
-def _inputs(order: _Order, ops: tuple[str, ...]) -> set[str]:
+def _inputs(edges: Edges, ops: tuple[str, ...]) -> set[str]:
     """What a group reads from outside."""
-    made = {order.ops[name].outputs[0] for name in ops}
-    return {tensor for name in ops for tensor in order.ops[name].inputs} - made
+    made = {edges.ops[name].outputs[0] for name in ops}
+    return {tensor for name in ops for tensor in edges.ops[name].inputs} - made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,7 +56,7 @@ def scopes(graph: Graph, schedule: Schedule) -> Iterator[Scope]:
     Raises:
         SpecError: a group names an op that the graph lacks.
     """
-    edges = _Edges(graph, [name for group in schedule for name in group.ops])
+    edges = Edges(graph, [name for group in schedule for name in group.ops])
     for group in schedule:
         yield _scope(group, edges)
 
@@ -75,21 +75,37 @@ def scope(graph: Graph, group: Group) -> Scope:
         >>> found.inputs, found.inside, found.outputs
         (('x',), ('expand',), ('depthwise',))
     """
-    return _scope(group, _Edges(graph, [op.name for op in graph.ops]))
+    return _scope(group, Edges(graph))
 
 
-class _Edges:
-    """A graph's ops by name, makers and readers of its tensors, and the order in which it runs."""
+class Edges:
+    """A graph's ops by name, makers and readers of its tensors, and the order in which it runs.
 
-    def __init__(self, graph: Graph, order: list[str]) -> None:
+    Attributes:
+        position: of every op in `order`, by name; ops that are not in it come last.
+    """
+
+    def __init__(self, graph: Graph, order: Sequence[str] | None = None) -> None:
+        """`order`: names of ops; None = the graph's."""
         self.graph = graph
         self.ops = {op.name: op for op in graph.ops}
-        self.readers = graph.consumers()
         self.makers = {op.outputs[0]: op for op in graph.ops}
-        self.position = dict.fromkeys(self.ops, len(order)) | {name: index for index, name in enumerate(order)}
+        self.readers = graph.consumers()
+        names = list(self.ops) if order is None else order
+        self.position = dict.fromkeys(self.ops, len(names)) | {name: index for index, name in enumerate(names)}
+
+    def only_reader(self, tensor: str) -> Op | None:
+        """The op that alone reads a tensor."""
+        readers = self.readers[tensor]
+        return readers[0] if len(readers) == 1 and tensor not in self.graph.outputs else None
+
+    def exists_before(self, tensor: str, op: Op) -> bool:
+        """Whether a tensor is made before `op` runs."""
+        maker = self.makers.get(tensor)
+        return maker is None or self.position[maker.name] < self.position[op.name]
 
 
-def _scope(group: Group, edges: _Edges) -> Scope:
+def _scope(group: Group, edges: Edges) -> Scope:
     for name in group.ops:
         if name not in edges.ops:
             raise SpecError(f"Schedule: {group.label}: the graph has no op {name!r}")
@@ -112,7 +128,7 @@ def _scope(group: Group, edges: _Edges) -> Scope:
     return Scope(group, ops, tuple(inputs), inside, outputs, leader, buffers)
 
 
-def _writes_over(op: Op, source: str, names: set[str], edges: _Edges) -> bool:
+def _writes_over(op: Op, source: str, names: set[str], edges: Edges) -> bool:
     tensors, maker = edges.graph.tensors, edges.makers.get(source)
     if op.kind not in ELEMENTWISE or maker is None or source in edges.graph.outputs:
         return False

@@ -85,7 +85,7 @@ def working_set(
         input_bytes=sum(buffers[host] for host in entering),
         inside_bytes=sum(n for host, n in buffers.items() if host not in entering | leaving),
         output_bytes=sum(buffers[host] for host in leaving),
-        weight_bytes=_weight_bytes(graph, view, tile),
+        weight_bytes=group_weight_bytes(graph, view, tile),
         accumulator_bytes=_accumulator_bytes(graph, view, tile, bytes_per_element),
     )
 
@@ -118,7 +118,8 @@ def _block(tile: Tile, channels: int) -> int:
     return channels if tile.channels is None else min(tile.channels, channels)
 
 
-def _weight_bytes(graph: Graph, view: Scope, tile: Tile) -> int:
+def group_weight_bytes(graph: Graph, view: Scope, tile: Tile) -> int:
+    """Of all weights of a group, or of those of a channel block."""
     names = dict.fromkeys(name for op in view.ops for name in op.constants.values())
     total = 0
     for name in names:
