@@ -83,7 +83,7 @@ class Burst:
             >>> Burst(3.0, ((0, 10**9), (0, 10**9))).per_s, Burst(3.0, ((0, 10**9), (10**9, 2 * 10**9))).per_s
             (6.0, 3.0)
         """
-        begins, ends = zip(*self.spans, strict=True)
+        begins, ends = [begin for begin, _ in self.spans], [end for _, end in self.spans]
         if min(ends) - max(begins) >= TOGETHER * 1e9 * self.seconds:
             return sum(self.work * 1e9 / max(end - begin, 1) for begin, end in self.spans)
         return len(self.spans) * self.work * 1e9 / (max(ends) - min(begins))

@@ -147,12 +147,12 @@ def working_sets(memory: Sequence[MemoryLevel], caches: Sequence[host.Cache], th
     found: dict[str, int] = {}
     before = 0
     for cache in caches:
-        share = cache.size_bytes // min(threads, cache.cpus) // 2
+        share = cache.size_bytes // min(threads, cache.cores) // 2
         if before:
             share = min(share, STRETCH * before)
         if share >= 2 * before:
             found[f"L{cache.level}"] = share
-        before = cache.size_bytes // min(threads, cache.cpus)
+        before = cache.size_bytes // min(threads, cache.cores)
     last = max((cache.size_bytes for cache in caches), default=32 * 2**20)
     limit = (host.memory_bytes() or 2**30) * _MEMORY_SHARE
     if limit >= 2 * last:
