@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from luthier.device.jit import Cpu, compile_ir, host_cpu
+from luthier.device.jit import Cpu, assembly, compile_ir, host_cpu
 from luthier.device.measure import loops, matrix, stream
 from luthier.device.measure.kernels import Kernel, ir, kernels
 from luthier.errors import MeasurementError
@@ -67,6 +69,15 @@ def test_arm_has_the_number_types_that_its_features_name() -> None:
     arm = Cpu("cortex-a76", frozenset({"neon", "fullfp16", "dotprod"}))
     assert [(kernel.label, kernel.instruction) for kernel in kernels(arm)] == [
         ("fp32", "fmla"), ("fp16", "fmla"), ("int8", "sdot")]  # fmt: skip
+
+
+def test_arm_code_has_its_instructions() -> None:
+    """Not run here, but emitted: LLVM ends the process where a CPU lacks an intrinsic."""
+    arm = Cpu("neoverse-n2", frozenset({"neon", "fullfp16", "dotprod", "bf16"}))
+    for kernel in kernels(arm):
+        text = assembly(ir(kernel), arm, "aarch64-unknown-linux-gnu")
+        assert len(re.findall(rf"^\s+{kernel.instruction}\s", text, re.MULTILINE)) == kernel.accumulators, kernel.label
+    assert "add\tv" in assembly(stream.stream_ir(stream.vector_bytes(arm)), arm, "aarch64-unknown-linux-gnu")
 
 
 @pytest.fixture
@@ -129,20 +140,27 @@ def test_a_stream_reads_every_word(what: str, size: int, passes: int) -> None:
 
 
 def test_the_chain_of_the_clock_has_its_length() -> None:
-    assembly = compile_ir(stream.clock_ir(), HOST).assembly
-    assert assembly.count("add") >= stream.CHAIN
-    assert assembly.count("xor") + assembly.count("eor") >= stream.CHAIN
+    text = compile_ir(stream.clock_ir(), HOST).assembly
+    assert text.count("add") >= stream.CHAIN
+    assert text.count("xor") + text.count("eor") >= stream.CHAIN
     loop = stream.clock(HOST)
     loop.run(1)
     assert loop.work_per_round == 2 * stream.CHAIN
 
 
-def test_pieces_of_memory_follow_each_other_and_begin_again() -> None:
-    data = stream.buffer(8 * 16 * 64)
-    loop = stream.segments(HOST, data, data.nbytes // 4)
-    for rounds in (1, 3, 9):
-        loop.run(rounds)
-    assert loop.work_per_round == data.nbytes / 4
+@pytest.mark.parametrize(("size", "count"), [(8 * 1024, 1), (640 * 1024, 2), (640 * 1024, 3), (11 * 2**20, 2)])
+def test_memory_is_divided_and_read_piece_after_piece(size: int, count: int) -> None:
+    data = stream.buffer(size)
+    parts = stream.split(data, count)
+    assert len({part.nbytes for part in parts}) == 1
+    assert sum(part.nbytes for part in parts) > data.nbytes - count * 64 * 1024
+    ends = [(part.ctypes.data, part.ctypes.data + part.nbytes) for part in parts]
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(ends))
+    for part in parts:
+        loop = stream.pieces(HOST, part)
+        assert part.nbytes % int(loop.work_per_round) == 0
+        assert 0 < loop.work_per_round <= stream.PIECE
+        loop.run(int(part.nbytes // loop.work_per_round) + 1)  # goes on at the beginning
 
 
 def test_functions_outlive_the_module_they_came_from() -> None:
