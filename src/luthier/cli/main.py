@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +13,8 @@ from luthier.cli import commands, device_commands
 from luthier.cli.analyze import analyze
 from luthier.cli.output import guarded
 from luthier.errors import InputError
+
+_INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="luthier",
@@ -54,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def invoke() -> None:
         # not typer's own main: it would print a traceback for our errors and hide the exit code
         given = list(sys.argv[1:] if arguments is None else arguments)
-        typer.main.get_command(app)(args=given, prog_name="luthier", standalone_mode=False)
+        ended = typer.main.get_command(app)(args=given, prog_name="luthier", standalone_mode=False)
+        if ended == _INTERRUPTED:  # typer returns it where it would exit
+            raise KeyboardInterrupt
 
     def run() -> None:
         try:

@@ -34,12 +34,12 @@ class Cache:
     """A data or unified cache as the operating system describes it.
 
     Attributes:
-        cpus: that share one instance.
+        cores: physical ones, of those that this process may use, that share one instance.
     """
 
     level: int
     size_bytes: int
-    cpus: int
+    cores: int
 
 
 def profile_path() -> Path:
@@ -88,7 +88,7 @@ def describe(table: Callable[[str], EnergyTable], *remarks: str) -> Device:
         MemoryLevel(
             name=f"L{cache.level}",
             size_bytes=Figure(cache.size_bytes, f"the CPU itself, by way of {SYSTEM}", "published"),
-            shared=cores > 1 and cache.cpus >= cores,
+            shared=cache.cores >= cores > 1,
         )
         for cache in caches()
     ]
@@ -155,7 +155,8 @@ def caches() -> tuple[Cache, ...]:
             bytes_ = int(units.parse(re.sub("([KMG])$", r"\1iB", size), "bytes"))
         except UnitError:
             continue
-        found.append(Cache(int(level), bytes_, _listed(_line(index / "shared_cpu_list"))))
+        sharing = _listed(_line(index / "shared_cpu_list"))
+        found.append(Cache(int(level), bytes_, max(len(sharing.intersection(core_cpus())), 1)))
     return tuple(sorted(found, key=lambda cache: cache.level))
 
 
@@ -167,10 +168,10 @@ def memory_bytes() -> int | None:
         return None
 
 
-def _listed(cpus: str) -> int:
-    """How many numbers a list of the kernel holds: 0-3,8 are five."""
+def _listed(cpus: str) -> set[int]:
+    """The numbers in a list of the kernel: 0-3,8 are five."""
     ranges = [part.split("-") for part in cpus.split(",") if part]
-    return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)
+    return {cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)}
 
 
 def _cpuinfo() -> dict[str, str]:

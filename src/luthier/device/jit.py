@@ -81,6 +81,16 @@ def compile_ir(text: str, cpu: Cpu | None = None, opt: int = 2) -> Compiled:
     return Compiled(engine, assembly)
 
 
+def assembly(text: str, cpu: Cpu, triple: str) -> str:
+    """What a module of LLVM IR becomes on another kind of machine, such as `aarch64-unknown-linux-gnu`."""
+    from llvmlite import binding
+
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    machine = binding.Target.from_triple(triple).create_target_machine(cpu=cpu.name, features=cpu.attributes, opt=2)
+    return str(machine.emit_assembly(binding.parse_assembly(text)))
+
+
 @cache
 def _initialise() -> None:
     from llvmlite import binding

@@ -65,7 +65,7 @@ def measure(
     probes = [Probe((CLOCK, 1), (stream.clock(cpu),))]
     for unit in parts:
         probes += [Probe((unit.what, count), tuple(unit.make() for _ in range(count))) for count in counts]
-    probes += _memory_probes(cpu, sizes, device)
+    probes += _memory_probes(cpu, sizes, device.memory[-1].name)
     found = rates(probes, cores, budget_s, say)
     clock = found[CLOCK, 1]
     peaks = {
@@ -147,12 +147,12 @@ def working_sets(memory: Sequence[MemoryLevel], caches: Sequence[host.Cache], th
     found: dict[str, int] = {}
     before = 0
     for cache in caches:
-        share = cache.size_bytes // min(threads, cache.cpus) // 2
+        share = cache.size_bytes // min(threads, cache.cores) // 2
         if before:
             share = min(share, STRETCH * before)
         if share >= 2 * before:
             found[f"L{cache.level}"] = share
-        before = cache.size_bytes // min(threads, cache.cpus)
+        before = cache.size_bytes // min(threads, cache.cores)
     last = max((cache.size_bytes for cache in caches), default=32 * 2**20)
     limit = (host.memory_bytes() or 2**30) * _MEMORY_SHARE
     if limit >= 2 * last:
@@ -174,26 +174,19 @@ def cross_check(levels: Sequence[MemoryLevel], counts: Sequence[int]) -> tuple[s
     return tuple(dict.fromkeys(remarks))
 
 
-def _memory_probes(cpu: Cpu, sizes: dict[int, dict[str, int]], device: Device) -> list[Probe]:
-    make, far = stream.streams(cpu), device.memory[-1].name
+def _memory_probes(cpu: Cpu, sizes: dict[int, dict[str, int]], far: str) -> list[Probe]:
+    make = stream.streams(cpu)
     probes = []
+    # memory is taken once and divided anew for each number of threads; probes never run beside each other
+    whole = stream.buffer(max((n * levels[far] for n, levels in sizes.items() if far in levels), default=0))
     for count, levels in sizes.items():
         for name, size in levels.items():
             if name == far:
-                # pieces of a burst's length; all threads walk through memory of their own
-                buffers = [stream.buffer(size) for _ in range(count)]
-                lines = tuple(stream.segments(cpu, data, _piece(data.nbytes)) for data in buffers)
+                lines = tuple(stream.pieces(cpu, part) for part in stream.split(whole, count))
             else:
                 lines = tuple(make(stream.buffer(size)) for _ in range(count))
             probes.append(Probe((name, count), lines))
     return probes
-
-
-def _piece(bytes_: int) -> int:
-    """The largest part of a buffer, of 4 MiB at most, that divides it into equal pieces."""
-    grain = stream.UNROLL * stream.LINE_BYTES
-    grains = bytes_ // grain
-    return next(grain * part for part in range(min(grains, 4 * 2**20 // grain), 0, -1) if grains % part == 0)
 
 
 def _figure(rate: Rate, what: str, threads: int) -> Figure:

@@ -18,6 +18,10 @@ UNROLL: Final = 16
 #: dependent additions and exclusive ors of one round of the clock, in pairs
 CHAIN: Final = 64
 LINE_BYTES: Final = 64
+#: bytes of one round of the inner loop, with the widest vectors
+GRAIN: Final = UNROLL * LINE_BYTES
+#: of memory, read at a stretch
+PIECE: Final = 4 * 2**20
 _MASK: Final = 2**64 - 1
 
 
@@ -122,29 +126,30 @@ def streams(cpu: Cpu) -> Callable[[Array], Loop]:
     return make
 
 
-def segments(cpu: Cpu, data: Array, bytes_each: int) -> Loop:
+def pieces(cpu: Cpu, data: Array) -> Loop:
     """Reads `data` piece after piece, one per round and each time the next, so that no cache holds it.
 
     Args:
         cpu: to compile for.
-        data: larger than every cache.
-        bytes_each: of a piece; divides the size of `data`.
+        data: larger than every cache; made by `buffer` or `split`.
     """
-    call, sums = _function(compile_ir(stream_ir(vector_bytes(cpu)), cpu)), np.empty(UNROLL * LINE_BYTES, np.uint8)
+    call, sums = _function(compile_ir(stream_ir(vector_bytes(cpu)), cpu)), np.empty(GRAIN, np.uint8)
+    grains = data.nbytes // GRAIN
+    size = GRAIN * next(n for n in range(min(grains, PIECE // GRAIN), 0, -1) if grains % n == 0)
     at = 0
 
     def run(rounds: int) -> None:
         nonlocal at
         for _ in range(rounds):
-            call(1, data.ctypes.data + at, bytes_each, sums.ctypes.data)
-            at = (at + bytes_each) % data.nbytes
+            call(1, data.ctypes.data + at, size, sums.ctypes.data)
+            at = (at + size) % data.nbytes
 
-    return Loop(run, float(bytes_each))
+    return Loop(run, float(size))
 
 
 def buffer(bytes_: int, generator: np.random.Generator | None = None) -> Array:
     """Words that were written, beginning at a cache line; rounded down to whole rounds of the loop."""
-    bytes_ = max(bytes_ // (UNROLL * LINE_BYTES), 1) * UNROLL * LINE_BYTES
+    bytes_ = max(bytes_ // GRAIN, 1) * GRAIN
     room = np.empty(bytes_ + LINE_BYTES, np.uint8)
     start = -room.ctypes.data % LINE_BYTES
     words = room[start : start + bytes_].view(np.uint32)
@@ -153,6 +158,13 @@ def buffer(bytes_: int, generator: np.random.Generator | None = None) -> Array:
     else:
         words[:] = generator.integers(0, 2**32, words.size, dtype=np.uint32)
     return words
+
+
+def split(data: Array, count: int) -> tuple[Array, ...]:
+    """Equal parts of a buffer, each a multiple of 64 KiB where it is that large; a rest at the end is left out."""
+    whole = GRAIN if data.nbytes < count * PIECE // 64 else PIECE // 64
+    words = data.nbytes // count // whole * whole // data.itemsize
+    return tuple(data[index * words : (index + 1) * words] for index in range(count))
 
 
 def _function(compiled: Compiled) -> Any:
