@@ -117,7 +117,7 @@ def write(value: float, dimension: str) -> str:
         >>> write(327_680, "bytes"), write(432e6, "rate"), write(0.1 + 0.2, "latency")
         ('320KiB', '432MFLOP/s', '0.30000000000000004s')
     """
-    scales = [scale for scale in _SCALES[dimension] if scale[0] <= value]
+    scales = [scale for scale in _SCALES[dimension] if scale[0] <= value] or _SCALES[dimension][-1:]
     short = (f"{value / factor:.{digits}g}{suffix}" for digits in (6, 12) for factor, suffix in scales)
     base = next(suffix for suffix, factor in UNITS[dimension].items() if factor == 1.0)
     exact = (text for text in short if "e" not in text and parse(text, dimension) == value)

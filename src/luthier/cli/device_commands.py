@@ -29,7 +29,10 @@ def list_devices(as_json: limits.Json = False) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("device", "cores", "RAM", "fp32", "int8", "DRAM"):
         table.add_column(title, no_wrap=True, justify="left" if title == "device" else "right")
-    table.add_column("what it is")
+    console = output.console()
+    wide = console.width >= 110
+    if wide:
+        table.add_column("what it is")
     for device in devices:
         far = next((level for level in device.memory if level.name == "DRAM"), None)
         table.add_row(
@@ -38,9 +41,9 @@ def list_devices(as_json: limits.Json = False) -> None:
             _show(device.ram_bytes, "bytes"),
             *(_show(device.peak(Precision.parse(label), device.cores), "rate") for label in ("fp32", "int8")),
             "none" if far is None else _show(far.bandwidth(device.cores), "bandwidth"),
-            device.title,
+            *([device.title] if wide else []),
         )
-    output.console().print(table)
+    console.print(table)
     if as_json:
         output.document("device list", {"devices": [{**_head(d), "cores": d.cores} for d in devices]})
 
@@ -135,7 +138,10 @@ def _print(device: Device) -> None:
     from rich.table import Table
 
     console = output.console()
-    console.print(f"{device.name}: {device.title}, {device.kind}, {device.cores} cores", markup=False)
+    console.print(
+        f"{device.name}: {device.title}, {device.kind}, {device.cores} core{'s' if device.cores > 1 else ''}",
+        markup=False,
+    )
     table = Table("figure", "value", "kind", "source", box=None, pad_edge=False)
     for what, figure, dimension in _figures(device, every=False):
         kind, source = ("", "") if figure is None else (figure.kind, figure.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -10,9 +11,10 @@ from luthier import units
 from luthier.device.device import Device, EnergyTable
 from luthier.device.figure import Figure
 from luthier.device.read import SCHEMA
+from luthier.errors import DeviceError
 
 
-def device_to_text(device: Device, table: Callable[[str], EnergyTable | None]) -> str:
+def device_to_text(device: Device, table: Callable[[str], EnergyTable]) -> str:
     """A device as the text of a file that `device_from_text` reads back to an equal device.
 
     An energy table that only adds to or overrides a table of the catalogue is written as that difference.
@@ -25,14 +27,14 @@ def device_to_text(device: Device, table: Callable[[str], EnergyTable | None]) -
         "title": device.title,
         "kind": device.kind,
         "cores": device.cores,
-        "fingerprint": device.fingerprint,
-        "remarks": list(device.remarks),
+        "fingerprint": device.fingerprint or None,
+        "remarks": list(device.remarks) or None,
         "clock": _written(device.clock_hz, "frequency"),
         "ram": _written(device.ram_bytes, "bytes"),
         "flash": _written(device.flash_bytes, "bytes"),
         "battery": _written(device.battery_j, "energy"),
         "peak": {label: _each(figures, "rate") for label, figures in device.peak_flop_per_s.items()},
-        "energy": None if device.energy is None else _energy_entries(device.energy, table(device.energy.name)),
+        "energy": None if device.energy is None else _energy_entries(device.energy, table),
         "memory": [
             {
                 "name": level.name,
@@ -55,16 +57,17 @@ def _written(figure: Figure | None, dimension: str) -> dict[str, str] | None:
     return {"value": units.write(figure.value, dimension), "source": figure.source, "kind": figure.kind}
 
 
-def _each(figures: Mapping[Any, Figure], dimension: str) -> dict[str, Any]:
-    return {str(key): _written(figure, dimension) for key, figure in figures.items()}
+def _each(figures: Mapping[Any, Figure], dimension: str) -> dict[str, Any] | None:
+    return {str(key): _written(figure, dimension) for key, figure in figures.items()} or None
 
 
-def _energy_entries(energy: EnergyTable, base: EnergyTable | None) -> dict[str, Any]:
+def _energy_entries(energy: EnergyTable, table: Callable[[str], EnergyTable]) -> dict[str, Any]:
     start, head = EnergyTable(energy.name, {}, {}), "name"
-    if base is not None and _extends(energy, base):
-        start, head = base, "table"
+    with contextlib.suppress(DeviceError):  # a table that the catalogue lacks is written whole
+        if _extends(energy, table(energy.name)):
+            start, head = table(energy.name), "table"
 
-    def changed(new: Mapping[Any, Figure], old: Mapping[Any, Figure], dimension: str) -> dict[str, Any]:
+    def changed(new: Mapping[Any, Figure], old: Mapping[Any, Figure], dimension: str) -> dict[str, Any] | None:
         return _each({key: figure for key, figure in new.items() if old.get(key) != figure}, dimension)
 
     sram = {units.write(size, "bytes"): figure for size, figure in energy.sram_j_per_byte.items()}
@@ -92,8 +95,7 @@ def _extends(energy: EnergyTable, base: EnergyTable) -> bool:
 
 
 def _without_none(value: Any) -> Any:
-    """TOML has no null; what is unknown, and tables that hold nothing, are left out."""
+    """TOML has no null: what is unknown is left out."""
     if isinstance(value, dict):
-        kept = {str(key): _without_none(entry) for key, entry in value.items()}
-        return {key: entry for key, entry in kept.items() if entry not in (None, {}, [], "")}
+        return {str(key): _without_none(entry) for key, entry in value.items() if entry is not None}
     return [_without_none(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -18,8 +18,10 @@ from typing import Final
 
 from luthier.device.measure.loops import Loop
 
-#: of a thread's share of one burst; long against the start of threads, short against a turn of the scheduler
-BURST_S: Final = 0.004
+#: of one burst; long against the start of threads, short against a turn of the scheduler
+BURST_S: Final = 0.0015
+#: of the longest thread's time, the part in which all must have run for their rates to be added
+TOGETHER: Final = 0.9
 #: of the bursts, the share that may be faster than the rate reported: a slip of the timer is not a rate
 ABOVE: Final = 0.02
 
@@ -54,6 +56,39 @@ class Rate:
     bursts: int
 
 
+@dataclass(frozen=True)
+class Burst:
+    """One run of all threads of a probe.
+
+    Attributes:
+        work: of one thread.
+        spans: (begin, end) of each thread, in nanoseconds.
+    """
+
+    work: float
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of the thread that took longest."""
+        return max(max(end - begin for begin, end in self.spans), 1) / 1e9
+
+    @property
+    def per_s(self) -> float:
+        """Work of all threads per second.
+
+        The sum of their own rates if they ran together; else all work over the whole time, which is never more.
+
+        Example:
+            >>> Burst(3.0, ((0, 10**9), (0, 10**9))).per_s, Burst(3.0, ((0, 10**9), (10**9, 2 * 10**9))).per_s
+            (6.0, 3.0)
+        """
+        begins, ends = zip(*self.spans, strict=True)
+        if min(ends) - max(begins) >= TOGETHER * 1e9 * self.seconds:
+            return sum(self.work * 1e9 / max(end - begin, 1) for begin, end in self.spans)
+        return len(self.spans) * self.work * 1e9 / (max(ends) - min(begins))
+
+
 class Crew:
     """Threads, each on a core of its own where the system allows it; a context manager."""
 
@@ -76,8 +111,8 @@ class Crew:
         for jobs in self._jobs:
             jobs.put(None)
 
-    def seconds(self, loops: Sequence[Loop], rounds: int) -> float:
-        """From the first start to the last end of these loops, one per thread, started together."""
+    def run(self, loops: Sequence[Loop], rounds: int) -> Burst:
+        """These loops, one per thread, started together."""
         start = threading.Barrier(len(loops))
         spans: SimpleQueue[tuple[int, int]] = SimpleQueue()
 
@@ -92,8 +127,7 @@ class Crew:
 
         for loop, jobs in zip(loops, self._jobs, strict=False):
             jobs.put(job(loop))
-        begins, ends = zip(*(spans.get() for _ in loops), strict=True)
-        return float(max(max(ends) - min(begins), 1)) / 1e9
+        return Burst(rounds * loops[0].work_per_round, tuple(spans.get() for _ in loops))
 
     @staticmethod
     def _work(cpu: int, jobs: SimpleQueue[Callable[[], None] | None]) -> None:
@@ -121,12 +155,15 @@ def rates(
         rounds = {probe.key: _rounds(crew, probe) for probe in probes}
         while True:
             for probe in probes:
-                count = rounds[probe.key]
-                work = count * sum(loop.work_per_round for loop in probe.loops)
-                found[probe.key].append(work / crew.seconds(probe.loops, count))
+                burst = crew.run(probe.loops, rounds[probe.key])
+                if burst.seconds < BURST_S / 2:
+                    # the tries before were slowed down by others: so short a burst is not trusted
+                    rounds[probe.key] *= 2
+                else:
+                    found[probe.key].append(burst.per_s)
                 share = (time.perf_counter() - begin) / budget_s
                 say(min(share, 1.0), f"{probe.key[0]}, {probe.key[1]} threads")
-            if share >= 1 and len(found[probes[-1].key]) >= 3:
+            if share >= 1 and min(map(len, found.values())) >= 3:
                 return {key: summarise(bursts) for key, bursts in found.items()}
 
 
@@ -143,10 +180,10 @@ def summarise(bursts: Sequence[float]) -> Rate:
 
 
 def _rounds(crew: Crew, probe: Probe) -> int:
-    """How many rounds fill a burst: doubled until they do, by the faster of two tries."""
+    """How many rounds fill a burst: doubled until they do, on one thread, by the fastest of three tries."""
     rounds = 1
     while True:
-        seconds = min(crew.seconds(probe.loops, rounds) for _ in range(2))
+        seconds = min(crew.run(probe.loops[:1], rounds).seconds for _ in range(3))
         if seconds >= BURST_S / 2:
             return max(1, round(rounds * BURST_S / seconds))
         rounds *= 2
