@@ -459,6 +459,8 @@ def test_lenient_leaves_half_understood_views_and_several_outputs() -> None:
         (lambda x: x.mean(1, keepdim=True), "a reduction of .1, 4, 6, 6. over axes .1."),
         (lambda x: torch.cat((x, x), 2), "a concatenation along axis 2"),
         (lambda x: x / (x + 1), "a quotient of two activations"),
+        (lambda x: torch.clamp(x, x * 0.5), r"aten\.clamp has no meaning here"),
+        (lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)), "no meaning here|cannot be traced"),
         (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "padding of mode reflect"),
         (lambda x: F.gelu(x, approximate="tanh"), "GELU approximated by tanh"),
         (lambda x: F.interpolate(x, scale_factor=1.3), "resizing"),
@@ -476,3 +478,20 @@ def test_what_cannot_be_read_is_said_in_one_line(function: Step | nn.Module, mat
 def test_empty_axes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="every axis of the input needs at least 1 element"):
         from_torch(nn.Conv2d(3, 4, 3), shape)
+
+
+def test_no_grad_and_several_outputs_are_read() -> None:
+    def both(x: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            y = F.relu(x)
+        return {"low": y, "high": F.avg_pool2d(y, 2)}
+
+    graph = read(both, 1, 4, 6, 6)
+    assert [op.kind for op in graph.ops] == ["activation", "pool"]
+    assert [graph.tensors[name].shape for name in graph.outputs] == [(1, 4, 6, 6), (1, 4, 3, 3)]
+
+
+def test_a_shape_that_torch_does_not_share_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("luthier.graph.shapes.out_size", lambda size, *_: size)
+    with pytest.raises(GraphError, match=r"aten\.conv2d writes \(1, 4, 4, 4\) in torch, but \(1, 4, 6, 6\) by luthier"):
+        read(nn.Conv2d(3, 4, 3), 1, 3, 6, 6)

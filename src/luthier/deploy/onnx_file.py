@@ -112,7 +112,7 @@ class _Writer:
         from onnx import helper
 
         made = output or op.outputs[0]
-        name = op.name if output is None else f"{op.name}.{kind.lower()}"
+        name = op.name if output is None else made  # unique, as names of tensors are
         self.nodes.append(helper.make_node(kind, list(inputs), [made], name=name, **attributes))
         return made
 

@@ -212,7 +212,8 @@ class _Reader:
             if handler is None:
                 raise UnsupportedError
             return handler(self.draft, *arguments[0], **arguments[1])
-        except (UnsupportedError, ShapeError) as error:
+        except (UnsupportedError, ShapeError, TypeError, ValueError, IndexError) as error:
+            # the last three: an overload or an argument that no handler foresaw
             if not self.lenient:
                 raise unknown_op(self.who, name, kind, str(error)) from None
             return self._unknown(node, kind)
