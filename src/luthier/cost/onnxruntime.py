@@ -15,6 +15,7 @@ small graphs; `tests/deploy/test_profile.py` compares every preset's kernels wit
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -41,8 +42,8 @@ class Kernel:
     Attributes:
         kind: which kernel.
         ops: the graph's ops that it computes; none = the run time's own work, a change of layout.
-        tensor: that it writes.
-        inputs: tensors that it reads.
+        tensor: that it writes; a copy in the other layout is called `NAME in blocks` or `NAME in rows`.
+        inputs: tensors and copies that it reads.
         in_shape, out_shape: (N, C, H, W) or (N, K), channels as the graph has them.
         weight: (C_out, C_in / groups, K_H, K_W), (K_out, K_in), or ().
         stride: of the window.
@@ -101,8 +102,7 @@ class _Lowering:
         self.readers = Counter(name for op in graph.ops for name in op.inputs)
         self.readers.update(graph.outputs)
         self.blocked: set[str] = set()  # written in blocks by their kernel
-        self.reordered: set[str] = set()  # plain, and copied to blocks once
-        self.unblocked: set[str] = set()  # in blocks, and copied to plain once
+        self.copies: set[str] = set()  # of tensors in the other layout
         self.alias: dict[str, str] = {}  # identity moves nothing
 
     def add(self, op: Op) -> None:
@@ -203,7 +203,7 @@ class _Lowering:
         (tensor,) = op.outputs
         if isinstance(op.attrs, Pool):
             weight, stride = op.attrs.kernel, op.attrs.stride[0]
-        shapes = self.graph.tensors[inputs[0]].shape, self.graph.tensors[tensor].shape
+        shapes = self.graph.input_shapes(op)[0], self.graph.tensors[tensor].shape
         self.done.append(Kernel(kind, (op.name,), tensor, inputs, *shapes, weight, stride, function, False, blocked))
         if blocked:
             self.blocked.add(tensor)
@@ -217,7 +217,7 @@ class _Lowering:
             self.blocked.add(tensor)
 
     def _maker(self, tensor: str) -> Kernel | None:
-        return next((k for k in reversed(self.done) if k.tensor == tensor and k.kind != "from_blocks"), None)
+        return next((k for k in reversed(self.done) if k.tensor == tensor), None)
 
     def _channels(self, tensor: str) -> int:
         return self.graph.tensors[tensor].shape[1]
@@ -226,17 +226,21 @@ class _Lowering:
         return self._channels(tensor) % self.block != 0
 
     def _as_blocks(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return self._reorder("to_blocks", names, self.blocked | self.reordered, self.reordered)
+        return self._reorder("to_blocks", names, lambda name: name not in self.blocked)
 
     def _as_plain(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return self._reorder("from_blocks", names, (set(names) - self.blocked) | self.unblocked, self.unblocked)
+        return self._reorder("from_blocks", names, lambda name: name in self.blocked)
 
     def _reorder(
-        self, kind: KernelKind, names: tuple[str, ...], ready: set[str], record: set[str]
+        self, kind: KernelKind, names: tuple[str, ...], is_other: Callable[[str], bool]
     ) -> tuple[str, ...]:
-        for name in dict.fromkeys(names):
-            if name not in ready:
+        """The names to read; each tensor is copied to the other layout at most once."""
+        suffix = " in blocks" if kind == "to_blocks" else " in rows"
+        for name in names:
+            if is_other(name) and name + suffix not in self.copies:
                 shape = self.graph.tensors[name].shape
-                self.done.append(Kernel(kind, (), name, (name,), shape, shape, blocked=kind == "to_blocks"))
-                record.add(name)
-        return names
+                self.done.append(
+                    Kernel(kind, (), name + suffix, (name,), shape, shape, blocked=kind == "to_blocks")
+                )
+                self.copies.add(name + suffix)
+        return tuple(name + suffix if is_other(name) else name for name in names)
