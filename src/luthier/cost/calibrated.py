@@ -13,7 +13,7 @@ arithmetic and traffic shows in the coefficients only as far as the calibration'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -21,7 +21,7 @@ from luthier.cost.onnxruntime import Kernel, kernels
 from luthier.cost.residency import Touch, cold_bytes
 from luthier.device import Calibration
 from luthier.errors import InputError
-from luthier.graph.op import DTYPE_BITS, Graph
+from luthier.graph.op import Graph
 
 #: amounts by kind of work; the calibration holds the seconds of one of each
 Work = dict[str, float]
@@ -171,7 +171,11 @@ def _work(kernel: Kernel, cold: int, block: int) -> tuple[str, Work]:
             return kernel.kind, work | _dense(kernel, elements, block) | _fused(kernel, elements)
         case "plain_conv" | "gemm" | "matmul":
             macs = _macs(kernel)
-            return kernel.kind, work | {"mac": float(macs), "byte": 4.0 * prod(kernel.weight), "in_byte": float(in_bytes)}
+            return kernel.kind, work | {
+                "mac": float(macs),
+                "byte": 4.0 * prod(kernel.weight),
+                "in_byte": float(in_bytes),
+            }
         case "pool" | "plain_pool":
             return kernel.kind, work | {"tap": float(elements * prod(kernel.weight)), "element": float(elements)}
         case "global_pool" | "plain_global_pool":

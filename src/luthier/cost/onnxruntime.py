@@ -231,16 +231,12 @@ class _Lowering:
     def _as_plain(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return self._reorder("from_blocks", names, lambda name: name in self.blocked)
 
-    def _reorder(
-        self, kind: KernelKind, names: tuple[str, ...], is_other: Callable[[str], bool]
-    ) -> tuple[str, ...]:
+    def _reorder(self, kind: KernelKind, names: tuple[str, ...], is_other: Callable[[str], bool]) -> tuple[str, ...]:
         """The names to read; each tensor is copied to the other layout at most once."""
         suffix = " in blocks" if kind == "to_blocks" else " in rows"
         for name in names:
             if is_other(name) and name + suffix not in self.copies:
                 shape = self.graph.tensors[name].shape
-                self.done.append(
-                    Kernel(kind, (), name + suffix, (name,), shape, shape, blocked=kind == "to_blocks")
-                )
+                self.done.append(Kernel(kind, (), name + suffix, (name,), shape, shape, blocked=kind == "to_blocks"))
                 self.copies.add(name + suffix)
         return tuple(name + suffix if is_other(name) else name for name in names)

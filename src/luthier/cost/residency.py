@@ -43,7 +43,10 @@ def cold_bytes(touches: Sequence[Touch], capacity_bytes: float) -> list[int]:
     last: dict[str, int] = {}  # buffer -> time of the last touch, oldest first
     sizes: dict[str, int] = {}
     cold = [0] * len(plan)
-    for index, step in [*enumerate(plan), *enumerate(plan)]:  # the second run overwrites what the first, cold one counted
+    for index, step in [
+        *enumerate(plan),
+        *enumerate(plan),
+    ]:  # the second run overwrites what the first, cold one counted
         cold[index] = 0
         for name, size in step:
             since = 0
