@@ -31,7 +31,7 @@ def test_convolutions(channels: int, out: int, kernel: int, groups: int, side: i
 
 
 def test_efficientnet_b0_by_its_published_table() -> None:
-    # 16 blocks: 16 depthwise, 15 expansions + 16 projections + head, 16 x 2 squeeze layers + classifier (arXiv:1905.11946)
+    # arXiv:1905.11946: 16 depthwise, 15 expansions + 16 projections + head, 16 x 2 squeeze layers + classifier
     graph = from_network(presets.get("efficientnet_b0"), fold_norm=True)
     found = Counter(op_class(graph, op) for op in graph.ops)
     assert found["depthwise"] == 16

@@ -1,6 +1,6 @@
 """What each kernel's work costs in ONNX Runtime on this machine: measured on small graphs, fitted, kept as data.
 
-    minimise  sum over kernels of  rho( (sum over kinds of work of amount * seconds - time) / (time + t0) ),  seconds >= 0
+    minimise  sum over kernels of  rho( (sum over kinds of work of amount * cost - time) / (time + t0) ),  cost >= 0
 
 rho is Huber's function: what a neighbour on the machine has disturbed counts in proportion, not squared; t0 keeps the
 clock's microsecond from ruling the fit of the smallest kernels.  A kernel's time is the mean of the fastest fifth of

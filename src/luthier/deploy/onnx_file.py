@@ -96,7 +96,7 @@ def check_onnx(session: Any, images: Array, logits: Array) -> OnnxCheck:
 def random_weights(graph: Graph, seed: int = 0) -> dict[str, Array]:
     """Weights to measure time with: a network with random weights takes as long as a trained one.
 
-    Scaled as an initialisation would be: activations neither overflow nor become subnormal, which would change the time.
+    Scaled as an initialisation is: activations neither overflow nor become subnormal, which would change the time.
 
     Returns:
         One float32 array per constant of the graph; variances and scales are 1.

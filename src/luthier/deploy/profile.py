@@ -105,9 +105,10 @@ def profile(
         DataError: the run time cannot load the graph, or has nothing to run.
     """
     model = to_onnx(graph, weights)
-    calls = {"budget_s": budget_s / 2, "min_repeats": min_repeats}
-    whole_s = statistics.median(time_calls(open_session(model, threads), **calls))
-    nodes = run_nodes(model, threads, **calls)
+    whole_s = statistics.median(
+        time_calls(open_session(model, threads), budget_s=budget_s / 2, min_repeats=min_repeats)
+    )
+    nodes = run_nodes(model, threads, budget_s=budget_s / 2, min_repeats=min_repeats)
     if not nodes:
         raise DataError("profile: ONNX Runtime has no node to run; the graph computes nothing")
     profiler_s = profiler_overhead_s(threads)

@@ -109,8 +109,8 @@ class Calibration:
         threads: it ran with.
         source: how it was measured.
         ops: by class of ops, see `luthier.cost.latency`.
-        kernels: seconds of one unit of each kind of work, by class of kernels, see `luthier.cost.calibrated`; what costs
-            nothing is left out.  Empty = not measured.
+        kernels: seconds of one unit of each kind of work, by class of kernels, see `luthier.cost.calibrated`; what
+            costs nothing is left out.  Empty = not measured.
         block: channels that the run time keeps together.
         cache_bytes: of the largest cache that a core has for itself, as the calibration took it.
     """
