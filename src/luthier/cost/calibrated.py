@@ -29,6 +29,8 @@ Work = dict[str, float]
 RUN = "run"
 #: accumulates over at most so many input channels before it writes its output back
 _CHANNEL_BATCH = 128
+#: output columns that the inner loop computes together
+_COLUMNS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +107,21 @@ def seconds(work: Work, costs: Mapping[str, float]) -> float:
     return sum(amount * costs.get(kind, 0.0) for kind, amount in work.items())
 
 
-def works(graph: Graph, cache_bytes: float, block: int = 16) -> list[tuple[Kernel, tuple[str, Work]]]:
+def works(graph: Graph, cache_bytes: tuple[float, float], block: int = 16) -> list[tuple[Kernel, tuple[str, Work]]]:
     """Every kernel of the graph with its class and its work.
 
     Args:
         graph: see `luthier.cost.onnxruntime.kernels`.
-        cache_bytes: of the largest cache that one core has for itself.
+        cache_bytes: of the largest cache that one core has for itself, and of its share of the last one.
         block: channels to a block.
     """
     found = kernels(graph, block)
-    cold = cold_bytes([_touch(graph, kernel, block) for kernel in found], cache_bytes)
-    return [(kernel, _work(kernel, far, block)) for kernel, far in zip(found, cold, strict=True)]
+    touches = [_touch(graph, kernel, block) for kernel in found]
+    cold, far = (cold_bytes(touches, size) for size in cache_bytes)
+    return [
+        (kernel, _work(kernel, {"call": 1.0, "cold_byte": float(c), "far_byte": float(f)}, block))
+        for kernel, c, f in zip(found, cold, far, strict=True)
+    ]
 
 
 def _up(channels: int, block: int) -> int:
@@ -132,7 +138,8 @@ def _touch(graph: Graph, kernel: Kernel, block: int) -> Touch:
     weight = f"weight of {kernel.tensor}"
     if kernel.weight and kernel.kind not in ("pool", "plain_pool"):
         reads.append((weight, 4 * _weights(kernel, block)))
-    return Touch(tuple(reads), (kernel.tensor, _bytes(graph, kernel.tensor, block)), frozenset({weight}))
+    made = kernel.tensor, _bytes(graph, kernel.tensor, block)
+    return Touch(tuple(reads), made, frozenset({weight}), frozenset(graph.inputs))
 
 
 def _weights(kernel: Kernel, block: int) -> int:
@@ -143,53 +150,69 @@ def _weights(kernel: Kernel, block: int) -> int:
     return _up(out, block) * inputs * prod(window)
 
 
-def _work(kernel: Kernel, cold: int, block: int) -> tuple[str, Work]:
+def _work(kernel: Kernel, work: Work, block: int) -> tuple[str, Work]:
     """Class and amounts of one kernel.
 
-    class                        work, besides `call` and `cold` bytes
-    pointwise, dense, image_conv MACs by blocks in registers, output rows, bytes of weights and maps, fused functions
-    depthwise                    MACs, output elements and rows, bytes, fused functions
-    vector_conv                  a convolution of a 1 x 1 map: bytes of weights
-    plain_conv, gemm, matmul     MACs and bytes
-    activation_..., add, ...     bytes
+    class                         work, besides `call`, and bytes that come from beyond the caches
+    pointwise, dense, image_conv  MACs by blocks in registers, and in lone columns; rows; bytes; fused functions
+    depthwise                     MACs by stride, and in lone columns; elements, rows, bytes; fused functions
+    vector_conv                   a convolution of a 1 x 1 map: bytes of weights
+    plain_conv, gemm, matmul_...  MACs, bytes of weights, elements
+    pool..., global_pool, ...     taps, elements; bytes, channels
+    the others                    bytes
     """
     batch, channels = kernel.out_shape[0], _up(kernel.out_shape[1], block)
-    pixels = batch * prod(kernel.out_shape[2:])
-    elements = channels * pixels
-    in_bytes = 4 * prod(kernel.in_shape)
-    work: Work = {"call": 1.0, "cold_byte": float(cold)}
+    elements = channels * batch * prod(kernel.out_shape[2:])
+    in_bytes = 4.0 * prod(kernel.in_shape)
     match kernel.kind:
         case "pointwise" | "dense" | "image_conv" | "depthwise" if prod(kernel.out_shape[2:]) == 1 == _window(kernel):
             return "vector_conv", work | {"byte": 4.0 * _weights(kernel, block), "element": float(elements)}
         case "depthwise":
-            rows = channels // block * batch * kernel.out_shape[2]
+            macs, rows = elements * _window(kernel), channels // block * batch * kernel.out_shape[2]
             return "depthwise", work | {
-                f"mac_stride{min(kernel.stride, 2)}": float(elements * _window(kernel)), "element": float(elements),
-                "row": float(rows), "tap_row": float(rows * kernel.weight[2]), "byte": float(in_bytes),
+                f"mac_stride{min(kernel.stride, 2)}": float(macs), "lone_mac": macs * _lone_share(kernel),
+                "element": float(elements), "row": float(rows), "tap_row": float(rows * kernel.weight[2]),
+                "byte": in_bytes,
             } | _fused(kernel, elements)  # fmt: skip
         case "pointwise" | "dense" | "image_conv":
             return kernel.kind, work | _dense(kernel, elements, block) | _fused(kernel, elements)
-        case "plain_conv" | "gemm" | "matmul":
-            macs = _macs(kernel)
-            return kernel.kind, work | {
-                "mac": float(macs),
-                "byte": 4.0 * prod(kernel.weight),
-                "in_byte": float(in_bytes),
-            }
+        case "plain_conv" | "gemm":
+            weight_bytes = 4.0 * prod(kernel.weight)
+            return kernel.kind, work | {"mac": float(_macs(kernel)), "byte": weight_bytes, "element": float(elements)}
+        case "matmul":
+            return f"matmul_{kernel.function}", work | {"mac": float(_macs(kernel)), "channel": float(batch * channels)}
         case "pool" | "plain_pool":
-            return kernel.kind, work | {"tap": float(elements * prod(kernel.weight)), "element": float(elements)}
+            taps = float(elements * prod(kernel.weight))
+            return f"{kernel.kind}_{kernel.function}", work | {"tap": taps, "element": float(elements)}
         case "global_pool" | "plain_global_pool":
-            return kernel.kind, work | {"byte": float(in_bytes), "channel": float(batch * channels)}
-        case "activation":
-            return f"activation_{kernel.function}", work | {"byte": 4.0 * elements}
+            return kernel.kind, work | {"byte": in_bytes, "channel": float(batch * channels)}
+        case "activation" | "copy":
+            return f"{kernel.kind}_{kernel.function}", work | {"byte": 4.0 * elements}
         case "gate" | "to_blocks" | "from_blocks":
             return kernel.kind, work | {"byte": 4.0 * elements, "channel": float(batch * channels)}
-        case "add" | "mul" | "norm" | "copy":
+        case "add" | "mul" | "norm":
             return kernel.kind, work | {"byte": 4.0 * elements}
 
 
 def _window(kernel: Kernel) -> int:
     return prod(kernel.weight[2:])
+
+
+def _lone_share(kernel: Kernel) -> float:
+    """Share of the output columns that the inner loop computes one by one: at the padding, and what six do not divide.
+
+    Example: 7 columns of a 3 x 3 window: one at each end, five between them.
+        >>> shape = (1, 16, 7, 7)
+        >>> _lone_share(Kernel("depthwise", ("d",), "d", ("x",), shape, shape, weight=(16, 1, 3, 3)))
+        1.0
+    """
+    width, columns, window, stride = kernel.in_shape[3], kernel.out_shape[3], kernel.weight[3], kernel.stride
+    if window == 1:
+        return 0.0
+    before = (window - 1) // 2
+    left = min(columns, -(-before // stride))
+    inside = min(columns, max(left, (width + before - window) // stride + 1)) - left
+    return (columns - inside // _COLUMNS * _COLUMNS) / columns
 
 
 def _macs(kernel: Kernel) -> int:
@@ -208,6 +231,7 @@ def _dense(kernel: Kernel, elements: int, block: int) -> Work:
         work["mac_4_blocks"] = float(blocks // 4 * 4 * block * inputs * pixels * _window(kernel))
     if blocks % 4:
         work[f"mac_{blocks % 4}_blocks"] = float(blocks % 4 * block * inputs * pixels * _window(kernel))
+    work["lone_mac"] = float(blocks * block * inputs * pixels * _window(kernel)) * _lone_share(kernel)
     work["weight_byte"] = 4.0 * _weights(kernel, block)
     work["byte"] = 4.0 * elements * (2 if kernel.adds else 1) + 4.0 * prod(kernel.in_shape)
     return work

@@ -47,7 +47,7 @@ class Kernel:
         in_shape, out_shape: (N, C, H, W) or (N, K), channels as the graph has them.
         weight: (C_out, C_in / groups, K_H, K_W), (K_out, K_in), or ().
         stride: of the window.
-        function: activation, fused or alone; "" = none.
+        function: activation, fused or alone; of a pool its reduction; of a copy the op's kind; "" = none.
         adds: whether a sum is fused.
         blocked: whether it writes blocks.
     """
@@ -119,14 +119,14 @@ class _Lowering:
             case _ if op.kind in ("add", "mul"):
                 self._binary(op, inputs)
             case Pool() if self._channels(inputs[0]) % self.block == 0:
-                self._emit("pool", op, self._as_blocks(inputs), blocked=True)
+                self._emit("pool", op, self._as_blocks(inputs), blocked=True, function=op.attrs.reduce)
             case _ if op.kind == "global_pool" and inputs[0] in self.blocked and not self._partial(inputs[0]):
                 self._emit("global_pool", op, inputs, blocked=True)
             case _ if op.kind == "norm" and inputs[0] in self.blocked:
                 channels = self._channels(inputs[0])
                 self._emit("depthwise", op, inputs, blocked=True, weight=(channels, 1, 1, 1))
             case _ if op.kind == "concat" and all(i in self.blocked and not self._partial(i) for i in inputs):
-                self._emit("copy", op, inputs, blocked=True)
+                self._emit("copy", op, inputs, blocked=True, function=op.kind)
             case _:
                 self._plain(op, inputs)
 
@@ -191,10 +191,12 @@ class _Lowering:
         ready = self._as_plain(inputs)
         if op.kind == "adaptive_pool":  # two products of matrices, rows then columns
             (_, _, height, width), (rows, columns) = self.graph.input_shapes(op)[0], self.graph.output_shape(op)[2:]
-            self._emit("matmul", op, ready, weight=(rows, height))
-            self._emit("matmul", op, (op.outputs[0],), weight=(columns, width))
+            self._emit("matmul", op, ready, weight=(rows, height), function="rows")
+            self._emit("matmul", op, (op.outputs[0],), weight=(columns, width), function="columns")
             return
-        self._emit(kinds.get(op.kind, "copy"), op, ready, weight=weight)
+        kind = kinds.get(op.kind, "copy")
+        function = op.attrs.reduce if isinstance(op.attrs, Pool) else op.kind if kind == "copy" else ""
+        self._emit(kind, op, ready, weight=weight, function=function)
 
     def _emit(
         self, kind: KernelKind, op: Op, inputs: tuple[str, ...], *, blocked: bool = False, weight: Shape = (),

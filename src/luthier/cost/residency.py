@@ -22,11 +22,13 @@ class Touch:
         reads: tensors and weights by name, with their bytes.
         writes: the tensor that it makes, with its bytes.
         weights: names among the reads that are never freed.
+        fresh: names among the reads that the caller brings, in other memory every time.
     """
 
     reads: tuple[tuple[str, int], ...]
     writes: tuple[str, int]
     weights: frozenset[str] = frozenset()
+    fresh: frozenset[str] = frozenset()
 
 
 def cold_bytes(touches: Sequence[Touch], capacity_bytes: float) -> list[int]:
@@ -43,11 +45,12 @@ def cold_bytes(touches: Sequence[Touch], capacity_bytes: float) -> list[int]:
     last: dict[str, int] = {}  # buffer -> time of the last touch, oldest first
     sizes: dict[str, int] = {}
     cold = [0] * len(plan)
-    for index, step in [
-        *enumerate(plan),
-        *enumerate(plan),
-    ]:  # the second run overwrites what the first, cold one counted
+    # the second run overwrites what the first, from an empty cache, counted
+    fresh = {name for touch in touches for name in touch.fresh}
+    for index, step in [*enumerate(plan), *enumerate(plan)]:
         cold[index] = 0
+        if index == 0:
+            last = {name: when for name, when in last.items() if name not in fresh}
         for name, size in step:
             since = 0
             if name in last:

@@ -34,11 +34,14 @@ from luthier.graph.op import Graph
 #: told the share that is done, and what is going on
 Say = Callable[[float, str], None]
 _FASTEST: Final = 0.2
-_T0_S: Final = 15e-6
+_T0_S: Final = 2e-6
 _HUBER: Final = 0.1
 _PASSES: Final = 12
 #: where the device does not say what a core's own cache holds
 _CACHE_BYTES: Final = float(1 << 20)
+
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Sample(NamedTuple):
@@ -111,20 +114,26 @@ def fit(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
 
 
 def _fit_class(rows: Sequence[Sample]) -> dict[str, float]:
-    from sklearn.linear_model import LinearRegression
-
     kinds = sorted({kind for row in rows for kind in row.work})
     amounts = np.array([[row.work.get(kind, 0.0) for kind in kinds] for row in rows])
     times_s = np.array([row.time_s for row in rows])
-    scale = 1 / (times_s + _T0_S)
-    units = np.maximum((amounts * scale[:, None]).max(axis=0), np.finfo(float).tiny)
+    costs = _robust(amounts, times_s, times_s + _T0_S)
+    return {kind: float(cost) for kind, cost in zip(kinds, costs, strict=True) if cost > 0}
+
+
+def _robust(amounts: Floats, times_s: Floats, scale_s: Floats) -> Floats:
+    """Costs >= 0 that minimise Huber's function of (amounts @ costs - times) / scale, by reweighting."""
+    from sklearn.linear_model import LinearRegression
+
+    rows = amounts / scale_s[:, None]
+    units = np.maximum(np.abs(rows).max(axis=0), np.finfo(float).tiny)
     weights = np.ones(len(rows))
     model = LinearRegression(positive=True, fit_intercept=False)
     for _ in range(_PASSES):
-        model.fit(amounts * scale[:, None] / units, times_s * scale, sample_weight=weights)
-        errors = np.abs(amounts @ (model.coef_ / units) - times_s) * scale
+        model.fit(rows / units, times_s / scale_s, sample_weight=weights)
+        errors = np.abs(model.predict(rows / units) - times_s / scale_s)
         weights = np.minimum(1, _HUBER / np.maximum(errors, 1e-12))
-    return {kind: float(cost) for kind, cost in zip(kinds, model.coef_ / units, strict=True) if cost > 0}
+    return np.asarray(model.coef_ / units)
 
 
 def fastest(times_s: Iterable[float]) -> float:
@@ -183,15 +192,12 @@ def _outside(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
     Args:
         rows: whole, sum of kernels, number of kernels.
     """
-    from sklearn.linear_model import LinearRegression
-
     whole_s, inside_s, nodes = map(np.array, zip(*rows, strict=True))
-    model = LinearRegression(positive=True, fit_intercept=False)
-    model.fit(np.stack([np.ones(len(nodes)), -nodes], axis=1), whole_s - inside_s, sample_weight=1 / whole_s**2)
-    return float(model.coef_[0]), float(model.coef_[1])
+    run_s, profiler_s = _robust(np.stack([np.ones(len(nodes)), -nodes], axis=1), whole_s - inside_s, whole_s)
+    return float(run_s), float(profiler_s)
 
 
-def _samples(one: _Measured, cache_bytes: float, block: int, profiler_s: float) -> list[Sample]:
+def _samples(one: _Measured, cache_bytes: tuple[float, float], block: int, profiler_s: float) -> list[Sample]:
     """Every measured kernel with its work; what the model does not foresee is left out."""
     waiting: dict[tuple[Any, ...], list[tuple[str, Work]]] = defaultdict(list)
     for kernel, (name, work) in works(one.graph, cache_bytes, block):

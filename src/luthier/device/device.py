@@ -112,7 +112,7 @@ class Calibration:
         kernels: seconds of one unit of each kind of work, by class of kernels, see `luthier.cost.calibrated`; what
             costs nothing is left out.  Empty = not measured.
         block: channels that the run time keeps together.
-        cache_bytes: of the largest cache that a core has for itself, as the calibration took it.
+        cache_bytes: of the largest cache that a core has for itself, and of its share of the last one.
     """
 
     runtime: str
@@ -121,7 +121,7 @@ class Calibration:
     ops: Mapping[str, OpEfficiency]
     kernels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     block: int = 16
-    cache_bytes: float = 1 << 20
+    cache_bytes: tuple[float, float] = (2.0**20, 2.0**24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
