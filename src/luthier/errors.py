@@ -5,9 +5,11 @@
     |   |-- SpecError                  a network description contradicts itself
     |   |-- ShapeError                 two shapes, or a shape and a parameter, do not agree
     |   |-- UnitError                  a quantity without a known unit
+    |   |-- DeviceError                a device file or profile that cannot be used
     |   |-- DataError                  images, labels or archives that cannot be read
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
+    |-- MeasurementError (RuntimeError) a loop that measures does something else: our fault   exit 1
     `-- ExportError (RuntimeError)     an exported file computes something else: our fault    exit 1
 
 A message is one line: who, which argument or file, the limit, the value, the remedy.  The command line
@@ -41,6 +43,10 @@ class UnitError(InputError):
     """A quantity has no known unit, or one of another dimension."""
 
 
+class DeviceError(InputError):
+    """A device, its file or its profile cannot be used, or no device has this name."""
+
+
 class DataError(InputError):
     """Images, labels or archives that cannot be read."""
 
@@ -60,3 +66,7 @@ class BudgetError(LuthierError, ValueError):
 
 class ExportError(LuthierError, RuntimeError):
     """An exported file does not compute what the trained network computes; it is not written."""
+
+
+class MeasurementError(LuthierError, RuntimeError):
+    """A loop that measures this machine does not do what it should; nothing is written."""

@@ -31,12 +31,14 @@ _FREQUENCY: Final = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9}
 _ENERGY: Final = {
     "pJ": 1e-12, "nJ": 1e-9, "uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0, "kJ": 1e3, "mWh": 3.6, "Wh": 3600.0,
 }  # fmt: skip
+_ENERGY_PER_BYTE: Final = {f"{unit}/B": factor for unit, factor in _ENERGY.items() if unit.endswith("J")}
 _COUNT: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
 #: dimension -> (suffix -> factor to the base unit)
 UNITS: Final[dict[str, dict[str, float]]] = {
     "latency": _LATENCY, "duration": _DURATION, "bytes": _BYTES, "energy": _ENERGY, "count": _COUNT,
     "rate": _RATE, "bandwidth": _BANDWIDTH, "frequency": _FREQUENCY,
+    "energy_per_byte": _ENERGY_PER_BYTE,
 }  # fmt: skip
 _WHOLE: Final = frozenset({"bytes", "count"})
 # a comma only between groups of three digits: 1,5ms must not be read as 15 ms
@@ -51,7 +53,7 @@ def parse(text: str, dimension: str, name: str = "quantity") -> float:
     Args:
         text: digits and a suffix, such as `2ms` or `512 KiB`.
         dimension: `latency` (s), `duration` (s), `bytes`, `energy` (J), `count`, `rate` (FLOP/s; an integer operation
-            counts as one), `bandwidth` (bytes/s) or `frequency` (Hz).
+            counts as one), `bandwidth` (bytes/s), `frequency` (Hz) or `energy_per_byte` (J/byte).
         name: what the value is for (`--max-latency`); opens the error message.
     Returns:
         The value in the base unit: seconds, bytes, joules, a plain count, or one of these per second.  Bytes and
@@ -89,6 +91,7 @@ _SCALES: Final[dict[str, tuple[tuple[float, str], ...]]] = {
     "rate": ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s"), (1.0, "FLOP/s")),
     "bandwidth": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")),
     "frequency": ((1e9, "GHz"), (1e6, "MHz"), (1e3, "kHz"), (1.0, "Hz")),
+    "energy_per_byte": ((1e-3, "mJ/B"), (1e-6, "µJ/B"), (1e-9, "nJ/B"), (1e-12, "pJ/B")),
 }
 
 
@@ -105,6 +108,20 @@ def show(value: float, dimension: str) -> str:
     digits = f"{scaled:.2f}" if abs(scaled) < 10 else f"{scaled:.1f}"
     digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
     return f"{digits} {suffix}".strip()
+
+
+def write(value: float, dimension: str) -> str:
+    """A quantity that `parse` reads back to the last bit, in as few digits as that allows.
+
+    Example:
+        >>> write(327_680, "bytes"), write(432e6, "rate"), write(0.1 + 0.2, "latency")
+        ('320KiB', '432MFLOP/s', '0.30000000000000004s')
+    """
+    scales = [scale for scale in _SCALES[dimension] if scale[0] <= value] or _SCALES[dimension][-1:]
+    short = (f"{value / factor:.{digits}g}{suffix}" for digits in (6, 12) for factor, suffix in scales)
+    base = next(suffix for suffix, factor in UNITS[dimension].items() if factor == 1.0)
+    exact = (text for text in short if "e" not in text and parse(text, dimension) == value)
+    return next(exact, f"{value!r}{base}")
 
 
 def spell(value: float, dimension: str) -> str:

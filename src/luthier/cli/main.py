@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from luthier import __version__
-from luthier.cli import commands
+from luthier.cli import commands, device_commands
 from luthier.cli.output import guarded
 from luthier.errors import InputError
+
+_INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="luthier",
@@ -23,6 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Prepare image data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+app.add_typer(device_commands.app, name="device")
 app.command("fit")(commands.fit)
 app.command("train")(commands.train)
 app.command("run")(commands.run)
@@ -51,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def invoke() -> None:
         # not typer's own main: it would print a traceback for our errors and hide the exit code
         given = list(sys.argv[1:] if arguments is None else arguments)
-        typer.main.get_command(app)(args=given, prog_name="luthier", standalone_mode=False)
+        ended = typer.main.get_command(app)(args=given, prog_name="luthier", standalone_mode=False)
+        if ended == _INTERRUPTED:  # typer returns it where it would exit
+            raise KeyboardInterrupt
 
     def run() -> None:
         try:

@@ -3,5 +3,16 @@
 from __future__ import annotations
 
 from luthier.device.device import Calibration, Device, EnergyTable, Figure, MemoryLevel, OpEfficiency
+from luthier.device.registry import energy_table, get, names
 
-__all__ = ["Calibration", "Device", "EnergyTable", "Figure", "MemoryLevel", "OpEfficiency"]
+__all__ = [
+    "Calibration",
+    "Device",
+    "EnergyTable",
+    "Figure",
+    "MemoryLevel",
+    "OpEfficiency",
+    "energy_table",
+    "get",
+    "names",
+]

@@ -7,38 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Final, Literal, get_args
 
-from luthier.arch.block import BITS, NumberType, Precision
-from luthier.errors import SpecError
+from luthier.arch.block import Precision, Spec
+from luthier.device.energy import EnergyTable, multiplier
+from luthier.device.figure import Figure
+from luthier.errors import DeviceError
 
-FigureKind = Literal["measured", "published", "derived"]
+__all__ = ["Calibration", "Device", "EnergyTable", "Figure", "MemoryLevel", "OpEfficiency", "multiplier"]
+
 DeviceKind = Literal["microcontroller", "cpu", "gpu", "npu"]
 #: what a memory holds; a microcontroller keeps weights in flash and activations in RAM
 Holds = Literal["all", "activations", "weights"]
 DEVICE_KINDS: Final = get_args(DeviceKind)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of a device, in its base unit, and where it comes from.
-
-    Attributes:
-        value: in FLOP/s, bytes/s, bytes, Hz or J; above zero.
-        source: document and place, or how it was measured.
-        kind: `measured` here, `published` by the maker or a paper, `derived` from published numbers by stated steps.
-    """
-
-    value: float
-    source: str
-    kind: FigureKind = "published"
-
-    def __post_init__(self) -> None:
-        if not (isfinite(self.value) and self.value > 0):
-            raise SpecError(f"Figure: value must be above 0 and finite, got {self.value!r}")
-        if not self.source.strip():
-            raise SpecError(f"Figure: the source of {self.value!r} must be stated; leave out a figure that has none")
+HOLDS: Final = get_args(Holds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +28,7 @@ class MemoryLevel:
     """One level of the memory hierarchy.
 
     Attributes:
-        name: `L1`, `L2`, `L3`, `DRAM`, `SRAM`, `flash`.
+        name: `L1`, `L2`, `L3`, `DRAM`, `SRAM`, `flash`.  `DRAM` is off the chip, `flash` is flash, all else is SRAM.
         size_bytes: of one instance; None = not known.
         bandwidth_bytes_per_s: reads, by the number of threads that read together.
         shared: whether all cores share one instance.
@@ -61,32 +43,17 @@ class MemoryLevel:
     holds: Holds = "all"
     energy_j_per_byte: Figure | None = None
 
+    def __post_init__(self) -> None:
+        if self.holds not in HOLDS:
+            raise DeviceError(f"MemoryLevel({self.name}): holds must be one of {', '.join(HOLDS)}, got {self.holds!r}")
+
     def bandwidth(self, threads: int = 1) -> Figure | None:
         """Measured with the largest number of threads that is at most `threads`; None = not known."""
         return _at_most(self.bandwidth_bytes_per_s, threads)
 
 
-@dataclass(frozen=True, slots=True)
-class EnergyTable:
-    """Energy of arithmetic and of memory.
-
-    Attributes:
-        name: of the table.
-        add_j, multiply_j: of one operation, by number type (`int32` is the integer accumulator) or, for a device with
-            a mixed unit, by label (`W8A16`).
-        sram_j_per_byte: by the memory's size in bytes.
-        dram_j_per_byte: of memory off the chip.
-    """
-
-    name: str
-    add_j: Mapping[str, Figure]
-    multiply_j: Mapping[str, Figure]
-    sram_j_per_byte: Mapping[int, Figure] = field(default_factory=dict)
-    dram_j_per_byte: Figure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OpEfficiency:
+@dataclass(frozen=True)
+class OpEfficiency(Spec):
     """How near a run time comes to the roofline for one class of ops, measured.
 
     Attributes:
@@ -100,8 +67,8 @@ class OpEfficiency:
     overhead_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+@dataclass(frozen=True)
+class Calibration(Spec):
     """A run time's efficiencies on a device.
 
     Attributes:
@@ -135,11 +102,15 @@ class Device:
         cores: that one network may use.
         clock_hz: None = not known.
         peak_flop_per_s: by precision label (`fp32`, `int8`, `W8A16`), then by number of threads; 1 MAC = 2 FLOP.
+            `int16` may stand beside the number types of networks.  A label that ends in `_vector` is the peak without
+            the matrix unit, on a machine that has one: `int8_vector`.
         memory: nearest first; the last is where everything fits.
         ram_bytes, flash_bytes: what a network may fill with activations, and with weights and code.
         energy: None = no table applies.
         battery_j: of the battery that a device of this kind ships with.
         calibrations: of run times on this device.
+        fingerprint: of the CPU that was measured, see `luthier.device.host`; empty for a device of the catalogue.
+        remarks: what a reader of its figures must know.
     """
 
     name: str
@@ -154,15 +125,26 @@ class Device:
     energy: EnergyTable | None = None
     battery_j: Figure | None = None
     calibrations: tuple[Calibration, ...] = ()
+    fingerprint: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in DEVICE_KINDS:
-            raise SpecError(f"Device({self.name}): kind must be one of {', '.join(DEVICE_KINDS)}, got {self.kind!r}")
+            raise DeviceError(f"Device({self.name}): kind must be one of {', '.join(DEVICE_KINDS)}, got {self.kind!r}")
         if self.cores < 1:
-            raise SpecError(f"Device({self.name}): cores must be at least 1, got {self.cores}")
+            raise DeviceError(f"Device({self.name}): cores must be at least 1, got {self.cores}")
         names = [level.name for level in self.memory]
         if len(set(names)) != len(names):
-            raise SpecError(f"Device({self.name}): two memory levels carry one name, {', '.join(names)}")
+            raise DeviceError(f"Device({self.name}): two memory levels carry one name, {', '.join(names)}")
+        for label, threads in [
+            *self.peak_flop_per_s.items(),
+            *((m.name, m.bandwidth_bytes_per_s) for m in self.memory),
+        ]:
+            if any(count < 1 for count in threads):
+                raise DeviceError(f"Device({self.name}): {label} has a figure for {min(threads)} threads, at least 1")
+        for label in self.peak_flop_per_s:
+            if label.removesuffix("_vector") != "int16":
+                Precision.parse(label.removesuffix("_vector"))
 
     def peak(self, precision: Precision, threads: int = 1) -> Figure | None:
         """Arithmetic peak for weights and activations of these number types; None = not known.
@@ -191,16 +173,24 @@ class Device:
         peak, bandwidth = self.peak(precision, threads), level.bandwidth(threads)
         return None if peak is None or bandwidth is None else peak.value / bandwidth.value
 
+    def energy_per_byte(self, level: MemoryLevel) -> Figure | None:
+        """Energy of reading or writing one byte of `level`, in J; None = not known.
 
-def multiplier(precision: Precision) -> NumberType:
-    """Number type of the multiplier that a pair of operands needs where there is no mixed unit: the wider one.
+        The level's own figure; else that of the device's energy table: for `DRAM` its memory off the chip, for an
+        on-chip RAM by size (`EnergyTable.sram`).  No table says what flash costs.
 
-    Example:
-        >>> multiplier(Precision.parse("W8A16")), multiplier(Precision.parse("W4A8"))
-        ('fp16', 'int8')
-    """
-    pair = (precision.activation, precision.weight)
-    return max(pair, key=lambda number: BITS[number])
+        Example:
+            >>> table = EnergyTable("t", {}, {}, {8192: Figure(1.25e-12, "t")}, dram_j_per_byte=Figure(2e-10, "t"))
+            >>> device = Device(name="d", title="D", kind="cpu", energy=table)
+            >>> level = MemoryLevel("L1", size_bytes=Figure(8192, "an example"))
+            >>> device.energy_per_byte(level).value, device.energy_per_byte(MemoryLevel("DRAM")).value
+            (1.25e-12, 2e-10)
+        """
+        if level.energy_j_per_byte is not None or self.energy is None or level.name == "flash":
+            return level.energy_j_per_byte
+        if level.name == "DRAM":
+            return self.energy.dram_j_per_byte
+        return None if level.size_bytes is None else self.energy.sram(level.size_bytes.value)
 
 
 def _at_most(figures: Mapping[int, Figure], threads: int) -> Figure | None:
