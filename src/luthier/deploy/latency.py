@@ -31,9 +31,13 @@ class Latency:
     runtime: str
 
 
-def open_session(model: Path | bytes, threads: int = 1) -> Any:
+def open_session(model: Path | bytes, threads: int = 1, profile_prefix: Path | None = None) -> Any:
     """An ONNX Runtime session on the CPU with all graph optimisations.
 
+    Args:
+        model: `.onnx` file or its bytes.
+        threads: of its pool.
+        profile_prefix: profile every node, and write that to a file whose name starts so; None = do not.
     Raises:
         DataError: the file is missing or not an ONNX model.
     """
@@ -45,6 +49,9 @@ def open_session(model: Path | bytes, threads: int = 1) -> Any:
     options.log_severity_level = 3
     # a pool that spins between calls would slow the training that follows a measurement
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
     try:
         return onnxruntime.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
@@ -74,27 +81,37 @@ def measure_latency(
         ...
         luthier.errors.DataError: missing.onnx: no such file
     """
-    import onnxruntime
-
     if isinstance(model, Path) and not model.is_file():
         raise DataError(f"{model}: no such file")
     session = open_session(model, threads)
-    (spec,) = session.get_inputs()
-    generator = np.random.default_rng(0)
-    images = [generator.standard_normal(spec.shape, dtype=np.float32) for _ in range(8)]
-    for image in images[:3]:
-        session.run(None, {spec.name: image})
-    times_s: list[float] = []
-    start = time.perf_counter()
-    while len(times_s) < 10 or (time.perf_counter() - start < budget_s and len(times_s) < max_repeats):
-        before = time.perf_counter()
-        session.run(None, {spec.name: images[len(times_s) % len(images)]})
-        times_s.append(time.perf_counter() - before)
+    times_s = time_calls(session, budget_s=budget_s, max_repeats=max_repeats)
     low, median, high = np.percentile(times_s, (25, 50, 75))
-    plural = "" if threads == 1 else "s"
     return Latency(
         median_s=float(median),
         spread_s=float(high - low) / 2,
         repeats=len(times_s),
-        runtime=f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} thread{plural}",
+        runtime=runtime_name(threads),
     )
+
+
+def time_calls(session: Any, *, budget_s: float, min_repeats: int = 10, max_repeats: int = 1000) -> list[float]:
+    """Seconds of single calls of an open session with one float32 input; warm-up calls are not among them."""
+    (spec,) = session.get_inputs()
+    generator = np.random.default_rng(0)
+    images = [generator.standard_normal(spec.shape, dtype=np.float32) for _ in range(8)]
+    for image in images[: min(3, min_repeats)]:
+        session.run(None, {spec.name: image})
+    times_s: list[float] = []
+    start = time.perf_counter()
+    while len(times_s) < min_repeats or (time.perf_counter() - start < budget_s and len(times_s) < max_repeats):
+        before = time.perf_counter()
+        session.run(None, {spec.name: images[len(times_s) % len(images)]})
+        times_s.append(time.perf_counter() - before)
+    return times_s
+
+
+def runtime_name(threads: int) -> str:
+    """What ran, with version and threads."""
+    import onnxruntime
+
+    return f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} thread{'' if threads == 1 else 's'}"

@@ -76,12 +76,19 @@ class Calibration(Spec):
         threads: it ran with.
         source: how it was measured.
         ops: by class of ops, see `luthier.cost.latency`.
+        kernels: seconds of one unit of each kind of work, by class of kernels, see `luthier.cost.calibrated`; what
+            costs nothing is left out.  Empty = not measured.
+        block: channels that the run time keeps together.
+        cache_bytes: of the largest cache that a core has for itself, and of its share of the last one.
     """
 
     runtime: str
     threads: int
     source: str
     ops: Mapping[str, OpEfficiency]
+    kernels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    block: int = 16
+    cache_bytes: tuple[float, float] = (2.0**20, 2.0**24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

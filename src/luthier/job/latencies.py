@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-
-import numpy as np
 
 from luthier.arch.network import Network
 from luthier.cost.budget import Budget
 from luthier.deploy.latency import measure_latency
-from luthier.deploy.onnx_file import to_onnx
+from luthier.deploy.onnx_file import random_weights, to_onnx
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_network
 from luthier.job.candidates import Member, within_limits
@@ -29,15 +26,7 @@ def latencies_s(session: Session, members: list[Member]) -> dict[str, float]:
 def untrained_latency_s(network: Network, threads: int, budget_s: float = 0.3) -> float:
     """Median latency of a network with random weights in ONNX Runtime on this machine."""
     graph = fold_norm_into_conv(from_network(network))
-    generator = np.random.default_rng(0)
-    # as an initialisation would be: activations neither overflow nor become subnormal, which would change the time
-    weights = {
-        name: (generator.standard_normal(tensor.shape) * math.sqrt(2 / max(1, math.prod(tensor.shape[1:])))).astype(
-            "f4"
-        )
-        for name, tensor in graph.constants.items()
-    }
-    return measure_latency(to_onnx(graph, weights), threads=threads, budget_s=budget_s).median_s
+    return measure_latency(to_onnx(graph, random_weights(graph)), threads=threads, budget_s=budget_s).median_s
 
 
 def fast_enough(budget: Budget, members: list[Member], known_s: dict[str, float]) -> list[Member]:

@@ -1,0 +1,219 @@
+"""What each kernel's work costs in ONNX Runtime on this machine: measured on small graphs, fitted, kept as data.
+
+    minimise  sum over kernels of  rho( (sum over kinds of work of amount * cost - time) / (time + t0) ),  cost >= 0
+
+rho is Huber's function: what a neighbour on the machine has disturbed counts in proportion, not squared; t0 keeps the
+clock's microsecond from ruling the fit of the smallest kernels.  A kernel's time is the mean of the fastest fifth of
+its runs, in rounds that are apart in time: the machine left alone.
+
+Source: Lawson and Hanson 1974, chapter 23 (non-negative least squares); Huber 1964, doi 10.1214/aoms/1177703732.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from luthier.cost.calibrated import RUN, Work, works
+from luthier.cost.onnxruntime import Kernel
+from luthier.deploy.calibration_set import calibration_set
+from luthier.deploy.latency import open_session, runtime_name, time_calls
+from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.profile import owners, run_nodes
+from luthier.device import Calibration, Device
+from luthier.errors import InputError
+from luthier.graph.builder import Builder
+from luthier.graph.op import Graph
+
+#: told the share that is done, and what is going on
+Say = Callable[[float, str], None]
+_FASTEST: Final = 0.2
+_T0_S: Final = 2e-6
+_HUBER: Final = 0.1
+_PASSES: Final = 12
+#: where the device does not say what a core's own cache holds
+_CACHE_BYTES: Final = float(1 << 20)
+
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Sample(NamedTuple):
+    """One kernel: its class, its work, and how long it took."""
+
+    name: str
+    work: Work
+    time_s: float
+
+
+@dataclass
+class _Measured:
+    """Times of one graph, by kernel and of the whole."""
+
+    graph: Graph
+    model: bytes
+    nodes: dict[tuple[Any, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
+    whole: list[float] = field(default_factory=list)
+
+
+def calibrate(
+    device: Device, *, threads: int = 1, budget_s: float = 45.0, say: Say = lambda share, what: None
+) -> Calibration:
+    """Measure ONNX Runtime's kernels on this machine.
+
+    Args:
+        device: this machine; its memory levels say what one core's own cache holds.
+        threads: of the run time's pool.
+        budget_s: seconds for all rounds; one round is made whatever the budget (about 20 s on one core).
+        say: told how far it is.
+    Returns:
+        A calibration whose `kernels` `luthier.cost.calibrated` reads.
+    Raises:
+        InputError: the run time here keeps maps in a layout that the model does not know.
+    """
+    block = layout_block()
+    cache_bytes = private_cache_bytes(device)
+    measured = [_Measured(graph, to_onnx(graph, random_weights(graph))) for graph in calibration_set()]
+    start, rounds, longest_s = time.perf_counter(), 0, 0.0
+    while rounds == 0 or time.perf_counter() - start + longest_s < budget_s:
+        begun = time.perf_counter()
+        for index, one in enumerate(measured):
+            _measure(one, threads)
+            share = max((time.perf_counter() - start) / budget_s, (index + 1) / len(measured) if rounds == 0 else 0)
+            say(min(1.0, share), f"ONNX Runtime, graph {index + 1} of {len(measured)}, round {rounds + 1}")
+        longest_s = max(longest_s, time.perf_counter() - begun)
+        rounds += 1
+    run_s, profiler_s = _outside([(fastest(m.whole), _inside(m), len(m.nodes)) for m in measured])
+    samples = [s for one in measured for s in _samples(one, cache_bytes, block, profiler_s)]
+    source = f"measured on {len(samples)} kernels of {len(measured)} small graphs, fastest fifth of {rounds} rounds"
+    return Calibration(
+        runtime=runtime_name(threads), threads=threads, source=source, ops={},
+        kernels={**fit(samples), RUN: {"call": run_s}}, block=block, cache_bytes=cache_bytes,
+    )  # fmt: skip
+
+
+def fit(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+    """Seconds of one unit of each kind of work, by class; the formula is the module's.
+
+    Example: two costs from three exact times.
+        >>> rows = [({"call": 1.0, "byte": n}, 1e-6 + n * 2e-10) for n in (1e3, 1e5, 1e7)]
+        >>> costs = fit([Sample("add", work, time_s) for work, time_s in rows])["add"]
+        >>> {kind: f"{cost:.2e}" for kind, cost in costs.items()}
+        {'byte': '2.00e-10', 'call': '1.00e-06'}
+    """
+    classes: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        classes[sample.name].append(sample)
+    return {name: _fit_class(rows) for name, rows in sorted(classes.items())}
+
+
+def _fit_class(rows: Sequence[Sample]) -> dict[str, float]:
+    kinds = sorted({kind for row in rows for kind in row.work})
+    amounts = np.array([[row.work.get(kind, 0.0) for kind in kinds] for row in rows])
+    times_s = np.array([row.time_s for row in rows])
+    costs = _robust(amounts, times_s, times_s + _T0_S)
+    return {kind: float(cost) for kind, cost in zip(kinds, costs, strict=True) if cost > 0}
+
+
+def _robust(amounts: Floats, times_s: Floats, scale_s: Floats) -> Floats:
+    """Costs >= 0 that minimise Huber's function of (amounts @ costs - times) / scale, by reweighting."""
+    from sklearn.linear_model import LinearRegression
+
+    rows = amounts / scale_s[:, None]
+    units = np.maximum(np.abs(rows).max(axis=0), np.finfo(float).tiny)
+    weights = np.ones(len(rows))
+    model = LinearRegression(positive=True, fit_intercept=False)
+    for _ in range(_PASSES):
+        model.fit(rows / units, times_s / scale_s, sample_weight=weights)
+        errors = np.abs(model.predict(rows / units) - times_s / scale_s)
+        weights = np.minimum(1, _HUBER / np.maximum(errors, 1e-12))
+    return np.asarray(model.coef_ / units)
+
+
+def fastest(times_s: Iterable[float]) -> float:
+    """Mean of the fastest fifth: the machine left alone; the mean smooths the profiler's whole microseconds."""
+    ordered = sorted(times_s)
+    return float(np.mean(ordered[: max(1, int(len(ordered) * _FASTEST))]))
+
+
+def private_cache_bytes(device: Device) -> float:
+    """Size of the largest memory level that a core has for itself; 1 MiB if the device does not say."""
+    sizes = [level.size_bytes.value for level in device.memory[:-1] if level.size_bytes and not level.shared]
+    return max(sizes, default=_CACHE_BYTES)
+
+
+def layout_block() -> int:
+    """Channels that the run time keeps together here: seen where it fills 24 of them up to whole blocks.
+
+    Raises:
+        InputError: it keeps none together, or another number than 8 or 16.
+    """
+    build = Builder()
+    graph = build.graph(build.conv("c", "c", build.input("x", (1, 24, 4, 4)), 24, kernel_size=3))
+    nodes = run_nodes(to_onnx(graph, random_weights(graph)), threads=1, budget_s=0.0, min_repeats=1)
+    sizes = {node.out_bytes // (4 * 4 * 4) for node in nodes if node.kind == "ReorderInput"}
+    if sizes == {32}:
+        return 16
+    if sizes == {24}:
+        return 8
+    raise InputError(
+        f"calibrate: {runtime_name(1)} keeps maps in a layout that the latency model does not know (24 channels become "
+        f"{', '.join(map(str, sorted(sizes))) or 'no block'}, known are 24 and 32); use `luthier device fit` with "
+        "measured latencies instead"
+    )
+
+
+def _measure(one: _Measured, threads: int) -> None:
+    one.whole += time_calls(open_session(one.model, threads), budget_s=0.05, min_repeats=4)
+    nodes = run_nodes(one.model, threads, budget_s=0.1, min_repeats=5)
+    seen: Counter[tuple[Any, ...]] = Counter()
+    for node, ops in zip(nodes, owners(one.graph, nodes), strict=True):
+        # nodes come in another order, with other names for changes of layout, in every session
+        key = (ops, node.kind, node.out_bytes)
+        one.nodes[(*key, seen[key])] += node.times_s
+        seen[key] += 1
+
+
+def _inside(one: _Measured) -> float:
+    return sum(fastest(times_s) for times_s in one.nodes.values())
+
+
+def _outside(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
+    """Seconds of a call outside of its kernels, and what the profiler adds to each kernel.
+
+    whole = sum of kernels + call - kernels * profiler
+
+    Args:
+        rows: whole, sum of kernels, number of kernels.
+    """
+    whole_s, inside_s, nodes = map(np.array, zip(*rows, strict=True))
+    run_s, profiler_s = _robust(np.stack([np.ones(len(nodes)), -nodes], axis=1), whole_s - inside_s, whole_s)
+    return float(run_s), float(profiler_s)
+
+
+def _samples(one: _Measured, cache_bytes: tuple[float, float], block: int, profiler_s: float) -> list[Sample]:
+    """Every measured kernel with its work; what the model does not foresee is left out."""
+    waiting: dict[tuple[Any, ...], list[tuple[str, Work]]] = defaultdict(list)
+    for kernel, (name, work) in works(one.graph, cache_bytes, block):
+        waiting[kernel.ops or _layout_key(kernel, block)].append((name, work))
+    found = []
+    for (ops, kind, out_bytes, _), times_s in one.nodes.items():
+        queue = waiting.get(ops or (kind, out_bytes), [])
+        if queue:
+            name, work = queue.pop(0)
+            found.append(Sample(name, work, max(fastest(times_s) - profiler_s, 5e-7)))
+    return found
+
+
+def _layout_key(kernel: Kernel, block: int) -> tuple[str, int]:
+    """Kind and bytes by which the run time reports a change of layout."""
+    batch, channels, *hw = kernel.out_shape
+    if kernel.kind == "to_blocks":
+        return "ReorderInput", 4 * batch * -(-channels // block) * block * prod(hw)
+    return "ReorderOutput", 4 * batch * channels * prod(hw)
