@@ -10,9 +10,9 @@ import numpy as np
 from luthier.arch.network import Network
 from luthier.cost.budget import Budget
 from luthier.deploy.latency import measure_latency
-from luthier.deploy.onnx_file import to_onnx
-from luthier.graph.fold import fold_norm_into_conv
+from luthier.deploy.onnx_file import Array, to_onnx
 from luthier.graph.from_network import from_network
+from luthier.graph.op import Graph
 from luthier.job.candidates import Member, within_limits
 from luthier.job.session import Session
 from luthier.job.study import Study
@@ -28,16 +28,22 @@ def latencies_s(session: Session, members: list[Member]) -> dict[str, float]:
 
 def untrained_latency_s(network: Network, threads: int, budget_s: float = 0.3) -> float:
     """Median latency of a network with random weights in ONNX Runtime on this machine."""
-    graph = fold_norm_into_conv(from_network(network))
+    graph = from_network(network, fold_norm=True)
+    return measure_latency(to_onnx(graph, random_weights(graph)), threads=threads, budget_s=budget_s).median_s
+
+
+def random_weights(graph: Graph) -> dict[str, Array]:
+    """One array per constant, as an initialisation would be.
+
+    Activations then neither overflow nor become subnormal, which would change the time.
+    """
     generator = np.random.default_rng(0)
-    # as an initialisation would be: activations neither overflow nor become subnormal, which would change the time
-    weights = {
+    return {
         name: (generator.standard_normal(tensor.shape) * math.sqrt(2 / max(1, math.prod(tensor.shape[1:])))).astype(
             "f4"
         )
         for name, tensor in graph.constants.items()
     }
-    return measure_latency(to_onnx(graph, weights), threads=threads, budget_s=budget_s).median_s
 
 
 def fast_enough(budget: Budget, members: list[Member], known_s: dict[str, float]) -> list[Member]:
