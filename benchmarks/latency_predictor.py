@@ -155,7 +155,9 @@ def settle(folder: Path) -> tuple[Path, float]:
     deviation of its passes' latencies, each a median of its bursts with (1)'s slowness taken out.
     """
     with (folder / "bursts.csv").open(newline="") as stream:
-        rows = [(row["network"], int(row["round"]), math.log(float(row["latency_ms"]))) for row in csv.DictReader(stream)]
+        rows = [
+            (row["network"], int(row["round"]), math.log(float(row["latency_ms"]))) for row in csv.DictReader(stream)
+        ]
     names = sorted({row[0] for row in rows})
     which = np.array([names.index(row[0]) for row in rows])
     turn = np.array([row[1] for row in rows])

@@ -27,11 +27,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Work = dict[str, float]
 
 
-def load(file: Path) -> tuple[list[Features], list[str], Array]:
-    """Features of every network of a table, names of its devices, latencies in ms (networks, devices)."""
+def load(file: Path) -> tuple[list[Features], Array, list[str], Array]:
+    """Features of every network of a table, its bare choices, names of devices, latencies in ms (networks, devices)."""
     table = np.load(file)
     space = {"help_fbnet": fbnet, "help_ofa": ofa, "help_nasbench201": nasbench201}[file.stem]
-    return space(table), [str(name) for name in table["devices"]], table["latency_ms"].astype(float)
+    if file.stem == "help_ofa":
+        active = np.tile(np.arange(4), 5) < np.repeat(table["depth"], 4, axis=1)
+        choices = np.concatenate([table["ks"] * active, table["expand"] * active, table["resolution"][:, None]], axis=1)
+    else:
+        choices = table["arch_ops"]
+    return space(table), choices, [str(name) for name in table["devices"]], table["latency_ms"].astype(float)
 
 
 def _mobile(
@@ -44,7 +49,9 @@ def _mobile(
     inner = round_channels(in_channels * expand, 8)
     if expand != 1 or always_expand:
         tensor = build.activation("a", build.conv("expand", "a", tensor, inner, groups=groups, bias=True), activation)
-    tensor = build.conv("depthwise", "d", tensor, inner, kernel_size=kernel_size, stride=stride, groups=inner, bias=True)
+    tensor = build.conv(
+        "depthwise", "d", tensor, inner, kernel_size=kernel_size, stride=stride, groups=inner, bias=True
+    )
     tensor = build.activation("b", tensor, activation)
     if se:
         gate = build.op("pool", GlobalPool(), tensor)
@@ -108,7 +115,11 @@ def ofa(table: Any) -> list[Features]:
     block = cache(_mobile)
     rows: list[Features] = []
     for kernels, expands, depths, resolution in zip(
-        table["ks"].tolist(), table["expand"].tolist(), table["depth"].tolist(), table["resolution"].tolist(), strict=True
+        table["ks"].tolist(),
+        table["expand"].tolist(),
+        table["depth"].tolist(),
+        table["resolution"].tolist(),
+        strict=True,
     ):
         side = -(-resolution // 2)
         total = Counter(_conv(3, stem, resolution, 3, 2))

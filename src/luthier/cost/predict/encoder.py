@@ -42,17 +42,16 @@ class Encoder:
     """What turns `Features` into blocks, learnt from the features alone: no latency enters here.
 
     Attributes:
-        numeric: columns of numbers that vary; `work` first, `detail` after.
+        numeric: columns of numbers, except those that are 0 everywhere; `work` first, `detail` after.
         work: how many of them are `work`.
-        constant: columns of numbers that do not, with their value.
-        center, scale: mean and standard deviation of each of `numeric`.
+        center, scale: mean and standard deviation of each of `numeric`; the scale of one that never varies is its
+            value, so that another value is as uncertain as it is far.
         words: column -> the words seen in it.
         landmarks: standardised `work`, (m, work).
     """
 
     numeric: tuple[str, ...]
     work: int
-    constant: tuple[tuple[str, float], ...]
     center: tuple[float, ...]
     scale: tuple[float, ...]
     words: tuple[tuple[str, tuple[str, ...]], ...]
@@ -77,18 +76,18 @@ class Encoder:
         numbers = [column for column in columns if seen[column] == {"a number"}]
         values = np.array([[float(row.get(column, 0.0)) for column in numbers] for row in rows]).reshape(len(rows), -1)
         center, scale = values.mean(axis=0), values.std(axis=0)
-        varies = scale > 1e-9 * np.abs(center)
-        numeric = tuple(np.array(numbers, dtype=object)[varies])
+        scale = np.where(scale > 1e-9 * np.abs(center), scale, np.abs(center))
+        used = scale > 0
+        numeric = tuple(column for column, keep in zip(numbers, used, strict=True) if keep)
         work = sum(column.count(".") < 2 for column in numeric)
-        standard = ((values - center) / np.where(varies, scale, 1.0))[:, varies][:, :work]
+        standard = ((values[:, used] - center[used]) / scale[used])[:, :work]
         distinct = np.unique(standard, axis=0) if work else standard[:0]
         chosen = np.random.default_rng(0).permutation(len(distinct))[:LANDMARKS]
         return cls(
             numeric=numeric,
             work=work,
-            constant=tuple((c, float(x)) for c, x, v in zip(numbers, center, varies, strict=True) if not v),
-            center=tuple(map(float, center[varies])),
-            scale=tuple(map(float, scale[varies])),
+            center=tuple(map(float, center[used])),
+            scale=tuple(map(float, scale[used])),
             words=tuple((c, tuple(sorted({str(row[c]) for row in rows}))) for c in columns if c not in numbers),
             landmarks=tuple(tuple(map(float, distinct[index])) for index in sorted(chosen)),
         )
@@ -110,24 +109,27 @@ class Encoder:
         Raises:
             DataError: a column is missing, or a class of op occurs that no measured network has.
         """
+        known = {*self.numeric, *(column for column, _ in self.words)}
+        for row in rows:
+            strange = [column for column in row if column not in known and column.count(".") < 2 and row[column]]
+            if strange:
+                raise DataError(
+                    f"{strange[0]!r} is in no measured network, so its cost is unknown; measure some with it"
+                )
         numbers = np.array([[_number(row, column) for column in self.numeric] for row in rows])
         numbers = (numbers.reshape(len(rows), -1) - np.array(self.center)) / np.array(self.scale)
-        for column, value in self.constant:
-            for row in rows:
-                if _number(row, column) != value and column.count(".") < 2:
-                    raise DataError(f"{column} is {row.get(column, 0.0)}, but {value:g} in all that was measured; measure others")
         vocabulary = sorted({word for _, words in self.words for word in words})
-        value, level = np.zeros((len(rows), len(vocabulary) + 1)), []
+        shared, level = np.zeros((len(rows), len(vocabulary) + 1)), []
         for column, words in self.words:
             held = [_word(row, column) for row in rows]
             level.append(_one_hot(held, words))
-            value += _one_hot(held, vocabulary)
+            shared += _one_hot(held, vocabulary)
         empty = np.zeros((len(rows), 0))
         work = numbers[:, : self.work]
         return [
             work,
             numbers[:, self.work :],
-            value if self.words else empty,
+            shared if self.words else empty,
             np.concatenate(level, axis=1) if level else empty,
             self._smooth(work),
         ]

@@ -13,7 +13,7 @@ So a block that explains nothing is shrunk away, without a held-out set.
 
 Source:
     Patterson & Thompson 1971, Biometrika 58, 545-554 (REML); Zhou, Hu, Zhou & Lange 2019, J. Comput. Graph. Stat. 28,
-    350-361 (the steps); Rasmussen & Williams 2006, equations 2.41 and 5.12 (prediction with a free mean, leave-one-out).
+    350-361 (the steps); Rasmussen & Williams 2006, equations 2.41 (prediction with a free mean) and 5.12 (leaving out).
 """
 
 from __future__ import annotations

@@ -122,9 +122,7 @@ class Predictor:
         """One network's latency; see `predict_all`."""
         return self.predict_all([network], confidence)[0]
 
-    def predict_all(
-        self, networks: Sequence[Network | Graph | Features], confidence: float = 0.9
-    ) -> list[Prediction]:
+    def predict_all(self, networks: Sequence[Network | Graph | Features], confidence: float = 0.9) -> list[Prediction]:
         """Latencies of networks.
 
         Args:
@@ -135,13 +133,16 @@ class Predictor:
             InputError: more confidence than so few measurements can give.
         """
         rows = [graph_features(n) if isinstance(n, Network | Graph) else n for n in networks]
-        blocks = self.encoder.blocks(rows)
-        latency_s, sd_s = self._fit.predict([*blocks, self._as_references(np.concatenate(blocks, axis=1))])
-        half_s = self._fit.half_width(confidence) * sd_s
+        latency_s, half_s = self.predict_encoded(self.encoder.blocks(rows), confidence)
         return [
             Prediction(float(middle), (max(0.0, float(middle - half)), float(middle + half)), confidence)
             for middle, half in zip(latency_s, half_s, strict=True)
         ]
+
+    def predict_encoded(self, blocks: Sequence[Array], confidence: float = 0.9) -> tuple[Array, Array]:
+        """Latencies and half widths of their intervals, in s, of rows that `encoder` has encoded; two arrays (M,)."""
+        latency_s, sd_s = self._fit.predict([*blocks, self._as_references(np.concatenate(blocks, axis=1))])
+        return latency_s, self._fit.half_width(confidence) * sd_s
 
     def save(self, path: Path) -> None:
         """Write the predictor as JSON, whole or not at all."""

@@ -18,14 +18,13 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Final
 
 from luthier import units
 from luthier.arch import encode, presets
-from luthier.arch.network import Network
 from luthier.cost.predict.encoder import Features
 from luthier.cost.predict.predictor import Measured, Predictor, fit, graph_features
 from luthier.errors import DataError, LuthierError
@@ -70,26 +69,29 @@ def read_csv(path: Path, default_device: str) -> dict[str, Measured]:
     latency, spread = _quantity(path, header, "latency"), _quantity(path, header, "spread")
     if latency is None:
         raise DataError(
-            f"{path}: no column latency_ms (or latency_{', latency_'.join(u for u in _UNITS if u != 'ms' and u.isascii())}, "
-            f"or latency with units in the cells); the header has {', '.join(header)}"
+            f"{path}: no column latency_ms (or _ns, _us, _s, or latency with units in the cells); the header has "
+            f"{', '.join(header)}"
         )
     owned = _OWN if "network" in header else _OWN[:1]
     features = [name for name in header if name not in (latency, spread, *owned)]
     if "network" not in header and not features:
         raise DataError(f"{path}: no column network and no column of features, so nothing tells the lines apart")
     numbers = {name for name in features if all(_is_number(line.cells[name]) for line in lines)}
-    work = cache(lambda name, resolution: _work(path, name, resolution))
+    work = cache(partial(_work, path.parent))
     groups: dict[tuple[str, ...], _Group] = {}
     for line in lines:
         where = f"{path}: line {line.number}"
         key = tuple(line.cells[name] for name in header if name not in (latency, spread))
         group = groups.get(key)
         if group is None:
-            row: dict[str, float | str] = {
-                name: float(line.cells[name]) if name in numbers else line.cells[name] for name in features
-            }
+            row: dict[str, float | str] = {name: line.cells[name] for name in features}
+            row.update((name, _finite(where, name, line.cells[name])) for name in numbers)
             if "network" in header:
-                row.update(work(line.cells["network"], line.cells.get("resolution", "")))
+                name = line.cells["network"]
+                try:
+                    row.update(work(name, line.cells.get("resolution", "")))
+                except LuthierError as error:
+                    raise DataError(f"{where}: network {name!r}: {error}") from None
             group = groups[key] = _Group(line.cells.get("device", default_device), row)
         group.latency_s.append(_seconds(where, latency, line.cells[latency], least=0.0))
         if spread is not None:
@@ -129,7 +131,8 @@ def _by_device(groups: Sequence[_Group]) -> dict[str, Measured]:
         # two repeats may agree by chance: no spread counts as less than a tenth of the usual one
         usual = median(known) if known else 0.0
         spread_s = [
-            t * (usual if g.spread is None else max(g.spread / t, usual / 10)) for g, t in zip(mine, latency_s, strict=True)
+            t * (usual if g.spread is None else max(g.spread / t, usual / 10))
+            for g, t in zip(mine, latency_s, strict=True)
         ]
         found[device] = Measured(
             tuple(group.features for group in mine), tuple(latency_s), tuple(spread_s) if usual else None
@@ -146,7 +149,9 @@ def _lines(path: Path) -> tuple[list[str], list[_Line]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a CSV table ({error})") from None
     if not rows:
-        raise DataError(f"{path}: a table of measurements needs a header and lines, got {'only a header' if header else 'nothing'}")
+        raise DataError(
+            f"{path}: a table of measurements needs a header and lines, got {'only a header' if header else 'nothing'}"
+        )
     twice = sorted({name for name in header if header.count(name) > 1} | ({""} & set(header)))
     if twice:
         raise DataError(f"{path}: every column needs a name of its own, got {twice[0]!r} twice or empty")
@@ -164,7 +169,9 @@ def _quantity(path: Path, header: Sequence[str], word: str) -> str | None:
     found = [name for name in header if name == word or name.startswith(f"{word}_")]
     for name in found:
         if name != word and name.removeprefix(f"{word}_") not in _UNITS:
-            raise DataError(f"{path}: column {name!r}: unknown unit, known are {' '.join(_UNITS)}; or rename the column")
+            raise DataError(
+                f"{path}: column {name!r}: unknown unit, known are {' '.join(_UNITS)}; or rename the column"
+            )
     if len(found) > 1:
         raise DataError(f"{path}: one column of {word} is wanted, got {' and '.join(found)}")
     return found[0] if found else None
@@ -188,22 +195,24 @@ def _seconds(where: str, column: str, cell: str, least: float) -> float:
 
 def _is_number(cell: str) -> bool:
     try:
-        return math.isfinite(float(cell)) or True
+        float(cell)
     except ValueError:
         return False
+    return True
 
 
-def _work(path: Path, name: str, resolution: str) -> Features:
-    """Features of a network named in a table."""
-    try:
-        if name.endswith(".json"):
-            network: Network = encode.read(path.parent / name)
-        else:
-            network = presets.get(name)
-        if not resolution:
-            return graph_features(network)
-        if not resolution.isdecimal():
-            raise DataError(f"resolution must be a whole number of pixels, got {resolution!r}")
-        return graph_features(from_network(network, resolution=int(resolution)))
-    except LuthierError as error:
-        raise DataError(f"{path}: network {name!r}: {error}") from None
+def _finite(where: str, column: str, cell: str) -> float:
+    value = float(cell)
+    if not math.isfinite(value):
+        raise DataError(f"{where}: {column} must be finite, got {cell!r}")
+    return value
+
+
+def _work(folder: Path, name: str, resolution: str) -> Features:
+    """Features of a network named in a table that lies in `folder`."""
+    network = encode.read(folder / name) if name.endswith(".json") else presets.get(name)
+    if not resolution:
+        return graph_features(network)
+    if not resolution.isdecimal():
+        raise DataError(f"resolution must be a whole number of pixels, got {resolution!r}")
+    return graph_features(from_network(network, resolution=int(resolution)))

@@ -21,6 +21,8 @@ from luthier.graph.op import Graph, Op
 LANES = 16
 #: upper ends of the classes of a map's height times width: 3 x 3, 7 x 7, 14 x 14, 28 x 28, 56 x 56
 MAP_PIXELS = (9, 49, 196, 784, 3136)
+#: upper ends of the classes of what an op reads and writes; between two of them lies each level of most caches
+FOOTPRINT_KIB = (64, 256, 1024, 4096, 16384)
 
 
 def graph_work(graph: Graph) -> dict[str, float]:
@@ -28,11 +30,13 @@ def graph_work(graph: Graph) -> dict[str, float]:
 
     name                                summed over the ops of the class
     <class>.count                       1
-    <class>.macs                        multiply-accumulates, or elementwise operations
-    <class>.padded_macs                 MACs with both channel counts rounded up to multiples of 16
     <class>.activation_bytes            read and written
+    <class>.elementwise                 operations, see `macs.op_elementwise`; of classes without MACs
+    <class>.macs                        multiply-accumulates
+    <class>.padded_macs                 the same with both channel counts rounded up to multiples of 16
     <class>.weight_bytes                read
-    <class>.<detail>.<count or macs>    the same, by window and stride, or by size of the output map
+    <class>.<detail>.<count or macs>    the same by window and stride, and by size of the output map
+    <class>.<detail>.bytes              read and written by ops of one class of footprint: where a cache ends
 
     Classes: pointwise, depthwise, grouped and dense convolutions, linear (also 1x1 convolutions of a single pixel), and
     the other kinds of `luthier.graph.attrs`, activations by function.  Views are free.
@@ -52,13 +56,17 @@ def graph_work(graph: Graph) -> dict[str, float]:
         if op.kind in VIEWS:
             continue
         name = op_class(graph, op)
-        macs = op_macs(graph, op) or op_elementwise(graph, op)
+        activation_bytes = sum(graph.tensors[tensor].bytes for tensor in (*op.inputs, *op.outputs))
+        weight_bytes = sum(graph.constants[constant].bytes for constant in op.constants.values())
+        macs = op_macs(graph, op)
         work[f"{name}.count"] += 1
-        work[f"{name}.macs"] += macs
-        work[f"{name}.activation_bytes"] += sum(graph.tensors[tensor].bytes for tensor in (*op.inputs, *op.outputs))
-        if not op.constants:
+        work[f"{name}.activation_bytes"] += activation_bytes
+        work[f"{name}.{_footprint(activation_bytes + weight_bytes)}.bytes"] += activation_bytes + weight_bytes
+        if not macs:
+            work[f"{name}.elementwise"] += op_elementwise(graph, op)
             continue
-        work[f"{name}.weight_bytes"] += sum(graph.constants[constant].bytes for constant in op.constants.values())
+        work[f"{name}.macs"] += macs
+        work[f"{name}.weight_bytes"] += weight_bytes
         work[f"{name}.padded_macs"] += macs * _padding(graph, op)
         for detail in _details(graph, op):
             work[f"{name}.{detail}.count"] += 1
@@ -84,11 +92,13 @@ def op_class(graph: Graph, op: Op) -> str:
 
 def _padding(graph: Graph, op: Op) -> float:
     """Factor on an op's MACs when channels come in whole groups of `LANES`."""
-    if "weight" not in op.constants:
-        return 1.0
     weight = graph.constants[op.constants["weight"]].shape
     sides = weight[:1] if is_depthwise(graph, op) else weight[:2]
     return prod(-(-side // LANES) * LANES / side for side in sides)
+
+
+def _footprint(total_bytes: int) -> str:
+    return next((f"to_{limit}_KiB" for limit in FOOTPRINT_KIB if total_bytes <= 1024 * limit), "more_KiB")
 
 
 def _details(graph: Graph, op: Op) -> tuple[str, ...]:
