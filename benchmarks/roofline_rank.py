@@ -113,6 +113,7 @@ def hub_graphs() -> dict[str, Graph]:
     """torchvision's networks, as the AI Hub compiles them: 224 x 224, batch 1."""
     import torch
     import torchvision
+
     from luthier.graph.from_torch import from_torch
 
     found = {}

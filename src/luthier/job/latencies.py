@@ -8,7 +8,6 @@ from luthier.arch.network import Network
 from luthier.cost.budget import Budget
 from luthier.deploy.latency import measure_latency
 from luthier.deploy.onnx_file import random_weights, to_onnx
-from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_network
 from luthier.job.candidates import Member, within_limits
 from luthier.job.session import Session
@@ -25,7 +24,7 @@ def latencies_s(session: Session, members: list[Member]) -> dict[str, float]:
 
 def untrained_latency_s(network: Network, threads: int, budget_s: float = 0.3) -> float:
     """Median latency of a network with random weights in ONNX Runtime on this machine."""
-    graph = fold_norm_into_conv(from_network(network))
+    graph = from_network(network, fold_norm=True)
     return measure_latency(to_onnx(graph, random_weights(graph)), threads=threads, budget_s=budget_s).median_s
 
 

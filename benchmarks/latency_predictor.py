@@ -1,0 +1,193 @@
+"""Latency on this machine, predicted for networks never measured: prints a Markdown section.
+
+    python benchmarks/latency_predictor.py [--folder build/latency_predictor] [--seconds 100]      (or: make bench)
+
+400 random networks around the presets (depth, width, kernel, expansion, attention, activation, resolution; 4 M to
+500 M MACs) run in ONNX Runtime, one thread, in three passes over all of them, so that a slow minute of the machine
+falls on many networks and not on one.  300 of them train the predictor, 100 judge it.
+
+The measurements are kept in FOLDER/measurements.csv, one line each; a second call goes on where the first stopped.
+`--seconds` stops measuring after that time (default: never; a whole run takes about ten minutes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import random
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luthier.arch import encode, presets
+from luthier.arch.block import Attention, Block
+from luthier.arch.network import Network
+from luthier.arch.rounding import round_channels
+from luthier.cost import cost
+from luthier.deploy.latency import open_session
+from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.errors import InputError
+from luthier.files import append_line, write_text
+from luthier.graph.from_network import INPUT, from_network
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+BASES = (
+    "efficientnet_b0",
+    "efficientnet_lite0",
+    "mbconv_thumbnail",
+    "mnasnet_100",
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "mobilenetv3_small_100",
+    "resnet18",
+)
+TRAIN, HELD_OUT, ANCHORS = 300, 100, 3
+PASSES, GROUP, ROUNDS = 3, 20, 8
+MACS = (4_000_000, 500_000_000)
+BURST_S = 0.02
+
+
+def random_block(rng: random.Random, block: Block, width: float) -> Block:
+    """A block with another width and, in the mobile family, another kernel, expansion and attention."""
+    if block.kind == "pool":
+        return block
+    block = replace(block, out_channels=round_channels(block.out_channels * width, 8))
+    if block.kind not in ("mbconv", "fused_mbconv", "depthwise_separable"):
+        return block
+    attention = rng.choice((block.attention, block.attention, None, Attention(ratio=0.25), Attention(kind="eca")))
+    block = replace(block, kernel_size=rng.choice((3, 3, 5, 7) if block.kind == "mbconv" else (3, 5)))
+    block = replace(block, attention=attention)
+    return replace(block, expand_ratio=rng.choice((1, 2, 3, 4, 6))) if block.kind != "depthwise_separable" else block
+
+
+def random_network(rng: random.Random, name: str) -> Network:
+    """A random network around a random preset, within the limits on MACs."""
+    while True:
+        base = presets.get(rng.choice(BASES))
+        stages, channels = [], base.in_channels
+        for stage in base.stages:
+            width = rng.choice((0.5, 0.75, 1.0, 1.0, 1.25))
+            repeats = max(1, len(stage.blocks) + rng.choice((-1, 0, 0, 1)))
+            blocks = list(stage.blocks[:1]) + [stage.blocks[-1]] * (repeats - 1)
+            if len(stage.blocks) == 1 or stage.blocks[-1].kind == "pool":
+                blocks = list(stage.blocks)
+            done = []
+            for block in blocks:
+                block = random_block(rng, block, width)
+                if block.kind == "pool":
+                    block = replace(block, out_channels=channels)
+                channels = block.out_channels
+                done.append(block)
+            stages.append(replace(stage, blocks=tuple(done)))
+        resolution = rng.randrange(24, 65, 8) if base.resolution <= 64 else rng.randrange(96, 225, 16)
+        activation = rng.choice((base.activation, "relu", "relu6", "silu", "hard_swish"))
+        try:
+            network = replace(base, name=name, stages=tuple(stages), resolution=resolution, activation=activation)
+            if MACS[0] <= cost(network).macs <= MACS[1]:
+                return network
+        except InputError:
+            continue  # a map that shrinks to nothing: draw again
+
+
+def measure(folder: Path, deadline: float) -> bool:
+    """Fill FOLDER/bursts.csv, one group of networks after another; False if the deadline came first."""
+    table = folder / "bursts.csv"
+    if not table.exists():
+        write_text(table, "network,round,latency_ms\n")
+    with table.open(newline="") as stream:
+        done = {int(row["round"]) // ROUNDS for row in csv.DictReader(stream)}
+    rng = random.Random(0)
+    networks = [random_network(rng, f"random_{number:03d}") for number in range(ANCHORS + TRAIN + HELD_OUT)]
+    for network in networks:
+        if not (folder / f"{network.name}.json").exists():
+            write_text(folder / f"{network.name}.json", encode.to_json(network))
+    rest, groups = networks[ANCHORS:], []
+    for _ in range(PASSES):
+        rng.shuffle(rest)
+        groups += [networks[:ANCHORS] + rest[start : start + GROUP] for start in range(0, len(rest), GROUP)]
+    for number, group in enumerate(groups):
+        if number in done:
+            continue
+        if time.monotonic() > deadline:
+            return False
+        sessions = [(network.name, *ready(network)) for network in group]
+        lines = []
+        for turn in range(ROUNDS):
+            for name, session, image in sessions:
+                lines.append(f"{name}.json,{number * ROUNDS + turn},{1e3 * burst_s(session, image):.6g}")
+        append_line(table, "\n".join(lines))
+        print(f"group {number + 1} of {len(groups)} measured", file=sys.stderr)
+    return True
+
+
+def ready(network: Network) -> tuple[Any, Array]:
+    """A session with random weights, and an image for it."""
+    graph = from_network(network, fold_norm=True)
+    generator = np.random.default_rng(0)
+    image = generator.standard_normal(graph.tensors[graph.inputs[0]].shape, dtype=np.float32)
+    return open_session(to_onnx(graph, random_weights(graph))), image
+
+
+def burst_s(session: Any, image: Array) -> float:
+    """The fastest of at least three calls in 20 ms, after one that warms the caches: no preempted call counts."""
+    session.run(None, {INPUT: image})
+    fastest, calls, stop = float("inf"), 0, time.perf_counter() + BURST_S
+    while calls < 3 or time.perf_counter() < stop:
+        start = time.perf_counter()
+        session.run(None, {INPUT: image})
+        fastest, calls = min(fastest, time.perf_counter() - start), calls + 1
+    return fastest
+
+
+def settle(folder: Path) -> tuple[Path, float]:
+    """FOLDER/measurements.csv from the bursts, and how much the machine's speed moved between rounds.
+
+        log burst(network, round) = log latency(network) + slowness(round) + noise                   (1)
+
+    by medians in turn; slowness 0 is that of the fastest tenth of the rounds.  The spread of a network is the standard
+    deviation of its passes' latencies, each a median of its bursts with (1)'s slowness taken out.
+    """
+    with (folder / "bursts.csv").open(newline="") as stream:
+        rows = [
+            (row["network"], int(row["round"]), math.log(float(row["latency_ms"]))) for row in csv.DictReader(stream)
+        ]
+    names = sorted({row[0] for row in rows})
+    which = np.array([names.index(row[0]) for row in rows])
+    turn = np.array([row[1] for row in rows])
+    logs = np.array([row[2] for row in rows])
+    slowness = np.zeros(turn.max() + 1)
+    for _ in range(20):
+        latency = np.array([np.median((logs - slowness[turn])[which == index]) for index in range(len(names))])
+        slowness = np.array([np.median((logs - latency[which])[turn == index]) for index in range(len(slowness))])
+        slowness -= np.quantile(slowness, 0.1)
+    lines = ["network,latency_ms,spread_ms"]
+    for index, name in enumerate(names):
+        mine = which == index
+        passes = turn[mine] // (ROUNDS * -(-(TRAIN + HELD_OUT) // GROUP))
+        values = [np.exp(np.median((logs - slowness[turn])[mine][passes == number])) for number in range(PASSES)]
+        lines.append(f"{name},{np.mean(values):.6g},{np.std(values, ddof=1):.6g}")
+    write_text(folder / "measurements.csv", "\n".join(lines) + "\n")
+    return folder / "measurements.csv", float(np.exp(np.quantile(slowness, 0.9)) - 1)
+
+
+def main() -> int:
+    """Measure what is missing, then fit and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("build/latency_predictor"))
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if not measure(arguments.folder, time.monotonic() + arguments.seconds):
+        print("not all networks are measured yet; run the same command again", file=sys.stderr)
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Published search spaces, spelled out as graphs."""
