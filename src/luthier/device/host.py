@@ -42,12 +42,27 @@ class Cache:
     cores: int
 
 
-def profile_path() -> Path:
-    """Where the profile of this machine is kept: below LUTHIER_HOME, else below the user's data folder."""
-    home = os.environ.get("LUTHIER_HOME")
+def home() -> Path:
+    """Where Luthier keeps what it learns of devices: LUTHIER_HOME, else below the user's data folder."""
+    named = os.environ.get("LUTHIER_HOME")
     data = os.environ.get("XDG_DATA_HOME")
-    root = Path(home) if home else (Path(data) if data else Path.home() / ".local" / "share") / "luthier"
-    return root / "devices" / "host.toml"
+    return Path(named) if named else (Path(data) if data else Path.home() / ".local" / "share") / "luthier"
+
+
+def profile_path() -> Path:
+    """Where the profile of this machine is kept."""
+    return home() / "devices" / "host.toml"
+
+
+def predictor_path(device: str) -> Path:
+    """Where the latency predictor of a device is kept.
+
+    Raises:
+        DeviceError: a name that no file can have.
+    """
+    if not re.fullmatch(r"[\w.-]+", device) or device.startswith("."):
+        raise DeviceError(f"device {device!r}: a predictor's name has letters, digits, '.', '_' and '-' only")
+    return home() / "predictors" / f"{device}.json"
 
 
 def load(table: Callable[[str], EnergyTable]) -> Device:

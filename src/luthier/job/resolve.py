@@ -55,6 +55,16 @@ def resolve(model: str) -> Network:
         raise InputError(f"MODEL: {error}") from None
 
 
+def described(model: str) -> Network | None:
+    """What `resolve` finds; None where the name stands for a file or a module that is not ours.
+
+    Raises:
+        InputError: nothing of that name.
+    """
+    foreign = Path(model).suffix == ".onnx" or (":" in model and not Path(model).exists())
+    return None if foreign else resolve(model)
+
+
 def resolve_graph(
     model: str,
     *,

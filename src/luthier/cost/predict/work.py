@@ -13,9 +13,10 @@ from collections import defaultdict
 from math import prod
 
 from luthier.cost.macs import op_elementwise, op_macs
-from luthier.cost.memory import VIEWS, is_depthwise
 from luthier.graph.attrs import Activation, Conv
+from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
+from luthier.schedule.scope import VIEWS
 
 #: vector units and blocked layouts work on channels in groups of this many
 LANES = 16
