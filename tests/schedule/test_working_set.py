@@ -10,7 +10,7 @@ from luthier.arch import Precision
 from luthier.graph import Graph
 from luthier.graph import attrs as kinds
 from luthier.graph.builder import Builder
-from luthier.schedule import Group, Tile, scope, tile_space, working_set
+from luthier.schedule import Group, Schedule, Tile, scope, scopes, tile_space, working_set
 
 
 def block(precision: str = "fp32") -> Graph:
@@ -76,6 +76,14 @@ def test_elementwise_ops_share_a_buffer_only_where_nothing_else_reads_it() -> No
     graph = build.graph(build.conv("e", "e", build.add("sum", x, y), 4))
     assert scope(graph, Group(("d", "sum"))).buffers == {"c": "c", "d": "d", "sum": "d"}
     assert scope(graph, Group(("sum",))).buffers == {"c": "c", "d": "d", "sum": "c"}
+    # what is last depends on the order of the groups
+    build = Builder()
+    x = build.conv("c", "c", build.input("x", (1, 4, 8, 8)), 4)
+    y = build.conv("d", "d", x, 4)
+    graph = build.graph(y, build.activation("relu", x, "relu"))
+    for order, host in ((("c", "d", "relu"), "c"), (("c", "relu", "d"), "relu")):
+        views = {v.group.ops[0]: v for v in scopes(graph, Schedule("mine", tuple(Group((n,)) for n in order)))}
+        assert views["relu"].buffers["relu"] == host
     # read by a view, whose bytes are the same: not free
     build = Builder()
     x = build.conv("c", "c", build.input("x", (1, 4, 8, 8)), 4)

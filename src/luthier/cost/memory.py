@@ -113,11 +113,7 @@ class Liveness:
         own_reads = Counter(name for op in scope.ops for name in op.inputs)
         hosts = {name: self._buffer[name] for name in scope.inputs}
         for name in scope.outputs:
-            host = hosts.get(scope.buffers[name], name)
-            if host != name:
-                own = sum(own_reads[other] for other, place in hosts.items() if place == host)
-                if self._pending[host] != own or self.live[host] != self._size[name] or host in self._kept:
-                    host = name
+            host = hosts.get(scope.buffers[name], name)  # what it may write over nothing reads later
             if host == name:
                 self.live[name], self._pending[name] = self._size[name], 0
             self._buffer[name] = host

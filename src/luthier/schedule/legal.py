@@ -22,6 +22,8 @@ from luthier.schedule.scope import ELEMENTWISE, Scope, scopes
 
 #: kinds whose output rows need a few input rows each
 ROW_WISE: Final = frozenset({*ELEMENTWISE, "conv", "pool", "pad", "subsample", "concat"})
+#: of these, the kinds whose rows `rows.row_window` describes; the others make a row of the same row
+WINDOWED: Final = frozenset({"conv", "pool", "subsample"})
 
 
 def check(graph: Graph, schedule: Schedule) -> None:
@@ -92,6 +94,10 @@ def row_problem(graph: Graph, view: Scope) -> str | None:
             return f"op {op.name!r} ({op.kind}) does not run row by row"
         elif op.outputs[0] not in used:
             return f"op {op.name!r} is not on the way to the result {result!r}"
+        elif op.kind not in WINDOWED and any(
+            s[2] not in (1, graph.output_shape(op)[2]) for s in graph.input_shapes(op)
+        ):
+            return f"op {op.name!r} ({op.kind}) moves rows"
         else:
             used.update(op.inputs)
     return None
