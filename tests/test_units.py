@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.errors import UnitError
-from luthier.units import UNITS, parse, show, spell
+from luthier.units import UNITS, parse, show, spell, write
 
 VALUES = {
     "latency": {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0},
@@ -32,6 +32,7 @@ VALUES = {
     | {"OP/s": 1, "kOP/s": 1e3, "MOP/s": 1e6, "GOP/s": 1e9, "TOP/s": 1e12, "POP/s": 1e15},
     "bandwidth": {"B/s": 1, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12, "PB/s": 1e15},
     "frequency": {"Hz": 1, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
+    "energy_per_byte": {"pJ/B": 1e-12, "nJ/B": 1e-9, "uJ/B": 1e-6, "µJ/B": 1e-6, "mJ/B": 1e-3, "J/B": 1, "kJ/B": 1e3},
 }
 SUFFIXES = [(dimension, suffix) for dimension, units in UNITS.items() for suffix in units]
 
@@ -84,6 +85,19 @@ def test_forms_of_numbers(text: str, dimension: str, value: float) -> None:
 def test_refused(text: str, dimension: str, message: str) -> None:
     with pytest.raises(UnitError, match=message):
         parse(text, dimension, "--max-latency")
+
+
+@given(
+    value=st.floats(1e-15, 1e18),
+    dimension=st.sampled_from([dimension for dimension in UNITS if dimension not in ("bytes", "count")]),
+)
+def test_what_is_written_is_read_back_to_the_last_bit(value: float, dimension: str) -> None:
+    assert parse(write(value, dimension), dimension) == value
+
+
+@given(value=st.integers(1, 2**53), dimension=st.sampled_from(["bytes", "count"]))
+def test_whole_numbers_are_written_and_read_back(value: int, dimension: str) -> None:
+    assert parse(write(value, dimension), dimension) == value
 
 
 @given(value=st.integers(1, 10**15), dimension=st.sampled_from(["bytes", "count"]))

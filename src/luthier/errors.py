@@ -10,7 +10,7 @@
     |   |-- DataError                  images, labels or archives that cannot be read
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
-    |-- MeasurementError (RuntimeError) a loop that measures does something else: our fault   exit 1
+    |-- MeasurementError (RuntimeError)  a loop that measures does something else: our fault   exit 1
     `-- ExportError (RuntimeError)     an exported file computes something else: our fault    exit 1
 
 A message is one line: who, which argument or file, the limit, the value, the remedy.  The command line

@@ -162,7 +162,7 @@ def test_a_cache_that_is_no_faster_is_remarked() -> None:
     fast, slow = Figure(100e9, "s", "measured"), Figure(50e9, "s", "measured")
     near, far = (MemoryLevel(name, bandwidth_bytes_per_s={1: figure}) for name, figure in (("L1", slow), ("L2", fast)))
     assert run.cross_check((near, far), (1,)) == (
-        "L1 reads no faster than L2 with 1 threads: its size is the system's word, not confirmed",
+        "L1 reads no faster than L2 on 1 of the cores: its size is the system's word, not confirmed",
     )
     assert run.cross_check((replace(near, bandwidth_bytes_per_s={1: Figure(200e9, "s")}), far), (1,)) == ()
 

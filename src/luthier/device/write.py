@@ -46,7 +46,7 @@ def device_to_text(device: Device, table: Callable[[str], EnergyTable]) -> str:
             }
             for level in device.memory
         ],
-        "calibration": [asdict(calibration) for calibration in device.calibrations],
+        "calibration": [asdict(calibration) for calibration in device.calibrations] or None,
     }
     return tomli_w.dumps(_without_none(document))
 

@@ -167,7 +167,7 @@ def cross_check(levels: Sequence[MemoryLevel], counts: Sequence[int]) -> tuple[s
         known = [(level.name, level.bandwidth_bytes_per_s[count].value) for level in levels
                  if count in level.bandwidth_bytes_per_s]  # fmt: skip
         remarks += [
-            f"{near} reads no faster than {far} with {count} threads: its size is the system's word, not confirmed"
+            f"{near} reads no faster than {far} on {count} of the cores: its size is the system's word, not confirmed"
             for (near, fast), (far, slow) in pairwise(known)
             if fast < 1.05 * slow
         ]
@@ -191,7 +191,7 @@ def _memory_probes(cpu: Cpu, sizes: dict[int, dict[str, int]], far: str) -> list
 
 def _figure(rate: Rate, what: str, threads: int) -> Figure:
     source = (
-        f"luthier device measure: {what}, {threads} threads, best of {rate.bursts} bursts; "
+        f"luthier device measure: {what}, {threads} thread{'s' if threads > 1 else ''}, best of {rate.bursts} bursts; "
         f"the median burst reached {100 * rate.typical:.0f} % of it"
     )
     return Figure(float(f"{rate.per_s:.6g}"), source, "measured")
