@@ -138,26 +138,26 @@ def test_a_graph_changes_its_schedule_and_precision_only() -> None:
 
 
 def test_latency_is_judged_by_the_model_given() -> None:
-    def latency(network: Network | Graph, precision: Precision | None, schedule: Schedule) -> float:
+    def latency(network: Network | Graph, precision: Precision | None, schedule: Schedule) -> tuple[float, None]:
         graph = from_network(network) if isinstance(network, Network) else network
         folded = fold_norm_into_conv(graph)
         check(folded, schedule)
         written = sum(folded.tensors[t].bytes for view in scopes(folded, schedule) for t in view.outputs)
-        return written * 1e-9 * (0.5 if precision is not None else 1)
+        return written * 1e-9 * (0.5 if precision is not None else 1), None
 
-    asked = latency(B0, None, unfused(from_network(B0, fold_norm=True)))
-    advice = advise(B0, Budget(max_latency_s=asked * 0.7), latency=latency)
+    asked, _ = latency(B0, None, unfused(from_network(B0, fold_norm=True)))
+    advice = advise(B0, Budget(max_latency_s=asked * 0.7), judge=latency)
     assert advice.asked.latency_s == asked
     assert set(advice.changes[0].kinds) == {"schedule"}
     for change in advice.changes:
         assert change.latency_s is not None
-        assert change.latency_s == latency(change.network, change.precision, change.schedule) <= asked * 0.7
+        assert change.latency_s == latency(change.network, change.precision, change.schedule)[0] <= asked * 0.7
         assert "latency " in change.text
 
 
 @pytest.mark.parametrize(
     ("budget", "message"),
-    [(Budget(), "the budget has no limit to keep"), (Budget(max_latency_s=1e-3), "latency needs a latency model")],
+    [(Budget(), "the budget has no limit to keep"), (Budget(max_latency_s=1e-3), "latency or energy needs a model")],
 )
 def test_what_cannot_be_judged_is_refused(budget: Budget, message: str) -> None:
     with pytest.raises(InputError, match=message):

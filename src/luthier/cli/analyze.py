@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from luthier import __version__
 from luthier.arch.block import Precision
 from luthier.cli import limits, output
-from luthier.cost.analysis import Analysis
-from luthier.device import Device
 from luthier.errors import InputError, SpecError
-from luthier.graph.op import Graph
-from luthier.schedule import Schedule
 
-SCHEDULES = ("fused", "unfused", "tuned")
+if TYPE_CHECKING:
+    from luthier.job.examine import Examination
 
 
 def analyze(
@@ -59,39 +56,35 @@ def analyze(
 ) -> None:
     """Work, peak memory, roofline, energy and time of networks on a device; several are compared side by side."""
     from luthier.device.registry import get
+    from luthier.job.examine import Question, ScheduleName, examine
 
-    target = get(device)
-    if schedule not in SCHEDULES:
-        raise InputError(f"--schedule {schedule}: must be one of {', '.join(SCHEDULES)}")
     if schedule == "tuned":
         raise InputError("--schedule tuned: needs the engine, which this version lacks; use --schedule fused")
+    if schedule not in get_args(ScheduleName):
+        raise InputError(f"--schedule {schedule}: must be one of {', '.join(get_args(ScheduleName))}, tuned")
     if html is not None and len(models) > 1:
         raise InputError(f"--html {html}: shows one model, got {len(models)}; analyze them one by one")
-    budget = limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy)
-    number_types = None if precision is None else _precision(precision)
-
-    from luthier.cost.analyser import analyze as run
-    from luthier.cost.analyser import deployed
-    from luthier.job.resolve import resolve_graph
-
-    found = []
-    for model in models:
-        graph, _ = resolve_graph(model, batch=batch, resolution=resolution, lenient=lenient)
-        ready = deployed(graph, number_types)
-        found.append(
-            run(
-                graph, target, model=_name(model), precision=number_types, threads=threads, budget=budget,
-                schedule=_schedule(ready, target, schedule, rows),
-            )
-        )  # fmt: skip
+    question = Question(
+        batch=batch,
+        resolution=resolution,
+        precision=None if precision is None else _precision(precision),
+        schedule=schedule,  # type: ignore[arg-type]  # membership was just checked
+        rows=rows,
+        threads=threads,
+        budget=limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy),
+        lenient=lenient,
+    )
+    target = get(device)
+    found = [examine(model, target, question) for model in models]
     _show(found, layers)
     if html is not None:
         from luthier.report.analysis import write
 
-        write(found[0], __version__, html, None if target.ram_bytes is None else target.ram_bytes.value)
+        one = found[0]
+        write(one.analysis, __version__, html, advice=one.advice, prediction=one.prediction)
         output.console().print(f"{html}: written", markup=False, soft_wrap=True)
     if as_json:
-        documents = [document(analysis) for analysis in found]
+        documents = [document(one) for one in found]
         output.document("analyze", documents[0] if len(documents) == 1 else {"models": documents})
 
 
@@ -102,28 +95,20 @@ def _precision(text: str) -> Precision:
         raise InputError(f"--precision {text}: {str(error).partition(': ')[2]}") from None
 
 
-def _name(model: str) -> str:
-    return Path(model).name or model
-
-
-def _schedule(graph: Graph, device: Device, name: str, rows: int | None) -> Schedule:
-    from luthier.schedule import fast_bytes, fused, unfused
-
-    return unfused(graph) if name == "unfused" else fused(graph, fast_bytes=fast_bytes(device), rows=rows)
-
-
-def _show(found: list[Analysis], layers: bool) -> None:
+def _show(found: list[Examination], layers: bool) -> None:
     from luthier.report.analysis import comparison, lines
 
     console = output.console()
-    if len(found) == 1:
-        console.print(lines(found[0], layers))
+    if len(found) > 1:
+        console.print(comparison([one.analysis for one in found]))
     else:
-        console.print(comparison(found))
+        one = found[0]
+        console.print(lines(one.analysis, advice=one.advice, prediction=one.prediction, layers=layers))
 
 
-def document(analysis: Analysis) -> dict[str, Any]:
-    """The JSON document of one analysis, in the words all commands share; every number beside its kind."""
+def document(found: Examination) -> dict[str, Any]:
+    """The JSON document of one network, in the words all commands share; every number beside its kind."""
+    analysis, prediction = found.analysis, found.prediction
     totals = analysis.totals
     return {
         "model": analysis.model,
@@ -142,6 +127,9 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "peak_group": totals.peak_group,
         "latency_s": totals.image_latency_s,
         "latency_s_kind": totals.image_latency_s_kind,
+        "predicted_latency_s": None if prediction is None else prediction.latency_s,
+        "predicted_latency_s_kind": "predicted",
+        "predicted_latency_s_interval": None if prediction is None else list(prediction.interval_s),
         "energy_j": totals.image_energy_j,
         "energy_j_kind": totals.image_energy_j_kind,
         "images_per_battery": totals.images_per_battery,
@@ -155,6 +143,9 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "ops": [asdict(op) for op in analysis.ops],
         "memory": [asdict(step) for step in analysis.memory],
         "ceilings": [asdict(ceiling) for ceiling in analysis.ceilings],
+        "changes": [] if found.advice is None else [change.text for change in found.advice.changes],
+        "advice": [] if found.advice is None else list(found.advice.lines),
+        "bottlenecks": asdict(analysis.bottlenecks),
         "saving": None if analysis.saving is None else asdict(analysis.saving),
         "unknown_ops": list(analysis.unknown_ops),
         "remarks": list(analysis.remarks),

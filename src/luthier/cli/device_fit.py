@@ -22,7 +22,7 @@ def fit(
     resolution: Annotated[int | None, typer.Option("--resolution", min=1, help="For --predict, in pixels.")] = None,
     as_json: limits.Json = False,
 ) -> None:
-    """Learn the latency of a device from measured networks; `luthier analyze --device` predicts with it from then on."""
+    """Learn the latency of a device from measured networks; `luthier analyze --device` then predicts with it."""
     from luthier.cost.predict import fit_csv
     from luthier.device.host import predictor_path
     from luthier.job.resolve import resolve_graph

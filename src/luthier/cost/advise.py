@@ -38,15 +38,15 @@ from luthier.schedule.make import fused, unfused
 from luthier.schedule.schedule import Schedule
 from luthier.units import show
 
-#: seconds of one image, modelled or predicted
-Latency = Callable[[Network | Graph, Precision | None, Schedule], float]
+#: latency in s and energy in J of one image, modelled or predicted; None = not known
+Judge = Callable[[Network | Graph, Precision | None, Schedule], tuple[float | None, float | None]]
 #: candidates, widest first
 PRECISIONS: Final = tuple(map(Precision.parse, ("fp16", "W8A16", "int8", "W4A8")))
 
 
 def advise(
     network: Network | Graph, budget: Budget, *, precision: Precision | None = None,
-    schedule: Callable[[Graph], Schedule] = unfused, latency: Latency | None = None,
+    schedule: Callable[[Graph], Schedule] = unfused, judge: Judge | None = None,
 ) -> Advice:  # fmt: skip
     """The cheapest changes with which a network keeps its limits.
 
@@ -55,9 +55,9 @@ def advise(
         budget: at least one limit.
         precision: as deployed; None = what the network says.
         schedule: makes the schedule as asked, for any graph.
-        latency: judges a limit on latency.
+        judge: of limits on latency and energy.
     Raises:
-        InputError: there is no limit, or one on latency that nothing can judge.
+        InputError: there is no limit, or one on latency or energy that nothing can judge.
     Example:
         >>> from luthier.arch.presets import get
         >>> advice = advise(get("efficientnet_b0"), Budget(max_memory_bytes=4 << 20))
@@ -68,9 +68,9 @@ def advise(
     """
     if not any(budget.limits()):
         raise InputError("advise: the budget has no limit to keep")
-    if budget.max_latency_s is not None and latency is None:
-        raise InputError("advise: a limit on latency needs a latency model")
-    search = _Search(network, budget, precision, schedule, latency)
+    if judge is None and (budget.max_latency_s is not None or budget.max_energy_j is not None):
+        raise InputError("advise: a limit on latency or energy needs a model of them")
+    search = _Search(network, budget, precision, schedule, judge)
     asked, limit = search.asked, budget.max_memory_bytes
     over = [] if limit is None else [b for b in asked.cost.per_block if b.peak_activation_bytes > limit]
     found = search.fitting() if asked.violations else []
@@ -97,6 +97,7 @@ class _Trial:
     schedule: Schedule
     cost: Cost
     latency_s: float | None
+    energy_j: float | None
     violations: tuple[Violation, ...]
 
 
@@ -105,9 +106,9 @@ class _Search:
 
     def __init__(
         self, network: Network | Graph, budget: Budget, precision: Precision | None,
-        make: Callable[[Graph], Schedule], latency: Latency | None,
+        make: Callable[[Graph], Schedule], judge: Judge | None,
     ) -> None:  # fmt: skip
-        self.network, self.budget, self.precision, self.make, self.latency = network, budget, precision, make, latency
+        self.network, self.budget, self.precision, self.make, self.judge = network, budget, precision, make, judge
         self.graphs: dict[Network | None, tuple[Graph, Graph, Schedule]] = {}
         self.tried: dict[tuple[Network | None, Precision | None, bool], _Trial] = {}
         self.asked = self.run(network, precision, False)
@@ -216,12 +217,12 @@ class _Search:
         schedule, limit = base, self.budget.max_memory_bytes
         if fit and limit is not None and self.run(network, precision, False).cost.peak_activation_bytes > limit:
             schedule = fit_schedule(deployed, base, limit, _width(precision))
-        elif fit and self.budget.max_latency_s is not None:
+        elif fit and self.judge is not None:
             schedule = fused(deployed)
         result = cost(graph, precision=precision, schedule=schedule)
-        latency_s = None if self.latency is None else self.latency(network, precision, schedule)
-        violations = self.budget.violations(result, latency_s)
-        trial = _Trial(network, precision, deployed, base, schedule, result, latency_s, violations)
+        latency_s, energy_j = (None, None) if self.judge is None else self.judge(network, precision, schedule)
+        violations = self.budget.violations(result, latency_s, energy_j)
+        trial = _Trial(network, precision, deployed, base, schedule, result, latency_s, energy_j, violations)
         self.tried[name, precision, fit] = trial
         return trial
 
@@ -240,7 +241,7 @@ class _Search:
         """A trial as the user sees it."""
         kinds, steps = zip(*self.differences(trial), strict=True) if self.differences(trial) else ((), ())
         return Change(
-            kinds, steps, trial.network, trial.precision, trial.schedule, trial.cost, trial.latency_s,
+            kinds, steps, trial.network, trial.precision, trial.schedule, trial.cost, trial.latency_s, trial.energy_j,
             trial.violations, self.text(trial, steps),
         )  # fmt: skip
 
@@ -263,6 +264,7 @@ class _Search:
             ("params", before.cost.params, now.cost.params, "count"),
             ("weights", before.cost.weight_bytes, now.cost.weight_bytes, "bytes"),
             ("latency", before.latency_s, now.latency_s, "latency"),
+            ("energy", before.energy_j, now.energy_j, "energy"),
         ]
         words = [(word, show(old, unit), show(new, unit)) for word, old, new, unit in figures if old and new]
         changed = [

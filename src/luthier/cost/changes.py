@@ -27,7 +27,7 @@ class Change:
         precision: of all weights and activations; None = as the network says.
         schedule: of the network's folded graph.
         cost: `cost(network, precision=precision, schedule=schedule)`.
-        latency_s: of one image; None = not asked for.
+        latency_s, energy_j: of one image; None = not asked for.
         violations: limits that it still breaks, the worst first.
         text: one line.
     """
@@ -39,6 +39,7 @@ class Change:
     schedule: Schedule
     cost: Cost
     latency_s: float | None
+    energy_j: float | None
     violations: tuple[Violation, ...]
     text: str
 

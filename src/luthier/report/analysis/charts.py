@@ -55,8 +55,8 @@ def time_share(analysis: Analysis) -> Chart | None:
     return Chart("time", "Time by block, and what bounds it", "", figure)
 
 
-def memory(analysis: Analysis, ram_bytes: float | None = None) -> Chart:
-    """Bytes alive while each group runs; with the device's RAM where it is near."""
+def memory(analysis: Analysis, limit_bytes: float | None = None) -> Chart:
+    """Bytes alive while each group runs; with their limit where it is near."""
     from plotly.graph_objects import Figure
 
     live = [float(step.live_bytes) for step in analysis.memory]
@@ -89,10 +89,10 @@ def memory(analysis: Analysis, ram_bytes: float | None = None) -> Chart:
             margin={"l": 8, "r": 16, "t": 48, "b": 8},
         ),
     )  # fmt: skip
-    if ram_bytes is not None and 0.2 * max(live) < ram_bytes < 3 * max(live):
+    if limit_bytes is not None and limit_bytes < 3 * max(live):
         figure.add_hline(
-            y=ram_bytes / factor, line={"color": BAD, "width": 1.5, "dash": "dash"},
-            annotation={"text": f"RAM {units.show(ram_bytes, 'bytes')}", "font": {"color": BAD, "size": 12}},
+            y=limit_bytes / factor, line={"color": BAD, "width": 1.5, "dash": "dash"},
+            annotation={"text": f"limit {units.show(limit_bytes, 'bytes')}", "font": {"color": BAD, "size": 12}},
         )  # fmt: skip
     peak = analysis.totals
     return Chart(

@@ -3,45 +3,61 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luthier import files, units
 from luthier.cost.analysis import Analysis
+from luthier.cost.changes import Advice
 from luthier.report import frame, words
 from luthier.report.analysis import charts, roofline, tables
 
+if TYPE_CHECKING:
+    from luthier.cost.predict import Prediction
 
-def render(analysis: Analysis, version: str, ram_bytes: float | None = None) -> str:
+
+def render(
+    analysis: Analysis, version: str, *, advice: Advice | None = None, prediction: Prediction | None = None
+) -> str:
     """The whole analysis as HTML.
 
     Args:
         analysis: what is shown.
         version: of Luthier.
-        ram_bytes: of the device, drawn into the memory chart; None = not known.
+        advice: what to change; None = nothing has to.
+        prediction: of the latency; None = no predictor knows this device.
     """
     title = f"{analysis.model} on {analysis.device_title}"
-    return frame.fill("analysis.html.j2", title, version, _content(analysis, title, ram_bytes))
+    return frame.fill("analysis.html.j2", title, version, _content(analysis, title, advice, prediction))
 
 
-def write(analysis: Analysis, version: str, path: Path, ram_bytes: float | None = None) -> None:
+def write(
+    analysis: Analysis,
+    version: str,
+    path: Path,
+    *,
+    advice: Advice | None = None,
+    prediction: Prediction | None = None,
+) -> None:
     """Write `render(...)`, whole or not at all.
 
     Raises:
         RunFolderError: read-only folder, full disk.
     """
-    files.write_text(path, render(analysis, version, ram_bytes))
+    files.write_text(path, render(analysis, version, advice=advice, prediction=prediction))
 
 
-def _content(analysis: Analysis, title: str, ram_bytes: float | None) -> dict[str, Any]:
+def _content(analysis: Analysis, title: str, advice: Advice | None, prediction: Prediction | None) -> dict[str, Any]:
     return {
         "analysis": analysis,
+        "advice": advice,
+        "predicted": None if prediction is None else predicted(prediction),
         "headline": title,
         "conditions": conditions(analysis),
         "sign": "plain" if analysis.fits is None else "good" if analysis.fits else "bad",
         "figures": figures(analysis),
         "roofline": roofline.roofline(analysis),
         "time": charts.time_share(analysis),
-        "memory": charts.memory(analysis, ram_bytes),
+        "memory": charts.memory(analysis, None if advice is None else advice.budget.max_memory_bytes),
         "energy": charts.energy(analysis),
         "sides": tables.sides(analysis),
         "stages": tables.stages(analysis),
@@ -50,6 +66,13 @@ def _content(analysis: Analysis, title: str, ram_bytes: float | None) -> dict[st
         "bottlenecks": tables.bottlenecks(analysis),
         "ceilings": tables.ceilings(analysis),
     }
+
+
+def predicted(prediction: Prediction) -> tuple[str, str]:
+    """A predicted latency and its interval, in words."""
+    low, high = (units.show(end, "latency") for end in prediction.interval_s)
+    confidence = f"{100 * prediction.confidence:.0f} %"
+    return units.show(prediction.latency_s, "latency"), f"{low} to {high} with {confidence} confidence"
 
 
 def conditions(analysis: Analysis) -> str:

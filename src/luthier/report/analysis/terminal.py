@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from luthier import units
 from luthier.cost.analysis import Analysis
+from luthier.cost.changes import Advice
 from luthier.report import words
 from luthier.report.analysis import tables
-from luthier.report.analysis.page import conditions, figures
+from luthier.report.analysis.page import conditions, figures, predicted
 from luthier.report.analysis.roofline import busiest_level
 
 _MOST_CROSSINGS: Final = 3
@@ -18,14 +19,22 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table as RichTable
 
+    from luthier.cost.predict import Prediction
     from luthier.report.tables import Table
 
 
-def lines(analysis: Analysis, layers: bool = False) -> Group:
-    """One network: what it costs, stage by stage, and the verdict.
+def lines(
+    analysis: Analysis,
+    *,
+    advice: Advice | None = None,
+    prediction: Prediction | None = None,
+    layers: bool = False,
+) -> Group:
+    """One network: what it costs, stage by stage, the verdict, and what to change.
 
     Args:
         analysis: what is shown.
+        advice, prediction: see `luthier.report.analysis.render`.
         layers: also every group of ops.
     """
     from rich.console import Group
@@ -46,8 +55,12 @@ def lines(analysis: Analysis, layers: bool = False) -> Group:
     parts += [Text(line) for line in crossings(analysis)]
     if analysis.saving is not None:
         parts.append(Text(analysis.saving.text))
+    if prediction is not None:
+        parts.append(Text("predicted from measurements: {}, {}".format(*predicted(prediction))))
     if analysis.fits is not None:
         parts.append(Text(analysis.verdict, "bold green" if analysis.fits else "bold red"))
+    if advice is not None:
+        parts += [Text(f"- {line}") for line in advice.lines[1:]]
     parts += [Text(f"note: {words.clean(remark)}") for remark in analysis.remarks]
     return Group(*parts)
 

@@ -1,0 +1,127 @@
+"""`luthier analyze`: one network on one device, with what to change where it does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from luthier.arch.block import Precision
+from luthier.arch.network import Network
+from luthier.cost.advise import advise
+from luthier.cost.analyser import analyze, deployed
+from luthier.cost.analysis import Analysis
+from luthier.cost.budget import Budget
+from luthier.cost.changes import Advice
+from luthier.device import Device
+from luthier.device.host import predictor_path
+from luthier.errors import DataError
+from luthier.graph.fold import fold_norm_into_conv
+from luthier.graph.from_network import from_network
+from luthier.graph.op import Graph
+from luthier.job.resolve import described, resolve_graph
+from luthier.schedule import Schedule, fast_bytes, fused, unfused
+
+if TYPE_CHECKING:
+    from luthier.cost.predict import Prediction
+
+ScheduleName = Literal["fused", "unfused"]
+CONFIDENCE: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked about a network.
+
+    Attributes:
+        batch: None = what an ONNX file says, else 1.
+        resolution: side in pixels; None = the model's own.
+        precision: of all weights and activations; None = the model's own number types.
+        schedule: how groups of ops run.
+        rows: of a tile; None = as many as the device's fast memory holds.
+        threads: that share the work.
+        budget: limits; what it leaves open the device's memories decide.
+        lenient: count ops without meaning as unknown instead of refusing them.
+    """
+
+    batch: int | None = None
+    resolution: int | None = None
+    precision: Precision | None = None
+    schedule: ScheduleName = "fused"
+    rows: int | None = None
+    threads: int = 1
+    budget: Budget = field(default_factory=Budget)
+    lenient: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What was found.
+
+    Attributes:
+        analysis: work, memory, roofline, energy, time.
+        advice: what to change; None where every limit is kept, or none is set.
+        prediction: of the latency of one image, by the device's learnt predictor; None where there is none, or it
+            knows nothing of such a network.
+    """
+
+    analysis: Analysis
+    advice: Advice | None
+    prediction: Prediction | None
+
+
+def examine(model: str, device: Device, question: Question) -> Examination:
+    """Everything that is known of a network on a device without running it.
+
+    Args:
+        model: see `luthier.job.resolve.resolve_graph`.
+        device: the target.
+        question: under which conditions.
+    Raises:
+        InputError: the model or the question cannot be used; the message is one line.
+    """
+    graph, _ = resolve_graph(model, batch=question.batch, resolution=question.resolution, lenient=question.lenient)
+    make = partial(_schedule, device=device, question=question)
+    analysis = analyze(
+        graph, device, model=Path(model).name or model, precision=question.precision,
+        schedule=make(deployed(graph, question.precision)), threads=question.threads, budget=question.budget,
+    )  # fmt: skip
+    advice = None
+    if analysis.violations and analysis.batch == 1:
+        changeable = None if question.resolution is not None else described(model)
+        advice = _advise(changeable or fold_norm_into_conv(graph), device, question)
+    return Examination(analysis=analysis, advice=advice, prediction=_predict(graph, device))
+
+
+def _schedule(graph: Graph, device: Device, question: Question) -> Schedule:
+    if question.schedule == "unfused":
+        return unfused(graph)
+    return fused(graph, fast_bytes=fast_bytes(device), rows=question.rows)
+
+
+def _advise(network: Network | Graph, device: Device, question: Question) -> Advice:
+    def judge(
+        changed: Network | Graph, precision: Precision | None, schedule: Schedule
+    ) -> tuple[float | None, float | None]:
+        graph = changed if isinstance(changed, Graph) else from_network(changed)
+        found = analyze(graph, device, precision=precision, schedule=schedule, threads=question.threads).totals
+        return found.image_latency_s, found.image_energy_j
+
+    budget = question.budget.with_memories(device)
+    make = partial(_schedule, device=device, question=question)
+    judged = budget.max_latency_s is not None or budget.max_energy_j is not None
+    return advise(network, budget, precision=question.precision, schedule=make, judge=judge if judged else None)
+
+
+def _predict(graph: Graph, device: Device) -> Prediction | None:
+    """By what `luthier device fit` has learnt of this device."""
+    path = predictor_path(device.name)
+    if not path.is_file():
+        return None
+    from luthier.cost.predict import Predictor
+
+    try:
+        return Predictor.load(path).predict(graph, CONFIDENCE)
+    except DataError:  # learnt from networks of other columns, or of other ops
+        return None
