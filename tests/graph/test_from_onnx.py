@@ -20,8 +20,10 @@ from luthier.deploy.latency import open_session
 from luthier.errors import GraphError, ShapeError
 from luthier.graph import attrs as kinds
 from luthier.graph import fold_constants, fold_norm_into_conv
+from luthier.graph.draft import Const
 from luthier.graph.from_onnx import from_onnx
 from luthier.graph.from_torch import from_torch
+from luthier.graph.onnx_shapes import inferred_shapes
 from luthier.graph.reference import run
 from luthier.nn import build
 
@@ -250,6 +252,15 @@ def test_onnx_shape_inference_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         from_onnx(model(RELU))
 
 
+def test_inference_of_a_node_knows_shapes_and_small_numbers() -> None:
+    weight = Const("w", (3, 4, 3, 3), normal(3, 4, 3, 3))
+    conv = node("Conv", "x w", strides=[2, 2], pads=[1, 1, 1, 1])
+    assert inferred_shapes(conv, {"x": (1, 4, 7, 9), "w": weight}, 17) == {"y": (1, 3, 4, 5)}
+    shape = Const("s", (2,), ints(0, -1))
+    assert inferred_shapes(node("Reshape", "x s"), {"x": (2, 3, 4), "s": shape}, 17) == {"y": (2, 12)}
+    assert inferred_shapes(node("Magic", "x"), {"x": (1,)}, 17) == {}
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +300,14 @@ def test_lenient_takes_the_shape_from_onnx() -> None:
         ([node("Add", "w v", "c"), node("Add", "x c")],
          {"w": normal(1 << 14, 1), "v": normal(1, 1 << 14)}, "would write"),
         ([node("Range", "a b d", "c"), node("Add", "x c")],
-         {"a": np.array(0), "b": np.array(1 << 60), "d": np.array(1)}, "would"),
+         {"a": np.array(0), "b": np.array(1 << 60), "d": np.array(1)},
+         "would write"),
+        ([node("ConstantOfShape", "s", "c"), node("Reshape", "x c")], {"s": ints(1 << 16)},
+         "holds 65536 numbers, more than"),
+        ([*(node("Concat", f"s{i} s{i}", f"s{i + 1}", axis=0) for i in range(40)), node("Reshape", "x s40")],
+         {"s0": ints(1)}, r"s\d+: Concat has no meaning here \(it would write \d+ elements"),
+        ([node("Split", "w", "a b", axis=0, num_outputs=1 << 40), node("Add", "x a")],
+         {"w": normal(4)}, "no meaning here"),
         ([node("Reshape", "x x")], {}, "its input 1 is computed from the data"),
         ([node("Relu", "")], {}, "Relu contradicts itself"),
     ],

@@ -145,6 +145,7 @@ def rename(node: int, **fields: list[str]) -> Callable[[onnx.ModelProto], None]:
         (lambda m: m.graph.initializer.append(numpy_helper.from_array(WEIGHT, "w")), "'w' is made twice"),
         (rename(1, output=["a\nb"]), "holds control characters"),
         (lambda m: setattr(m.graph.node[1], "name", "\x1b[31m"), "holds control characters"),
+        (rename(1, output=["a" * 10_000]), "is over 512 long"),
         (lambda m: m.graph.output[0].CopyFrom(value("q", 1)), "output 'q' does not depend on an input"),
         (lambda m: m.graph.output.pop(), "has no output"),
         (lambda m: m.graph.sparse_initializer.add(), "sparse weights are not read"),

@@ -14,7 +14,7 @@ from luthier.graph.attrs import Unknown
 from luthier.graph.canonical import canonical
 from luthier.graph.draft import Const, Draft, UnsupportedError, Value, unknown_op
 from luthier.graph.onnx_file import array_of, check_names, parse
-from luthier.graph.onnx_fold import fold
+from luthier.graph.onnx_fold import FREE_ELEMENTS, PER_WEIGHT, fold
 from luthier.graph.onnx_ops import TABLE, Call
 from luthier.graph.onnx_shapes import declared_shapes, fixed_shape, inferred_shapes
 from luthier.graph.op import DType, Graph
@@ -77,8 +77,8 @@ class _Reader:
         self.opset = next(o.version for o in model.opset_import if o.domain in _OURS)
         self.folder = folder
         self.values: dict[str, Any] = {}
+        self.budget = FREE_ELEMENTS
         self.draft = Draft(who)
-        self.inferred: Mapping[str, Shape] = {}
         self.declared: Mapping[str, tuple[int | None, ...]] = {}
 
     def read(self, batch: int | None, resolution: int | tuple[int, int] | None) -> None:
@@ -92,7 +92,8 @@ class _Reader:
             self.declared = {}  # the user chose another size than the file was written for
         for name, shape in shapes.items():
             self.values[name] = self.draft.input(name, shape)
-        self.inferred = inferred_shapes(self.model, shapes, {k: v for k, v in self.values.items() if k not in shapes})
+        weights = {name: value for name, value in self.values.items() if isinstance(value, Const)}
+        self.budget += PER_WEIGHT * sum(math.prod(weight.shape) for weight in weights.values())
         for node in self.graph.node:
             self._node(node)
         for output in self.graph.output:
@@ -123,10 +124,19 @@ class _Reader:
         call = self._call(node, [self.values[i] if i else None for i in node.input], name)
         self.draft.at(name, node.op_type)
         made = self._translated(node, call, name)
+        inferred = self._inferred(node) if any(isinstance(value, str) for value in made) else {}
         for output, value in zip(node.output, made, strict=False):
             if output and value is not None:
                 self.values[output] = value
-                self._check(node, name, output, value)
+                self._check(node, name, output, inferred.get(output))
+
+    def _inferred(self, node: NodeProto) -> Mapping[str, Shape]:
+        """ONNX's opinion of what a node writes."""
+        if node.domain not in _OURS:
+            return {}
+        given = {name: self.values[name] for name in node.input if name}
+        shapes = {name: self.draft.shape(value) if isinstance(value, str) else value for name, value in given.items()}
+        return inferred_shapes(node, shapes, self.opset)
 
     def _call(self, node: NodeProto, inputs: list[Value | None], name: str) -> Call:
         from onnx import AttributeProto, helper
@@ -150,8 +160,10 @@ class _Reader:
         what = node.op_type if node.domain in _OURS else f"{node.domain}.{node.op_type}"
         try:
             if node.domain in _OURS:
-                folded = fold(self.draft, node, call)
+                folded = fold(self.draft, node, call, self.budget)
                 if folded is not None:
+                    written = sum(math.prod(value.shape) for _, value in folded)
+                    self.budget += PER_WEIGHT * written if node.op_type == "Constant" else -written
                     return [self._const(o, v) if not isinstance(v, Const) else v for o, v in folded]
             handler = TABLE.get(node.op_type) if node.domain in _OURS else None
             if handler is None:
@@ -173,8 +185,9 @@ class _Reader:
         if not tensors:
             raise unknown_op(self.who, name, what, "it makes its output from no activation")
         made: list[Value | None] = []
+        inferred = self._inferred(node)
         for output in node.output:
-            shape = self.inferred.get(output) or self._complete(output)
+            shape = inferred.get(output) or self._complete(output)
             if shape is None:
                 raise GraphError(f"{self.who}: {name}: {what} has no meaning here, and its output shape is not known")
             made.append(self.draft.add(Unknown(what, shape), *tensors, **roles))
@@ -184,14 +197,14 @@ class _Reader:
         said = self.declared.get(name)
         return None if said is None or None in said else tuple(size for size in said if size is not None)
 
-    def _check(self, node: NodeProto, name: str, output: str, value: Value) -> None:
+    def _check(self, node: NodeProto, name: str, output: str, theirs: Shape | None) -> None:
         """`shapes.infer`, ONNX's own inference and what the file declares must agree."""
+        value = self.values[output]
         if not isinstance(value, str):
             return
         ours = self.draft.shape(value)
         if math.prod(ours) < 1:
             raise ShapeError(f"{self.who}: {name}: writes an empty tensor {ours}")
-        theirs = self.inferred.get(output)
         if theirs is not None and theirs != ours:
             raise GraphError(
                 f"{self.who}: {name}: {node.op_type} writes {theirs} by ONNX's shape inference, but {ours} by "

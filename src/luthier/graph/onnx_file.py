@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 #: a protobuf message cannot be longer
 MAX_BYTES: Final = 1 << 31
+#: longest name of a tensor, a node or an op that is read
+MAX_NAME: Final = 512
 #: Squeeze, Clip and Pad have their present form since then
 MIN_OPSET: Final = 11
 #: number types that weights and shapes may have, and the field that holds them where raw_data does not
@@ -86,8 +88,9 @@ def check_names(who: str, model: ModelProto) -> None:
     made = [*weights, *inputs, *(name for node in graph.node for name in node.output if name)]
     seen: set[str] = set()
     for name in (*made, *(node.name for node in graph.node), *(node.op_type for node in graph.node)):
-        if not name.isprintable():
-            raise GraphError(f"{who}: the name {name[:80]!r} holds control characters")
+        # protobuf hands out bytes where a string is not UTF-8
+        if isinstance(name, bytes) or not name.isprintable() or len(name) > MAX_NAME:
+            raise GraphError(f"{who}: the name {name[:80]!r} holds control characters, or is over {MAX_NAME} long")
     for name in made:
         if name in seen:
             raise GraphError(f"{who}: {name!r} is made twice; names of tensors must be unique")

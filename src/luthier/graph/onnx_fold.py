@@ -15,21 +15,23 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     Array = NDArray[Any]
-#: most elements that a folded op may write: a file of a few bytes must not ask for terabytes
-MAX_ELEMENTS: Final = 1 << 26
+#: elements that all folded ops together may write, besides `PER_WEIGHT` for each that the file holds: a file of a few
+#: bytes must not ask for terabytes
+FREE_ELEMENTS: Final = 1 << 20
+PER_WEIGHT: Final = 4
 #: same numbers, other shape: the weight keeps its name
 _RESHAPING: Final = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 _ELEMENTWISE: Final = frozenset({
     "Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Abs", "Floor", "Ceil", "Exp", "Log", "Pow", "Min", "Max",
-    "Equal", "Greater", "Less", "Not", "And", "Or", "Where", "Cast", "Clip", "Relu", "DequantizeLinear",
+    "Equal", "Greater", "Less", "Not", "And", "Or", "Where", "Cast", "Clip", "Relu",
 })  # fmt: skip
 #: these write no more than they read
 _MOVING: Final = frozenset({
-    "Concat", "Slice", "Transpose", "Split", "ReduceSum", "ReduceProd", "ReduceMean", "ReduceMax", "ReduceMin",
+    "Concat", "Slice", "Transpose", "ReduceSum", "ReduceProd", "ReduceMean", "ReduceMax", "ReduceMin",
 })  # fmt: skip
 
 
-def fold(draft: Draft, node: NodeProto, call: Call) -> list[tuple[str, Array | Const]] | None:
+def fold(draft: Draft, node: NodeProto, call: Call, budget: int) -> list[tuple[str, Array | Const]] | None:
     """The outputs by name, if the op reads constants only (or only the shape of its input); else None.
 
     Raises:
@@ -48,8 +50,8 @@ def fold(draft: Draft, node: NodeProto, call: Call) -> list[tuple[str, Array | C
     elements = _elements(call, arrays)
     if elements is None:
         raise UnsupportedError("it makes its output from no activation")
-    if elements > MAX_ELEMENTS:
-        raise UnsupportedError(f"it would write {elements} elements, at most {MAX_ELEMENTS} are computed")
+    if elements > budget:
+        raise UnsupportedError(f"it would write {elements} elements, which is too much for a file of this size")
     results = _evaluate(node, call)
     first = given[0] if given else None
     if call.op in _RESHAPING and isinstance(first, Const):

@@ -52,6 +52,8 @@ class Call:
             return None
         if not isinstance(found, Const) or found.value is None:
             raise UnsupportedError(f"its input {index} is computed from the data")
+        if found.value.size > MAX_NUMBERS:
+            raise UnsupportedError(f"its input {index} holds {found.value.size} numbers, more than any shape has")
         return [x.item() for x in found.value.reshape(-1)]
 
     def ints(self, index: int, attribute: str = "") -> list[int] | None:
@@ -65,6 +67,8 @@ class Call:
         return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
 
 
+#: most numbers that an op takes as shape, axes or limits
+MAX_NUMBERS: Final = 1 << 12
 Handler = Callable[[Draft, Call], Any]
 
 

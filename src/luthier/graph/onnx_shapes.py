@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from luthier.errors import GraphError, ShapeError
 from luthier.graph.draft import Const
 from luthier.graph.shapes import Shape
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, ValueInfoProto
+    from onnx import GraphProto, NodeProto, ValueInfoProto
 #: constants up to this many elements can be shapes; larger ones are weights, of which inference needs no numbers
 _SMALL: Final = 64
 _FLOATS: Final = (1, 10, 11, 16)
@@ -63,36 +63,36 @@ def declared_shapes(graph: GraphProto) -> dict[str, tuple[int | None, ...]]:
     return found
 
 
-def inferred_shapes(model: ModelProto, inputs: Mapping[str, Shape], weights: Mapping[str, Const]) -> dict[str, Shape]:
-    """What ONNX's shape inference makes of these inputs, as far as it gets; an independent opinion.
+def inferred_shapes(node: NodeProto, inputs: Mapping[str, Shape | Const], opset: int) -> dict[str, Shape]:
+    """What ONNX's own shape inference makes of one node, as far as it gets: an independent opinion.
 
-    It sees the nodes, and of large weights the shapes alone.
+    Node by node, because inference over a whole file computes shapes that are data without any limit.
+
+    Args:
+        node: of the default domain.
+        inputs: shapes of activations, and weights, by name.
+        opset: of the default domain.
     """
-    from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
+    from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
-    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    light.graph.name = "light"
-    for name, shape in inputs.items():
-        light.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-    for name, const in weights.items():
-        if const.value is not None and const.value.size <= _SMALL:
-            light.graph.initializer.append(numpy_helper.from_array(const.value, name))
-        else:
-            light.graph.input.append(helper.make_tensor_value_info(name, _element(const), const.shape))
-    for node in model.graph.node:
-        tensor: Any = next((a.t for a in node.attribute if a.name == "value" and node.op_type == "Constant"), None)
-        if tensor is not None and len(tensor.raw_data) > 8 * _SMALL:
-            light.graph.input.append(helper.make_tensor_value_info(node.output[0], tensor.data_type, tensor.dims))
-        else:
-            light.graph.node.append(node)
-    light.graph.output.extend(
-        helper.make_tensor_value_info(o.name, TensorProto.FLOAT, None) for o in model.graph.output
-    )
+    types = {
+        name: helper.make_tensor_type_proto(_element(value), value.shape)
+        if isinstance(value, Const)
+        else helper.make_tensor_type_proto(TensorProto.FLOAT, value)
+        for name, value in inputs.items()
+    }
+    numbers = {
+        name: numpy_helper.from_array(value.value, name)
+        for name, value in inputs.items()
+        if isinstance(value, Const) and value.value is not None and value.value.size <= _SMALL
+    }
     try:
-        known = shape_inference.infer_shapes(light, data_prop=True).graph
+        known = shape_inference.infer_node_outputs(
+            defs.get_schema(node.op_type, opset), node, types, numbers, opset_imports=[helper.make_opsetid("", opset)]
+        )
     except Exception:  # a second opinion only: what is wrong is found by the first
         return {}
-    found = {value.name: _sizes(value) for value in (*known.value_info, *known.output)}
+    found = {name: _sizes(helper.make_value_info(name, made)) for name, made in known.items()}
     return {
         name: tuple(size for size in sizes if isinstance(size, int))
         for name, sizes in found.items()
