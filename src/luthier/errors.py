@@ -42,7 +42,7 @@ class UnitError(InputError):
 
 
 class DataError(InputError):
-    """Images, labels or archives that cannot be read."""
+    """Images, labels, archives or tables of measurements that cannot be read, or not learnt from."""
 
 
 class RunFolderError(InputError, OSError):
