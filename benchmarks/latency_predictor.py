@@ -2,12 +2,14 @@
 
     python benchmarks/latency_predictor.py [--folder build/latency_predictor] [--seconds 100]      (or: make bench)
 
-400 random networks around the presets (depth, width, kernel, expansion, attention, activation, resolution; 4 M to
-500 M MACs) run in ONNX Runtime, one thread, in three passes over all of them, so that a slow minute of the machine
-falls on many networks and not on one.  300 of them train the predictor, 100 judge it.
+403 random networks around the presets (depth, width, kernel, expansion, attention, activation, resolution; 4 M to
+500 M MACs) run in ONNX Runtime, one thread.  100 of them, drawn beforehand, judge a predictor that learnt from the
+others.  Three passes go over all networks in groups of 20, shuffled anew, each with the same three anchors; a group
+runs in eight rounds of short bursts, so that a slow moment of the machine falls on a whole round and can be told from
+the networks.
 
-The measurements are kept in FOLDER/measurements.csv, one line each; a second call goes on where the first stopped.
-`--seconds` stops measuring after that time (default: never; a whole run takes about ten minutes).
+The bursts are kept in FOLDER/bursts.csv; a second call goes on where the first stopped.  `--seconds` stops measuring
+after that time (default: never; a whole run takes about ten minutes).
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ from luthier.arch.block import Attention, Block
 from luthier.arch.network import Network
 from luthier.arch.rounding import round_channels
 from luthier.cost import cost
+from luthier.cost.predict import fit_csv
 from luthier.deploy.latency import open_session
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.errors import InputError
 from luthier.files import append_line, write_text
 from luthier.graph.from_network import INPUT, from_network
+from luthier.intervals import wilson
+from luthier.deploy.onnx_file import random_weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -176,6 +181,46 @@ def settle(folder: Path) -> tuple[Path, float]:
     return folder / "measurements.csv", float(np.exp(np.quantile(slowness, 0.9)) - 1)
 
 
+def report(table: Path, moved: float) -> str:
+    """Learn from all but the last networks of the table, judge by those."""
+    header, *lines = table.read_text("utf-8").splitlines()
+    learnt = table.with_name("learnt.csv")
+    write_text(learnt, "\n".join([header, *lines[:-HELD_OUT]]) + "\n")
+    start = time.perf_counter()
+    predictor = fit_csv(learnt, "this machine")
+    fit_s = time.perf_counter() - start
+    held_out = [line.split(",") for line in lines[-HELD_OUT:]]
+    measured_s, spread_s = 1e-3 * np.array([[float(cell) for cell in cells[1:]] for cells in held_out]).T
+    predictions = predictor.predict_all([encode.read(table.parent / cells[0]) for cells in held_out])
+    predicted_s = np.array([prediction.latency_s for prediction in predictions])
+    inside = [p.interval_s[0] <= t <= p.interval_s[1] for p, t in zip(predictions, measured_s, strict=True)]
+    error, spread = np.abs(predicted_s / measured_s - 1), spread_s / measured_s
+    bound = np.maximum(0.05, 2 * spread)
+    share = float(np.mean(error <= bound))
+    low, high = wilson(share, HELD_OUT)
+    width = np.median([(p.interval_s[1] - p.interval_s[0]) / 2 / p.latency_s for p in predictions])
+    return f"""\
+{len(lines) - HELD_OUT} random networks measured and learnt from in {fit_s:.1f} s, {HELD_OUT} others measured and
+predicted; ONNX Runtime, one thread, {1e3 * measured_s.min():.2f} to {1e3 * measured_s.max():.2f} ms.
+
+| figure | asked | measured |
+|---|---|---|
+| share within max(5 %, twice the repeat-to-repeat spread) | 0.95 | {share:.2f} ({low:.2f} to {high:.2f}) |
+| share within 5 % | | {np.mean(error <= 0.05):.2f} |
+| share within 10 % | | {np.mean(error <= 0.10):.2f} |
+| median error | | {100 * np.median(error):.1f} % |
+| inside the 90 % interval | 0.90 | {np.mean(inside):.2f} |
+| median half width of that interval | | {100 * width:.1f} % |
+| networks whose bound is the 5 % | | {np.mean(bound <= 0.05):.2f} |
+| repeat-to-repeat spread, median | | {100 * np.median(spread):.1f} % |
+| repeat-to-repeat spread, 90th percentile | | {100 * np.quantile(spread, 0.9):.1f} % |
+| slowdown of the slowest tenth of the rounds against the fastest | | {100 * moved:.0f} % |
+
+The spread is that of {PASSES} passes, minutes apart.  What a round's slowness moved in all networks alike is taken
+out; where the last line is large, others used the machine, and the spread says how much of it was not taken out.
+"""
+
+
 def main() -> int:
     """Measure what is missing, then fit and judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,6 +231,8 @@ def main() -> int:
     if not measure(arguments.folder, time.monotonic() + arguments.seconds):
         print("not all networks are measured yet; run the same command again", file=sys.stderr)
         return 0
+    print("## Predicted latency on this machine\n")
+    print(report(*settle(arguments.folder)))
     return 0
 
 

@@ -53,7 +53,7 @@ class DeviceError(InputError):
 
 
 class DataError(InputError):
-    """Images, labels or archives that cannot be read."""
+    """Images, labels, archives or tables of measurements that cannot be read, or not learnt from."""
 
 
 class RunFolderError(InputError, OSError):

@@ -34,6 +34,7 @@ from luthier.errors import InputError
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_block, from_network
 from luthier.graph.op import DTYPE_BITS, Graph
+from luthier.graph.precision import with_precision
 from luthier.schedule.make import fused, unfused
 from luthier.schedule.schedule import Schedule
 from luthier.units import show
@@ -109,7 +110,7 @@ class _Search:
         make: Callable[[Graph], Schedule], judge: Judge | None,
     ) -> None:  # fmt: skip
         self.network, self.budget, self.precision, self.make, self.judge = network, budget, precision, make, judge
-        self.graphs: dict[Network | None, tuple[Graph, Graph, Schedule]] = {}
+        self.graphs: dict[Network | None, tuple[Graph, Graph]] = {}
         self.tried: dict[tuple[Network | None, Precision | None, bool], _Trial] = {}
         self.asked = self.run(network, precision, False)
 
@@ -197,7 +198,7 @@ class _Search:
 
         def judge(placed: Placed) -> bool:
             graph = fold_norm_into_conv(from_block(network, placed, entering[placed.name]))
-            schedule = self.make(graph)
+            schedule = self.make(_typed(graph, start.precision))
             if fit:
                 schedule = fit_schedule(graph, schedule, limit, width)
             return scheduled_peak_bytes(graph, schedule, width, overwrite_inputs=True) <= limit
@@ -211,9 +212,9 @@ class _Search:
             return self.tried[name, precision, fit]
         if name not in self.graphs:
             graph = from_network(network) if isinstance(network, Network) else network
-            deployed = fold_norm_into_conv(graph)
-            self.graphs[name] = (graph, deployed, self.make(deployed))
-        graph, deployed, base = self.graphs[name]
+            self.graphs[name] = (graph, fold_norm_into_conv(graph))
+        graph, deployed = self.graphs[name]
+        base = self.make(_typed(deployed, precision))  # how much of a map a tile holds depends on the number types
         schedule, limit = base, self.budget.max_memory_bytes
         if fit and limit is not None and self.run(network, precision, False).cost.peak_activation_bytes > limit:
             schedule = fit_schedule(deployed, base, limit, _width(precision))
@@ -296,3 +297,7 @@ def _network_differences(old: Network, new: Network) -> list[tuple[ChangeKind, s
     if strides:
         found.append(("stride", f"stride earlier: {', '.join(strides)}"))
     return found
+
+
+def _typed(graph: Graph, precision: Precision | None) -> Graph:
+    return graph if precision is None else with_precision(graph, precision)

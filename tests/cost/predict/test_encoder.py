@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from luthier.cost.predict import Encoder
+from luthier.cost.predict.encoder import as_measured
 from luthier.errors import DataError
 
 ROWS = [
@@ -28,6 +29,15 @@ def test_blocks_hold_what_the_table_says() -> None:
     distance = ((work[0] - work[1]) ** 2).sum()
     assert smooth[0] @ smooth[1] == pytest.approx(np.exp(-distance / (2 * 3)), abs=1e-6)
     np.testing.assert_allclose((smooth**2).sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_what_no_landmark_explains_is_left_over() -> None:
+    encoder = Encoder.learn(ROWS)
+    near, far = (encoder.blocks([{**ROWS[0], "conv.macs": macs}])[4] for macs in (1.0, 1000.0))
+    assert near[0, -1] == pytest.approx(0.0, abs=1e-3)
+    assert far[0, -1] == pytest.approx(1.0, abs=1e-6)
+    measured = as_measured(encoder.blocks([{**ROWS[0], "conv.macs": 1000.0}]))[4]
+    assert measured[0, -1] == 0.0
 
 
 def test_widths_are_those_of_the_blocks() -> None:

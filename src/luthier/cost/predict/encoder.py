@@ -5,12 +5,16 @@
     detail      those named `<class>.<detail>.<key>`, standardised      how that differs by window, stride, size of map
     value       one per word, over all columns of words                 time of a word, wherever it stands
     level       one per column and word                                 how that differs by column
-    smooth      k(x, z_1), ..., k(x, z_m), whitened                     a smooth function of all of `work`
+    smooth      k(x, z_1), ..., k(x, z_m), whitened, and what is left   a smooth function of all of `work`
 
 `work`, `value` and `level` are additive, as layers that run one after another are; `smooth` is not: it is a Gaussian
 process with kernel (1) on m <= 100 landmarks z among the measured rows.
 
     k(x, z) = exp(-|x - z|^2 / 2 C)     x, z: the C columns of `work`                                (1)
+
+Far from all landmarks the process knows nothing: the last column of `smooth` holds the rest of k(x, x) = 1, as the
+last column for unknown words does.  No measured row fills either, so their coefficients keep the mean 0 and the
+variance they had before any data: a prediction there is no better than it says.
 
 Source:
     Williams & Seeger 2000, NIPS 13 (landmarks).
@@ -66,7 +70,7 @@ class Encoder:
         Example:
             >>> encoder = Encoder.learn([{"op": "a", "side": 1}, {"op": "b", "side": 3}])
             >>> [block.shape for block in encoder.blocks([{"op": "b", "side": 2}])]
-            [(1, 1), (1, 0), (1, 3), (1, 3), (1, 2)]
+            [(1, 1), (1, 0), (1, 3), (1, 3), (1, 3)]
         """
         columns = sorted({column for row in rows for column in row}, key=lambda name: (name.count(".") > 1, name))
         seen = {column: {_kind(row, column) for row in rows} for column in columns}
@@ -98,13 +102,13 @@ class Encoder:
         vocabulary = {word for _, words in self.words for word in words}
         level = sum(len(words) + 1 for _, words in self.words)
         value = len(vocabulary) + 1 if self.words else 0
-        return self.work, len(self.numeric) - self.work, value, level, len(self.landmarks)
+        smooth = len(self.landmarks) + 1 if self.landmarks else 0
+        return self.work, len(self.numeric) - self.work, value, level, smooth
 
     def blocks(self, rows: Sequence[Features]) -> list[Array]:
         """The five blocks (N, C_g) of the table above; a block may have no columns.
 
-        A word that its column never held has a column of its own, which no measured row fills: its coefficient keeps
-        the mean and the variance it had before any data.
+        For rows that are to be learnt from, see `as_measured`.
 
         Raises:
             DataError: a column is missing, or a class of op occurs that no measured network has.
@@ -135,13 +139,22 @@ class Encoder:
         ]
 
     def _smooth(self, work: Array) -> Array:
-        """Columns whose products are (1), exactly so between landmarks."""
+        """Columns whose products are (1), exactly so with landmarks, and the rest."""
         if not self.landmarks:
             return np.zeros((len(work), 0))
         landmarks = np.array(self.landmarks)
         root = np.linalg.cholesky(_kernel(landmarks, landmarks) + 1e-8 * np.eye(len(landmarks)))
         whitened: Array = np.linalg.solve(root, _kernel(landmarks, work)).T
-        return whitened
+        rest = np.sqrt(np.maximum(0.0, 1.0 - (whitened**2).sum(axis=1, keepdims=True)))
+        return np.concatenate([whitened, rest], axis=1)
+
+
+def as_measured(blocks: Sequence[Array]) -> list[Array]:
+    """The blocks of rows that are learnt from: what no landmark explains is noise in them, shared by none."""
+    *others, smooth = blocks
+    smooth = smooth.copy()
+    smooth[:, -1:] = 0.0
+    return [*others, smooth]
 
 
 def _kernel(x: Array, z: Array) -> Array:

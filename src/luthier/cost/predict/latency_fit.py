@@ -38,7 +38,6 @@ from luthier.errors import InputError
 NU: Final = 8.0
 FOLDS: Final = 10
 _ROUNDS: Final = 3
-_FOLD_STEPS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _scores(
         out = fold == number
         inner = fit_mixed(
             [block[~out] for block in blocks], latency_s[~out], [noise[~out] for noise in noises],
-            start=mixed.variances, steps=_FOLD_STEPS,
+            start=mixed.variances,
         )  # fmt: skip
         mean, sd = _predict(inner, [block[out] for block in blocks], spread)
         scores[out] = np.abs(latency_s[out] - mean) / sd

@@ -12,7 +12,7 @@ import numpy as np
 
 from luthier import documents
 from luthier.arch.network import Network
-from luthier.cost.predict.encoder import Encoder, Features
+from luthier.cost.predict.encoder import Encoder, Features, as_measured
 from luthier.cost.predict.latency_fit import LatencyFit, fit_latency, fit_robust
 from luthier.cost.predict.mixed import Array, Variances, fit_mixed
 from luthier.cost.predict.work import graph_work
@@ -209,7 +209,7 @@ def fit(measured: Measured, device: str, others: Mapping[str, Measured] | None =
 def reference_weights(blocks: Sequence[Array], latency_s: Sequence[float]) -> Array:
     """A row of W of equation (1), (C,)."""
     latency = np.array(latency_s)
-    weights: Array = fit_robust(blocks, latency)[0].coefficients / latency.mean()
+    weights: Array = fit_robust(as_measured(blocks), latency)[0].coefficients / latency.mean()
     return weights
 
 
@@ -217,7 +217,7 @@ def fit_encoded(
     measured: Measured, device: str, encoder: Encoder, references: tuple[str, ...], weights: Sequence[Array]
 ) -> Predictor:
     """`fit`, where the encoder and the coefficients of the other devices are known."""
-    blocks = encoder.blocks(measured.features)
+    blocks = as_measured(encoder.blocks(measured.features))
     design = np.concatenate(blocks, axis=1)
     if not np.ptp(design, axis=0).any():
         raise DataError(f"fit: {device}: all measured networks are alike; measure networks that differ")

@@ -43,6 +43,14 @@ def fit_csv(csv_path: Path, device_name: str) -> Predictor:
             all lines are this device's.
     Raises:
         DataError: the table cannot be read, or not learnt from; the message names the line and the column.
+    Example:
+        >>> import tempfile
+        >>> table = Path(tempfile.mkdtemp()) / "measurements.csv"
+        >>> lines = [f"mobilenetv2_100,{side},{side**2 / 8000}" for side in range(96, 256, 8)]
+        >>> _ = table.write_text("\\n".join(["network,resolution,latency_ms", *lines]))
+        >>> prediction = fit_csv(table, "toy").predict(presets.get("mobilenetv2_100"))
+        >>> prediction.interval_s[0] <= 224**2 / 8e6 <= prediction.interval_s[1]
+        True
     """
     tables = read_csv(csv_path, device_name)
     if device_name not in tables:
