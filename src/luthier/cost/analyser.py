@@ -99,6 +99,7 @@ def analyze(
     image = replace(whole, macs=whole.macs // batch)
     violations = () if limits is None else limits.violations(image, whole.image_latency_s)
     labels = {op.precision for op in ops if op.macs}
+    unknown = tuple(op.name for op in ops if op.kind == "unknown")
     return Analysis(
         model=model,
         device=device.name,
@@ -121,9 +122,9 @@ def analyze(
         crossings=() if alone is groups else crossings(alone, groups),
         violations=violations,
         fits=None if limits is None else not violations,
-        saving=None if precision is None else _saving(on, chosen, precision, side),
+        saving=None if precision is None or unknown else _saving(on, chosen, precision, side),
         bottlenecks=price_of_bottlenecks(on.graph),
-        unknown_ops=tuple(op.name for op in ops if op.kind == "unknown"),
+        unknown_ops=unknown,
         remarks=tuple(_remarks(on, ops, groups)),
     )
 
