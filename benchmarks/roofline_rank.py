@@ -185,12 +185,14 @@ def main() -> int:
     print(f"| all | {rank(points)} |\n| below 1 GMAC | {rank(small)} |\n| Luthier's presets | {rank(ours)} |")
     graphs = hub_graphs()
     half, quarter = (hub_lines(graphs, folder / "qai_hub_perf.csv", with_fp16(npu, share)) for share in (0.5, 0.25))
+    changed = sum(one != other for one, other in zip(half, quarter, strict=True))
     print(
-        f"\nQualcomm AI Hub, rows that ran on the NPU, {len(HUB)} networks of torchvision "
-        f"(at least {ASKED_HUB} asked),\nall modelled on {npu.title}.\nThe fp16 peak of that is not published; here, and nowhere else, half of the "
-        "int8 peak stands for it (float runs as\nfp16, w8a16 multiplies as fp16). With a quarter instead "
-        f"{sum(one != other for one, other in zip(half, quarter, strict=True))} of the {len(half)} lines below change. "
-        "Groups of fewer than 8\nnetworks are left out.\n"
+        f"\nQualcomm AI Hub, NPU rows, {len(HUB)} networks of torchvision (at least {ASKED_HUB} asked),\n"
+        f"all modelled on {npu.title}.\n"
+        "The fp16 peak of that is not published; here, and nowhere else, half of the int8 peak stands for it (float\n"
+        "runs as fp16, w8a16 multiplies as fp16). "
+        f"With a quarter instead {changed} of the {len(half)} lines below change.\n"
+        "Groups of fewer than 8 networks are left out.\n"
     )
     print("| measured on | run time | precision | networks | roofline | MACs alone |\n|---|---|---|---|---|---|")
     print("\n".join(half))

@@ -99,6 +99,7 @@ def analyze(
     image = replace(whole, macs=whole.macs // batch)
     violations = limits.violations(image, whole.image_latency_s, whole.image_energy_j)
     labels = {op.precision for op in ops if op.macs}
+    unknown = tuple(op.name for op in ops if op.kind == "unknown")
     return Analysis(
         model=model,
         device=device.name,
@@ -120,10 +121,10 @@ def analyze(
         memory=memory,
         crossings=() if alone is groups else crossings(alone, groups),
         violations=violations,
-        fits=not violations if any(True for _ in limits.limits()) else None,
-        saving=None if precision is None else _saving(on, chosen, precision, side),
+        fits=not violations if any(limits.limits()) else None,
+        saving=None if precision is None or unknown else _saving(on, chosen, precision, side),
         bottlenecks=price_of_bottlenecks(on.graph),
-        unknown_ops=tuple(op.name for op in ops if op.kind == "unknown"),
+        unknown_ops=unknown,
         remarks=tuple(_remarks(on, ops, groups)),
     )
 
