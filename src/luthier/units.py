@@ -114,8 +114,8 @@ def write(value: float, dimension: str) -> str:
     """A quantity that `parse` reads back to the last bit, in as few digits as that allows.
 
     Example:
-        >>> write(327_680, "bytes"), write(432e6, "rate"), write(1.1e-12, "energy")
-        ('320KiB', '432MFLOP/s', '1.1pJ')
+        >>> write(327_680, "bytes"), write(432e6, "rate"), write(0.002, "latency")
+        ('320KiB', '432MFLOP/s', '2ms')
     """
     scales = [scale for scale in _SCALES[dimension] if scale[0] <= value] or _SCALES[dimension][-1:]
     short = (f"{value / factor:.{digits}g}{suffix}" for digits in (6, 12) for factor, suffix in scales)
