@@ -24,6 +24,21 @@ hypothesis.settings.register_profile("house", derandomize=True, deadline=None, p
 hypothesis.settings.load_profile("house")
 
 
+# helpers that several folders of tests share stand beside this file
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Golden files are rewritten on demand."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the stored outputs in tests/golden")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether this run rewrites golden files."""
+    return bool(request.config.getoption("--update-golden"))
+
+
 def pytest_report_header() -> str:
     """Say what a repetition of this run needs."""
     return f"seed {SEED}, {DATA_VARIABLE}={os.environ.get(DATA_VARIABLE, '(not set)')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -11,17 +10,6 @@ from luthier.device import Device, EnergyTable, Figure, MemoryLevel
 from luthier.device.registry import energy_table
 
 PJ = 1e-12
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    # a conftest above or beside may have it already
-    with contextlib.suppress(ValueError):
-        parser.addoption("--update-golden", action="store_true", help="rewrite the stored outputs in tests/golden")
-
-
-@pytest.fixture
-def update_golden(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--update-golden", default=False))
 
 
 def figure(value: float) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -15,12 +14,6 @@ from luthier.train.results import Epoch
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIMILAR = {(3, 5), (5, 3), (0, 8), (8, 0), (1, 9), (9, 1), (2, 4), (4, 2)}
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    # a conftest above may have it already; without one, the option is there for runs of this folder
-    with contextlib.suppress(ValueError):
-        parser.addoption("--update-golden", action="store_true", help="rewrite the stored outputs in tests/golden")
 
 
 def make_confusion(num_classes: int, per_class: int, error: float = 0.22) -> tuple[tuple[int, ...], ...]:
