@@ -132,6 +132,8 @@ class Predictor:
             DataError: a column is missing, or a class of op occurs that no measured network has.
             InputError: more confidence than so few measurements can give.
         """
+        if not networks:
+            return []
         rows = [graph_features(n) if isinstance(n, Network | Graph) else n for n in networks]
         latency_s, half_s = self.predict_encoded(self.encoder.blocks(rows), confidence)
         return [
