@@ -3,7 +3,7 @@
     LUTHIER_DATA=FOLDER python benchmarks/roofline_rank.py            (or: make bench)
 
 FOLDER holds `latency/` with timm's CPU table and the Qualcomm AI Hub rows.  Nothing is fitted: the model knows the
-devices' published figures and the networks' shapes.  A few minutes, most of them spent on tracing timm's networks.
+devices' published figures and the networks' shapes.  About ten minutes, most of them spent on tracing timm's networks.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from luthier.arch.block import Precision
 from luthier.arch.presets import get
 from luthier.cost import Budget, analyze, cost, deployed, graph_macs, scheduled_peak_bytes
 from luthier.cost.analysis import Analysis
+from luthier.cost.points import EnergySplit
+from luthier.cost.totals import schedule_totals, stage_totals
 from luthier.device import Device, Figure
 from luthier.errors import InputError, SpecError
 from luthier.graph import from_network
@@ -183,3 +185,16 @@ def test_an_analysis_is_data(chip: Device) -> None:
     document = json.loads(json.dumps(asdict(found), allow_nan=False))
     assert document["totals"]["latency_s_kind"] == "modelled"
     assert document["totals"]["macs"] == found.totals.macs
+
+
+def test_groups_with_unknown_ops_are_in_no_sum_of_times(chip: Device) -> None:
+    groups = analyze(from_network(get("mbconv_thumbnail")), chip).groups
+    blank = EnergySplit(None, None, None, None, None)
+    strange = replace(groups[3], op_kinds=("unknown",), latency_s=None, attainable_s=None, share=None, energy=blank)
+    found = schedule_totals("mine", (*groups[:3], strange, *groups[4:]), 0)
+    others = (*groups[:3], *groups[4:])
+    assert found.latency_s == pytest.approx(sum(group.latency_s for group in others), rel=1e-12)
+    assert found.energy.total_j == pytest.approx(sum(group.energy.total_j for group in others), rel=1e-12)
+    assert found.groups == len(groups)
+    stage = next(row for row in stage_totals((strange,)))
+    assert (stage.latency_s, stage.energy_j, stage.macs) == (None, None, groups[3].macs)

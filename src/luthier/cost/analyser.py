@@ -161,7 +161,8 @@ def _ceilings(on: Setting) -> Iterator[Ceiling]:
 def _remarks(on: Setting, ops: Sequence[OpAnalysis], groups: Sequence[GroupAnalysis]) -> Iterator[str]:
     device, known = on.device, [op for op in ops if op.kind != "unknown"]
     if len(known) < len(ops):
-        yield f"{len(ops) - len(known)} ops are unknown and counted nowhere: every sum is without them"
+        names = [op.name for op in ops if op.kind == "unknown"]
+        yield f"not known and in no sum of times and energies: {', '.join(names)}"
     peaks = dict.fromkeys(op.precision for op in known if op.compute_s is None)
     if peaks:
         yield f"{device.name} states no peak for {', '.join(peaks)}: times and bounds are not known"

@@ -58,7 +58,7 @@ def stage_totals(groups: Sequence[GroupAnalysis]) -> Iterator[StageTotals]:
     """Sums over neighbours of one stage: `stage1.0` and `stage1.1` belong to `stage1`."""
     for name, members in groupby(groups, key=lambda group: _stage(group.block)):
         inside = tuple(members)
-        known = counted(inside)
+        known = counted(inside) or inside  # where nothing is known the sums are not either
         yield StageTotals(
             name=name,
             groups=len(inside),
