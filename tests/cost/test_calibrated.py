@@ -76,7 +76,9 @@ def test_blocks_hold_all_macs_and_little_more(name: str) -> None:
 
 
 def calibration(graph: Graph, cost_s: float = 1e-12) -> Calibration:
-    costs = {name: dict.fromkeys(work, cost_s) for _, (name, work) in works(graph, (2.0**20, 2.0**24))}
+    costs: dict[str, dict[str, float]] = {}
+    for _, (name, work) in works(graph, (2.0**20, 2.0**24)):
+        costs.setdefault(name, {}).update(dict.fromkeys(work, cost_s))
     return Calibration("a run time", 1, "a test", {}, kernels={**costs, RUN: {"call": 5e-6}})
 
 

@@ -39,7 +39,7 @@ def slow(touches: list[Touch], capacity: float) -> list[int]:
 def test_equals_the_written_out_stack_where_nothing_is_freed(layers: list[tuple[int, int]], capacity: int) -> None:
     touches = chain(layers)
     keep = tuple((touch.writes[0], touch.writes[1]) for touch in touches)
-    touches.append(Touch(keep, ("end", 1)))  # every tensor is read at the end: none dies before
+    touches.append(Touch((("x", 7), *keep), ("end", 1)))  # every tensor is read at the end: none dies before
     assert cold_bytes(touches, capacity) == slow(touches, capacity)
 
 

@@ -22,7 +22,8 @@ def samples(noise: float = 0.0, disturbed: float = 0.0) -> tuple[list[Sample], d
     costs: dict[str, dict[str, float]] = {}
     for name, work in found:
         for kind in work:
-            costs.setdefault(name, {}).setdefault(kind, draw.uniform(1, 3) * (1e-6 if kind == "call" else 1e-11))
+            drawn = draw.uniform(1, 3) * (1e-6 if kind == "call" else 1e-11)
+            costs.setdefault(name, {}).setdefault(kind, 5e-11 if kind == "far_byte" else drawn)
     times = [seconds(work, costs[name]) * draw.uniform(1 - noise, 1 + noise) for name, work in found]
     times = [time_s * (2 if draw.random() < disturbed else 1) for time_s in times]
     return [Sample(name, work, time_s) for (name, work), time_s in zip(found, times, strict=True)], costs
@@ -39,8 +40,9 @@ def test_the_costs_themselves_where_the_kernels_tell_them_apart() -> None:
     rows, costs = samples()
     found = fit(rows)
     for name in ("pointwise", "dense", "activation_silu", "gate"):
-        rare = {"far_byte", "row"}
-        for kind in costs[name].keys() - rare:
+        # seen in some kernels, and not hidden behind another kind of work
+        seen = {kind for row in rows if row.name == name for kind, amount in row.work.items() if amount}
+        for kind in seen - {"row"}:
             assert found[name][kind] == pytest.approx(costs[name][kind], rel=1e-3), (name, kind)
 
 

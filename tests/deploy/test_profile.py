@@ -133,3 +133,12 @@ def test_lone_hard_swish_is_found_in_the_order_of_the_graph() -> None:
     graph = build.graph(build.op("two", Activation("hard_swish"), x))
     nodes = run_nodes(to_onnx(graph, {}), threads=1, budget_s=0.0, min_repeats=1)
     assert list(owners(graph, nodes)) == [("one",), ("one",), ("two",), ("two",)]
+
+
+def test_silu_spelled_out_is_one_kernel() -> None:
+    build = Builder()
+    x = build.conv("a", "a", build.input("x", (1, 16, 8, 8)), 16)
+    x = build.mul("product", x, build.activation("gate", x, "sigmoid"))
+    graph = build.graph(build.conv("b", "b", x, 16))
+    assert ("activation", ("gate", "product")) in [(kernel.kind, kernel.ops) for kernel in kernels(graph)]
+    agree(graph)

@@ -36,9 +36,9 @@ Say = Callable[[float, str], None]
 _FASTEST: Final = 0.2
 _T0_S: Final = 2e-6
 _HUBER: Final = 0.1
-_PASSES: Final = 12
+_PASSES: Final = 8
 #: what one core may have of the last cache: neighbours of other machines take the rest, so it is fitted
-_SHARES_BYTES: Final = tuple(float(mib << 20) for mib in (4, 8, 16, 24, 32, 48, 64))
+_SHARES_BYTES: Final = tuple(float(mib << 20) for mib in (8, 16, 24, 32, 48))
 #: where the device does not say what a core's own cache holds
 _CACHE_BYTES: Final = float(1 << 20)
 
@@ -110,30 +110,39 @@ def calibrate(
 def fit(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
     """Seconds of one unit of each kind of work, by class; the formula is the module's.
 
+    All classes are fitted together, with one cost of a byte from beyond the caches.
+
     Example: two costs from three exact times.
         >>> rows = [({"call": 1.0, "byte": n}, 1e-6 + n * 2e-10) for n in (1e3, 1e5, 1e7)]
         >>> costs = fit([Sample("add", work, time_s) for work, time_s in rows])["add"]
         >>> {kind: f"{cost:.2e}" for kind, cost in costs.items()}
         {'byte': '2.00e-10', 'call': '1.00e-06'}
     """
-    classes: dict[str, list[Sample]] = defaultdict(list)
+    columns = sorted({_column(s.name, kind) for s in samples for kind in s.work})
+    index = {column: number for number, column in enumerate(columns)}
+    amounts = np.zeros((len(samples), len(columns)))
+    for row, sample in zip(amounts, samples, strict=True):
+        for kind, amount in sample.work.items():
+            row[index[_column(sample.name, kind)]] = amount
+    times_s = np.array([sample.time_s for sample in samples])
+    costs = dict(zip(columns, _robust(amounts, times_s, times_s + _T0_S).tolist(), strict=True))
+    found: dict[str, dict[str, float]] = {}
     for sample in samples:
-        classes[sample.name].append(sample)
-    return {name: _fit_class(rows) for name, rows in sorted(classes.items())}
+        for kind in sample.work:
+            if cost := costs[_column(sample.name, kind)]:
+                found.setdefault(sample.name, {})[kind] = cost
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
+
+
+def _column(name: str, kind: str) -> tuple[str, str]:
+    """Memory beyond the caches is the same for every kernel; all else is the kernel's own."""
+    return ("", kind) if kind == "far_byte" else (name, kind)
 
 
 def loss(samples: Sequence[Sample], costs: Mapping[str, Mapping[str, float]]) -> float:
     """Mean of Huber's function of the relative errors: what `fit` makes small."""
     errors = [abs(seconds(s.work, costs[s.name]) - s.time_s) / (s.time_s + _T0_S) for s in samples]
     return float(np.mean([e * e / 2 if e < _HUBER else _HUBER * (e - _HUBER / 2) for e in errors]))
-
-
-def _fit_class(rows: Sequence[Sample]) -> dict[str, float]:
-    kinds = sorted({kind for row in rows for kind in row.work})
-    amounts = np.array([[row.work.get(kind, 0.0) for kind in kinds] for row in rows])
-    times_s = np.array([row.time_s for row in rows])
-    costs = _robust(amounts, times_s, times_s + _T0_S)
-    return {kind: float(cost) for kind, cost in zip(kinds, costs, strict=True) if cost > 0}
 
 
 def _robust(amounts: Floats, times_s: Floats, scale_s: Floats) -> Floats:
