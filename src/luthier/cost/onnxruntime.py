@@ -169,6 +169,12 @@ class _Lowering:
             self._emit("mul", op, (op.outputs[0], *ready), blocked=blocked)
 
     def _binary(self, op: Op, inputs: tuple[str, ...]) -> None:
+        gate = self._maker(inputs[1])
+        if op.kind == "mul" and gate and gate.function == "sigmoid" and gate.inputs == inputs[:1]:
+            self.done.remove(gate)  # x * sigmoid(x), spelled out
+            self._emit("activation", op, inputs[:1], blocked=inputs[0] in self.blocked, function="silu")
+            self.done[-1] = replace(self.done[-1], ops=(*gate.ops, op.name))
+            return
         same = self.graph.tensors[inputs[0]].shape == self.graph.tensors[inputs[1]].shape
         if not (same and all(name in self.blocked for name in inputs)):
             kind: KernelKind = "gate" if not same else "add" if op.kind == "add" else "mul"

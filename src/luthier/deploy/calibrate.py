@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from luthier.cost.calibrated import RUN, Work, works
+from luthier.cost.calibrated import RUN, Work, seconds, works
 from luthier.cost.onnxruntime import Kernel
 from luthier.deploy.calibration_set import calibration_set
 from luthier.deploy.latency import open_session, runtime_name, time_calls
@@ -36,7 +36,9 @@ Say = Callable[[float, str], None]
 _FASTEST: Final = 0.2
 _T0_S: Final = 2e-6
 _HUBER: Final = 0.1
-_PASSES: Final = 12
+_PASSES: Final = 8
+#: what one core may have of the last cache: neighbours of other machines take the rest, so it is fitted
+_SHARES_BYTES: Final = tuple(float(mib << 20) for mib in (8, 16, 24, 32, 48))
 #: where the device does not say what a core's own cache holds
 _CACHE_BYTES: Final = float(1 << 20)
 
@@ -78,28 +80,37 @@ def calibrate(
         InputError: the run time here keeps maps in a layout that the model does not know.
     """
     block = layout_block()
-    cache_bytes = private_cache_bytes(device)
     measured = [_Measured(graph, to_onnx(graph, random_weights(graph))) for graph in calibration_set()]
     start, rounds, longest_s = time.perf_counter(), 0, 0.0
     while rounds == 0 or time.perf_counter() - start + longest_s < budget_s:
         begun = time.perf_counter()
         for index, one in enumerate(measured):
             _measure(one, threads)
-            share = max((time.perf_counter() - start) / budget_s, (index + 1) / len(measured) if rounds == 0 else 0)
-            say(min(1.0, share), f"ONNX Runtime, graph {index + 1} of {len(measured)}, round {rounds + 1}")
+            spent = (time.perf_counter() - start) / budget_s if budget_s > 0 else 1.0
+            first = (index + 1) / len(measured) if rounds == 0 else 1.0
+            say(min(1.0, spent, first), f"ONNX Runtime, graph {index + 1} of {len(measured)}, round {rounds + 1}")
         longest_s = max(longest_s, time.perf_counter() - begun)
         rounds += 1
     run_s, profiler_s = _outside([(fastest(m.whole), _inside(m), len(m.nodes)) for m in measured])
-    samples = [s for one in measured for s in _samples(one, cache_bytes, block, profiler_s)]
-    source = f"measured on {len(samples)} kernels of {len(measured)} small graphs, fastest fifth of {rounds} rounds"
+    own = private_cache_bytes(device)
+    candidates = []
+    for share in _SHARES_BYTES:
+        samples = [s for one in measured for s in _samples(one, (own, share), block, profiler_s)]
+        costs = fit(samples)
+        candidates.append((loss(samples, costs), share, costs))
+    _, share, costs = min(candidates, key=lambda candidate: candidate[0])
+    count = sum(len(one.nodes) for one in measured)
+    source = f"measured on {count} kernels of {len(measured)} small graphs, fastest fifth of {rounds} rounds"
     return Calibration(
         runtime=runtime_name(threads), threads=threads, source=source, ops={},
-        kernels={**fit(samples), RUN: {"call": run_s}}, block=block, cache_bytes=cache_bytes,
+        kernels={**costs, RUN: {"call": run_s}}, block=block, cache_bytes=(own, share),
     )  # fmt: skip
 
 
 def fit(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
     """Seconds of one unit of each kind of work, by class; the formula is the module's.
+
+    All classes are fitted together, with one cost of a byte from beyond the caches.
 
     Example: two costs from three exact times.
         >>> rows = [({"call": 1.0, "byte": n}, 1e-6 + n * 2e-10) for n in (1e3, 1e5, 1e7)]
@@ -107,18 +118,31 @@ def fit(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
         >>> {kind: f"{cost:.2e}" for kind, cost in costs.items()}
         {'byte': '2.00e-10', 'call': '1.00e-06'}
     """
-    classes: dict[str, list[Sample]] = defaultdict(list)
+    columns = sorted({_column(s.name, kind) for s in samples for kind in s.work})
+    index = {column: number for number, column in enumerate(columns)}
+    amounts = np.zeros((len(samples), len(columns)))
+    for row, sample in zip(amounts, samples, strict=True):
+        for kind, amount in sample.work.items():
+            row[index[_column(sample.name, kind)]] = amount
+    times_s = np.array([sample.time_s for sample in samples])
+    costs = dict(zip(columns, _robust(amounts, times_s, times_s + _T0_S).tolist(), strict=True))
+    found: dict[str, dict[str, float]] = {}
     for sample in samples:
-        classes[sample.name].append(sample)
-    return {name: _fit_class(rows) for name, rows in sorted(classes.items())}
+        for kind in sample.work:
+            if cost := costs[_column(sample.name, kind)]:
+                found.setdefault(sample.name, {})[kind] = cost
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
 
 
-def _fit_class(rows: Sequence[Sample]) -> dict[str, float]:
-    kinds = sorted({kind for row in rows for kind in row.work})
-    amounts = np.array([[row.work.get(kind, 0.0) for kind in kinds] for row in rows])
-    times_s = np.array([row.time_s for row in rows])
-    costs = _robust(amounts, times_s, times_s + _T0_S)
-    return {kind: float(cost) for kind, cost in zip(kinds, costs, strict=True) if cost > 0}
+def _column(name: str, kind: str) -> tuple[str, str]:
+    """Memory beyond the caches is the same for every kernel; all else is the kernel's own."""
+    return ("", kind) if kind == "far_byte" else (name, kind)
+
+
+def loss(samples: Sequence[Sample], costs: Mapping[str, Mapping[str, float]]) -> float:
+    """Mean of Huber's function of the relative errors: what `fit` makes small."""
+    errors = [abs(seconds(s.work, costs[s.name]) - s.time_s) / (s.time_s + _T0_S) for s in samples]
+    return float(np.mean([e * e / 2 if e < _HUBER else _HUBER * (e - _HUBER / 2) for e in errors]))
 
 
 def _robust(amounts: Floats, times_s: Floats, scale_s: Floats) -> Floats:
@@ -170,7 +194,8 @@ def layout_block() -> int:
 
 
 def _measure(one: _Measured, threads: int) -> None:
-    one.whole += time_calls(open_session(one.model, threads), budget_s=0.05, min_repeats=4)
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    one.whole += time_calls(open_session(one.model, threads), budget_s=0.05, min_repeats=4, clock=clock)
     nodes = run_nodes(one.model, threads, budget_s=0.1, min_repeats=5)
     seen: Counter[tuple[Any, ...]] = Counter()
     for node, ops in zip(nodes, owners(one.graph, nodes), strict=True):

@@ -53,11 +53,11 @@ def chain(seed: int) -> Graph:
 def assortment(channels: int, side: int) -> Graph:
     """The kernels that chains leave out: lone activations, grouped convolution, concat, padding, matrix products."""
     build = Builder()
-    x = build.conv("first", "first", build.input("input", (1, channels, side, side)), channels, kernel_size=3)
+    first = x = build.conv("first", "first", build.input("input", (1, channels, side, side)), channels, kernel_size=3)
     functions: tuple[Function, ...] = ("relu", "sigmoid", "hard_sigmoid", "gelu", "silu", "hard_swish", "relu6")
     for function in functions:  # read twice, so that the convolution cannot swallow it
         x = build.add(f"{function}.sum", build.op(function, Activation(function), x), x)
-    x = build.mul("product", x, build.activation("gate", x, "sigmoid"))
+    x = build.mul("product", x, build.activation("gate", first, "sigmoid"))
     x = build.norm("norm", "norm", x)
     x = build.conv("grouped", "grouped", x, channels, kernel_size=3, groups=channels // 4, bias=True)
     x = build.op("concat", Concat(), x, build.op("grouped.act", Activation("sigmoid"), x))
