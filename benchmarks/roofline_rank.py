@@ -94,8 +94,8 @@ def timm_points(table: Path, device: Device, limit: int | None) -> tuple[list[Po
         if graph is None:
             continue
         totals = analyze(graph, device, precision=Precision(), threads=device.cores).totals
-        assert totals.latency_s is not None
-        point = Point(row["model"], float(row["infer_step_time"]) / 1e3, totals.latency_s, totals.macs)
+        assert totals.attainable_s is not None
+        point = Point(row["model"], float(row["infer_step_time"]) / 1e3, totals.attainable_s, totals.macs)
         check_macs(point, float(row["infer_gmacs"]))
         points.append(point)
         if row["model"] in presets.names():
@@ -153,7 +153,7 @@ def hub_lines(graphs: dict[str, Graph], table: Path, device: Device) -> list[str
         if label is None:
             continue
         totals = modelled[row["model"], label]
-        point = Point(row["model"], float(row["latency_ms"]) / 1e3, totals.latency_s, totals.macs)
+        point = Point(row["model"], float(row["latency_ms"]) / 1e3, totals.attainable_s, totals.macs)
         groups.setdefault((row["device"], row["runtime"], row["precision"]), []).append(point)
     for (name, runtime, precision), points in sorted(groups.items()):
         if len({point.name for point in points}) >= 8:

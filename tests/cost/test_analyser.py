@@ -35,7 +35,7 @@ def check_sums(found: Analysis) -> None:
     assert totals.flop == 2 * totals.macs == sum(group.flop for group in found.groups)
     assert [name for group in found.groups for name in group.ops] == [op.name for op in found.ops]
     for rows in (found.groups, found.stages):
-        assert sum(row.latency_s for row in rows) == pytest.approx(totals.latency_s, rel=1e-12)
+        assert sum(row.attainable_s for row in rows) == pytest.approx(totals.attainable_s, rel=1e-12)
         assert sum(row.attainable_s for row in rows) == pytest.approx(totals.attainable_s, rel=1e-12)
         assert sum(row.share for row in rows) == pytest.approx(1, rel=1e-12)
     assert sum(stage.energy_j for stage in found.stages) == pytest.approx(totals.energy.total_j, rel=1e-12)
@@ -50,7 +50,7 @@ def check_sums(found: Analysis) -> None:
         assert size == sum(stage.level_bytes[index] for stage in found.stages)
     assert sum(share for _, share in found.sides[0].bound_share) == pytest.approx(1, rel=1e-12)
     assert totals.peak_activation_bytes == max(step.live_bytes for step in found.memory)
-    assert totals.image_latency_s == totals.latency_s / found.batch
+    assert totals.image_latency_s == totals.attainable_s / found.batch
 
 
 @settings(max_examples=25)
@@ -98,7 +98,7 @@ def table(found: Analysis) -> str:
             f"{group.elementwise_ops} other, {'/'.join(str(level.bytes) for level in group.traffic)} B, {intensity} "
             f"FLOP/B, {group.bound} {group.attainable_s:.4g} s {group.share:.4g}, {group.energy.total_j:.4g} J"
         )
-    lines += [f"{s.name}: {s.groups} {s.macs} MAC {s.latency_s:.4g} s {s.energy_j:.4g} J" for s in found.stages]
+    lines += [f"{s.name}: {s.groups} {s.macs} MAC {s.attainable_s:.4g} s {s.energy_j:.4g} J" for s in found.stages]
     lines += [crossing.text for crossing in found.crossings if "depthwise" in crossing.op]
     return "\n".join([*lines, found.verdict, *found.remarks]) + "\n"
 
@@ -146,9 +146,9 @@ def test_limits_given_and_of_the_device(chip: Device) -> None:
 def test_limits_are_for_one_image(chip: Device) -> None:
     one, many = (from_network(get("mbconv_thumbnail"), batch=batch) for batch in (1, 8))
     known = analyze(one, chip, resident=False).totals
-    budget = Budget(max_macs=known.macs, max_latency_s=known.latency_s)
+    budget = Budget(max_macs=known.macs, max_latency_s=known.attainable_s)
     assert analyze(many, chip, budget=budget, resident=False).fits is True
-    assert analyze(many, chip, resident=False).totals.latency_s > known.latency_s
+    assert analyze(many, chip, resident=False).totals.attainable_s > known.attainable_s
 
 
 def test_wrong_use(chip: Device) -> None:
@@ -183,18 +183,18 @@ def test_deployed_bytes_are_those_of_the_summary(label: str) -> None:
 def test_an_analysis_is_data(chip: Device) -> None:
     found = analyze(from_network(get("mobilenetv2_035")), chip, precision=Precision.parse("int8"))
     document = json.loads(json.dumps(asdict(found), allow_nan=False))
-    assert document["totals"]["latency_s_kind"] == "modelled"
+    assert document["totals"]["attainable_s_kind"] == "modelled"
     assert document["totals"]["macs"] == found.totals.macs
 
 
 def test_groups_with_unknown_ops_are_in_no_sum_of_times(chip: Device) -> None:
     groups = analyze(from_network(get("mbconv_thumbnail")), chip).groups
     blank = EnergySplit(None, None, None, None, None)
-    strange = replace(groups[3], op_kinds=("unknown",), latency_s=None, attainable_s=None, share=None, energy=blank)
+    strange = replace(groups[3], op_kinds=("unknown",), attainable_s=None, share=None, energy=blank)
     found = schedule_totals("mine", (*groups[:3], strange, *groups[4:]), 0)
     others = (*groups[:3], *groups[4:])
-    assert found.latency_s == pytest.approx(sum(group.latency_s for group in others), rel=1e-12)
+    assert found.attainable_s == pytest.approx(sum(group.attainable_s for group in others), rel=1e-12)
     assert found.energy.total_j == pytest.approx(sum(group.energy.total_j for group in others), rel=1e-12)
     assert found.groups == len(groups)
     stage = next(row for row in stage_totals((strange,)))
-    assert (stage.latency_s, stage.energy_j, stage.macs) == (None, None, groups[3].macs)
+    assert (stage.attainable_s, stage.energy_j, stage.macs) == (None, None, groups[3].macs)

@@ -79,7 +79,7 @@ def calibration(graph: Graph, cost_s: float = 1e-12) -> Calibration:
     costs: dict[str, dict[str, float]] = {}
     for _, (name, work) in works(graph, (2.0**20, 2.0**24)):
         costs.setdefault(name, {}).update(dict.fromkeys(work, cost_s))
-    return Calibration("a run time", 1, "a test", {}, kernels={**costs, RUN: {"call": 5e-6}})
+    return Calibration("a run time", 1, "a test", kernels={**costs, RUN: {"call": 5e-6}})
 
 
 def test_latency_is_the_sum_of_amounts_times_costs() -> None:

@@ -47,7 +47,6 @@ def test_the_depthwise_of_the_textbook(chip: Device, stride: int, textbook: floa
     assert dram.ridge_flop_per_byte == pytest.approx(100e9 / 10e9, rel=1e-12)
     assert dram.time_s == dram.bytes / 10e9
     assert (group.bound, group.attainable_s) == ("DRAM", dram.time_s)
-    assert group.latency_s == group.attainable_s
 
 
 def test_a_pointwise_is_bound_by_compute(chip: Device) -> None:
@@ -83,7 +82,7 @@ def test_depthwise_and_elementwise_find_no_use_for_a_matrix_unit(chip: Device) -
 
 def test_what_is_not_known_is_not_a_time(chip: Device) -> None:
     group = alone(depthwise(1), replace(chip, peak_flop_per_s={}))
-    assert (group.compute_s, group.bound, group.attainable_s, group.latency_s) == (None, "unknown", None, None)
+    assert (group.compute_s, group.bound, group.attainable_s) == (None, "unknown", None)
     assert group.level("DRAM").ridge_flop_per_byte is None
     assert group.level("DRAM").intensity_flop_per_byte is not None
     silent = replace(chip, memory=tuple(replace(level, bandwidth_bytes_per_s={}) for level in chip.memory))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.arch.block import Precision
-from luthier.device import Calibration, Device, Figure, MemoryLevel, OpEfficiency, energy_table, host
+from luthier.device import Calibration, Device, Figure, MemoryLevel, energy_table, host
 from luthier.device.host import Cache
 from luthier.device.measure import crew, measure, run
 from luthier.device.measure.loops import Loop
@@ -66,7 +66,7 @@ def test_calibrations_are_given_the_measured_device(monkeypatch: pytest.MonkeyPa
 
     def calibrate(device: Device) -> Calibration:
         seen.append(device)
-        return Calibration("a run time", 1, "a test", {"pointwise": OpEfficiency(0.5, 0.5, 1e-6)})
+        return Calibration("a run time", 1, "a test", {"pointwise": {"mac": 1e-11}})
 
     units = run.units(run.host_cpu())[:1]
     monkeypatch.setattr(run, "units", lambda cpu: units)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.device import Device, EnergyTable, Figure, MemoryLevel, OpEfficiency, energy_table, get, names
+from luthier.device import Device, EnergyTable, Figure, MemoryLevel, energy_table, get, names
 from luthier.device.device import Calibration
 from luthier.device.read import device_from_text, read_device, read_energy
 from luthier.device.write import device_to_text
@@ -148,9 +148,9 @@ calibrations = st.builds(
     runtime=st.just("onnxruntime 1.31"),
     threads=st.integers(1, 8),
     source=st.text(),
-    ops=st.dictionaries(
+    kernels=st.dictionaries(
         st.sampled_from(["pointwise", "depthwise"]),
-        st.builds(OpEfficiency, st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0, 1e-3)),
+        st.dictionaries(st.sampled_from(["call", "mac"]), st.floats(1e-15, 1e-3)),
     ),
 )
 devices = st.builds(
@@ -192,6 +192,6 @@ def test_an_override_is_written_as_an_override() -> None:
 
 
 def test_a_calibration_with_an_unknown_field_is_refused() -> None:
-    bad = GOOD + '\n[[calibration]]\nruntime = "r"\nthreads = 1\nsource = "s"\nops = {}\nspeed = 3\n'
+    bad = GOOD + '\n[[calibration]]\nruntime = "r"\nthreads = 1\nsource = "s"\nkernels = {}\nspeed = 3\n'
     with pytest.raises(DeviceError, match=r"toy\.toml: calibration\.r\.speed: "):
         read(bad)

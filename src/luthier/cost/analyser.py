@@ -16,7 +16,7 @@ from luthier.cost.points import GroupAnalysis, OpAnalysis
 from luthier.cost.roofline import crossings
 from luthier.cost.scheduled_memory import GroupMemory, scheduled_timeline
 from luthier.cost.totals import level_bytes, schedule_totals, stage_totals, totals
-from luthier.device import Calibration, Device
+from luthier.device import Device
 from luthier.errors import InputError
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.op import Graph
@@ -49,7 +49,6 @@ def analyze(
     schedule: Schedule | None = None,
     threads: int = 1,
     budget: Budget | None = None,
-    calibration: Calibration | None = None,
     resident: bool = True,
 ) -> Analysis:
     """Work, memory, roofline, energy and latency of a network on a device, all modelled.
@@ -62,7 +61,6 @@ def analyze(
         schedule: of `deployed(graph, precision)`; None = `unfused`.
         threads: that share the work, at most the device's cores.
         budget: limits; what it leaves open the device's memories decide, if their sizes are known.
-        calibration: of a run time on this device; None = `latency_s` is the roofline's bound.
         resident: False = every group goes through the last memory level, see `luthier.cost.traffic`.
     Raises:
         InputError: `threads` is not between 1 and the device's cores.
@@ -81,7 +79,7 @@ def analyze(
     """
     if not 1 <= threads <= device.cores:
         raise InputError(f"analyze: threads must be 1 to {device.cores}, the cores of {device.name}, got {threads}")
-    on = Setting(deployed(graph, precision), device, threads, calibration, resident)
+    on = Setting(deployed(graph, precision), device, threads, resident)
     plain = unfused(on.graph)
     chosen = plain if schedule is None else schedule
     check(on.graph, chosen)
@@ -109,7 +107,6 @@ def analyze(
         resolution=(pixels[0], pixels[1]) if len(pixels) == 2 else None,
         schedule=chosen.name,
         threads=threads,
-        runtime=None if calibration is None else calibration.runtime,
         levels=tuple(level.name for level in device.memory),
         ceilings=tuple(_ceilings(on)),
         totals=whole,
@@ -171,10 +168,6 @@ def _remarks(on: Setting, ops: Sequence[OpAnalysis], groups: Sequence[GroupAnaly
         yield f"{device.name} states no bandwidth of {', '.join(slow)}: times and bounds are without"
     if not device.memory:
         yield f"{device.name} states no memory level: bytes, bounds and energy of traffic are not known"
-    if on.calibration is not None:
-        rest = [one for one in dict.fromkeys(group.op_class for group in groups) if one not in on.calibration.ops]
-        if rest:
-            yield f"the calibration of {on.calibration.runtime} has no {', '.join(rest)}: taken at the roofline"
     yield from _energy_remarks(device, known, groups)
     yield from device.remarks
 

@@ -39,7 +39,7 @@ class StageTotals:
 
     Attributes:
         level_bytes: weights and activations across each memory level, nearest first.
-        share: of the network's `latency_s`.
+        share: of the network's `attainable_s`.
     """
 
     name: str
@@ -49,10 +49,9 @@ class StageTotals:
     weight_bytes: int
     level_bytes: tuple[int, ...]
     attainable_s: float | None
-    latency_s: float | None
     share: float | None
     energy_j: float | None
-    latency_s_kind: Kind = "modelled"
+    attainable_s_kind: Kind = "modelled"
     energy_j_kind: Kind = "modelled"
 
 
@@ -73,11 +72,10 @@ class ScheduleTotals:
     peak_activation_bytes: int
     level_bytes: tuple[int, ...]
     attainable_s: float | None
-    latency_s: float | None
     bound_share: tuple[tuple[str, float], ...]
     energy: EnergySplit
     peak_activation_bytes_kind: Kind = "modelled"
-    latency_s_kind: Kind = "modelled"
+    attainable_s_kind: Kind = "modelled"
     energy_kind: Kind = "modelled"
 
 
@@ -167,7 +165,7 @@ class Totals:
         weight_bytes: as deployed.
         peak_activation_bytes: under the schedule, of the whole batch, weights excluded.
         peak_group: the group at which it is reached, by its first and last op.
-        attainable_s, latency_s: of the whole batch, see `GroupAnalysis`.
+        attainable_s: of the whole batch, see `GroupAnalysis`.
         image_latency_s, image_energy_j: divided by the batch.
         images_per_battery: battery_j / image_energy_j.
         compute_j_by_type: arithmetic by label of the number types; None in a pair = not known.
@@ -181,7 +179,6 @@ class Totals:
     peak_activation_bytes: int
     peak_group: str
     attainable_s: float | None
-    latency_s: float | None
     image_latency_s: float | None
     energy: EnergySplit
     image_energy_j: float | None
@@ -189,7 +186,6 @@ class Totals:
     compute_j_by_type: tuple[tuple[str, float | None], ...]
     peak_activation_bytes_kind: Kind = "modelled"
     attainable_s_kind: Kind = "modelled"
-    latency_s_kind: Kind = "modelled"
     image_latency_s_kind: Kind = "modelled"
     energy_kind: Kind = "modelled"
     image_energy_j_kind: Kind = "modelled"
@@ -225,7 +221,6 @@ class Analysis:
         resolution: (H, W) in pixels; None = the input is no image.
         schedule: name.
         threads: that share the work.
-        runtime: of the calibration; None = `latency_s` is the roofline itself.
         levels: names of the memory levels, nearest first.
         ceilings: of the roofline diagram, compute first.
         ops: in order, apart from any schedule.
@@ -251,7 +246,6 @@ class Analysis:
     resolution: tuple[int, int] | None
     schedule: str
     threads: int
-    runtime: str | None
     levels: tuple[str, ...]
     ceilings: tuple[Ceiling, ...]
     totals: Totals

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from luthier.cost.energy import add_splits, op_compute_j, split
-from luthier.cost.latency import group_latency_s, main_op
 from luthier.cost.macs import op_elementwise, op_macs
 from luthier.cost.op_class import op_class
 from luthier.cost.points import EnergySplit, GroupAnalysis, OpAnalysis
 from luthier.cost.roofline import add_known, bound, level_traffic, op_compute_s
 from luthier.cost.traffic import GroupTraffic, traffic
-from luthier.device import Calibration, Device
+from luthier.device import Device
 from luthier.graph.op import Graph, Op
 from luthier.graph.precision import op_precision
 from luthier.schedule import Group, Schedule
@@ -26,14 +25,12 @@ class Setting:
         graph: as deployed: norms folded, number types as run.
         device: that runs it.
         threads: that share the work.
-        calibration: of a run time; None = the roofline itself.
         resident: see `luthier.cost.traffic`.
     """
 
     graph: Graph
     device: Device
     threads: int = 1
-    calibration: Calibration | None = None
     resident: bool = True
 
     def moved(self, schedule: Schedule) -> tuple[GroupTraffic, ...]:
@@ -76,11 +73,16 @@ def analyse_groups(on: Setting, schedule: Schedule, ops: Sequence[OpAnalysis]) -
         _group(on, group, [by_name[name] for name in group.ops], moved)
         for group, moved in zip(schedule, on.moved(schedule), strict=True)
     ]
-    whole = sum(group.latency_s for group in found if group.latency_s is not None)
+    whole = sum(group.attainable_s for group in found if group.attainable_s is not None)
     return tuple(
-        replace(group, share=None if group.latency_s is None or not whole else group.latency_s / whole)
+        replace(group, share=None if group.attainable_s is None or not whole else group.attainable_s / whole)
         for group in found
     )
+
+
+def main_op(ops: Sequence[OpAnalysis]) -> OpAnalysis:
+    """The op that stands for a group: the one with most MACs, then most elementwise work; the first of equals."""
+    return max(ops, key=lambda op: (op.macs, op.elementwise_ops))
 
 
 def _group(on: Setting, group: Group, ops: Sequence[OpAnalysis], moved: GroupTraffic) -> GroupAnalysis:
@@ -104,7 +106,6 @@ def _group(on: Setting, group: Group, ops: Sequence[OpAnalysis], moved: GroupTra
         compute_s=compute_s,
         bound=bounded,
         attainable_s=attainable,
-        latency_s=group_latency_s(ops, levels, on.calibration),
         share=None,
         energy=split(add_known(op.compute_j for op in ops), moved, on.device),
     )

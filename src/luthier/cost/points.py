@@ -114,8 +114,7 @@ class GroupAnalysis:
         compute_s: sum over its ops.
         bound: `compute`, the name of a level, or `unknown`: the known ceiling that takes longest.
         attainable_s: max(compute_s, time_s of every level): no implementation of this schedule is faster.
-        latency_s: the same with the calibration's efficiencies and overhead; equal to `attainable_s` without one.
-        share: of the network's `latency_s`, 0..1.
+        share: of the network's `attainable_s`, 0..1.
     """
 
     name: str
@@ -132,11 +131,9 @@ class GroupAnalysis:
     compute_s: float | None
     bound: str
     attainable_s: float | None
-    latency_s: float | None
     share: float | None
     energy: EnergySplit
     attainable_s_kind: Kind = "modelled"
-    latency_s_kind: Kind = "modelled"
     energy_kind: Kind = "modelled"
 
     def level(self, name: str) -> LevelTraffic:

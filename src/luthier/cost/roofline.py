@@ -13,7 +13,7 @@ that the device's file does not give is left out of (3).
 
 Mechanism and limitations: arithmetic and all levels overlap perfectly within a group, groups run one after another; no
 start of kernels, no waiting of threads for each other, no dependence of the rate on shapes.  A calibration
-(`luthier.cost.latency`) tells how far a run time stays behind.
+(`luthier.cost.calibrated`) tells how far a run time stays behind.
 
 Source:
     Williams et al. 2009, doi 10.1145/1498765.1498785; levels as in Ilic et al. 2014, doi 10.1109/L-CA.2013.6

@@ -48,7 +48,6 @@ def schedule_totals(name: str, groups: Sequence[GroupAnalysis], peak_activation_
         peak_activation_bytes=peak_activation_bytes,
         level_bytes=level_bytes(groups),
         attainable_s=whole,
-        latency_s=add_known(group.latency_s for group in known),
         bound_share=tuple(sorted(shares.items(), key=lambda item: -item[1])),
         energy=add_splits(group.energy for group in known),
     )
@@ -67,7 +66,6 @@ def stage_totals(groups: Sequence[GroupAnalysis]) -> Iterator[StageTotals]:
             weight_bytes=sum(group.weight_bytes for group in inside),
             level_bytes=level_bytes(inside),
             attainable_s=add_known(group.attainable_s for group in known),
-            latency_s=add_known(group.latency_s for group in known),
             share=add_known(group.share for group in known),
             energy_j=add_splits(group.energy for group in known).total_j,
         )
@@ -109,8 +107,7 @@ def totals(
         peak_activation_bytes=side.peak_activation_bytes,
         peak_group=peak_group,
         attainable_s=side.attainable_s,
-        latency_s=side.latency_s,
-        image_latency_s=None if side.latency_s is None else side.latency_s / batch,
+        image_latency_s=None if side.attainable_s is None else side.attainable_s / batch,
         energy=side.energy,
         image_energy_j=None if energy is None else energy / batch,
         images_per_battery=None if not energy or battery_j is None else battery_j.value * batch / energy,

@@ -102,7 +102,7 @@ def calibrate(
     count = sum(len(one.nodes) for one in measured)
     source = f"measured on {count} kernels of {len(measured)} small graphs, fastest fifth of {rounds} rounds"
     return Calibration(
-        runtime=runtime_name(threads), threads=threads, source=source, ops={},
+        runtime=runtime_name(threads), threads=threads, source=source,
         kernels={**costs, RUN: {"call": run_s}}, block=block, cache_bytes=(own, share),
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.device.device import Calibration, Device, EnergyTable, Figure, MemoryLevel, OpEfficiency
+from luthier.device.device import Calibration, Device, EnergyTable, Figure, MemoryLevel
 from luthier.device.registry import energy_table, get, names
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "EnergyTable",
     "Figure",
     "MemoryLevel",
-    "OpEfficiency",
     "energy_table",
     "get",
     "names",

@@ -14,7 +14,7 @@ from luthier.device.energy import EnergyTable, multiplier
 from luthier.device.figure import Figure
 from luthier.errors import DeviceError
 
-__all__ = ["Calibration", "Device", "EnergyTable", "Figure", "MemoryLevel", "OpEfficiency", "multiplier"]
+__all__ = ["Calibration", "Device", "EnergyTable", "Figure", "MemoryLevel", "multiplier"]
 
 DeviceKind = Literal["microcontroller", "cpu", "gpu", "npu"]
 #: what a memory holds; a microcontroller keeps weights in flash and activations in RAM
@@ -53,31 +53,15 @@ class MemoryLevel:
 
 
 @dataclass(frozen=True)
-class OpEfficiency(Spec):
-    """How near a run time comes to the roofline for one class of ops, measured.
-
-    Attributes:
-        compute_share: of the peak, above 0.
-        bandwidth_share: of the bandwidth, above 0.
-        overhead_s: of one op.
-    """
-
-    compute_share: float
-    bandwidth_share: float
-    overhead_s: float
-
-
-@dataclass(frozen=True)
 class Calibration(Spec):
-    """A run time's efficiencies on a device.
+    """What the kernels of a run time cost on a device.
 
     Attributes:
         runtime: name and version.
         threads: it ran with.
         source: how it was measured.
-        ops: by class of ops, see `luthier.cost.latency`.
         kernels: seconds of one unit of each kind of work, by class of kernels, see `luthier.cost.calibrated`; what
-            costs nothing is left out.  Empty = not measured.
+            costs nothing is left out.
         block: channels that the run time keeps together.
         cache_bytes: of the largest cache that a core has for itself, and of its share of the last one.
     """
@@ -85,8 +69,7 @@ class Calibration(Spec):
     runtime: str
     threads: int
     source: str
-    ops: Mapping[str, OpEfficiency]
-    kernels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    kernels: Mapping[str, Mapping[str, float]]
     block: int = 16
     cache_bytes: tuple[float, float] = (2.0**20, 2.0**24)
 

@@ -19,13 +19,14 @@ def time_share(analysis: Analysis) -> Chart | None:
 
     blocks: dict[str, dict[str, list[GroupAnalysis]]] = {}
     for group in analysis.groups:
-        if group.latency_s is not None:
+        if group.attainable_s is not None:
             blocks.setdefault(group.block or group.name, {}).setdefault(group.bound, []).append(group)
     if not blocks:
         return None
     names = list(blocks)
     factor, suffix = scaled(
-        [sum(g.latency_s or 0.0 for groups in parts.values() for g in groups) for parts in blocks.values()], "latency"
+        [sum(g.attainable_s or 0.0 for groups in parts.values() for g in groups) for parts in blocks.values()],
+        "latency",
     )
     colors = {"compute": WINNER, "unknown": MUTED}
     colors |= dict(zip(reversed(analysis.levels), _LEVEL_COLORS, strict=False))
@@ -33,7 +34,7 @@ def time_share(analysis: Analysis) -> Chart | None:
     for bound in ("compute", *reversed(analysis.levels), "unknown"):
         parts = [blocks[name].get(bound, []) for name in names]
         if any(parts):
-            times = [sum(g.latency_s or 0.0 for g in groups) for groups in parts]
+            times = [sum(g.attainable_s or 0.0 for g in groups) for groups in parts]
             traces.append({
                 "type": "bar", "orientation": "h", "name": f"bound by {bound}", "y": list(range(len(names))),
                 "x": [t / factor for t in times], "marker": {"color": colors.get(bound, MUTED)}, "hoverinfo": "text",
@@ -44,7 +45,7 @@ def time_share(analysis: Analysis) -> Chart | None:
                     for name, t, groups in zip(names, times, parts, strict=True)
                 ],
             })  # fmt: skip
-    kind = analysis.totals.latency_s_kind
+    kind = analysis.totals.attainable_s_kind
     figure = Figure(
         data=traces,
         layout=layout(

@@ -85,10 +85,10 @@ def conditions(analysis: Analysis) -> str:
 def figures(analysis: Analysis) -> list[tuple[str, str, str, str]]:
     """The network in a few numbers: name, value, kind, how it came about."""
     totals = analysis.totals
-    by = f"calibrated for {analysis.runtime}" if analysis.runtime else "the roofline: no run time is faster"
     battery = "" if totals.images_per_battery is None else f"{totals.images_per_battery:,.0f} images per battery"
     return [
-        ("time of one image", words.quantity(totals.image_latency_s, "latency"), totals.image_latency_s_kind, by),
+        ("time of one image", words.quantity(totals.image_latency_s, "latency"), totals.image_latency_s_kind,
+         "the roofline: no run time is faster"),
         ("work", f"{units.show(totals.macs, 'count')} MACs", "modelled",
          f"and {units.show(totals.elementwise_ops, 'count')} elementwise"),
         ("peak activations", units.show(totals.peak_activation_bytes, "bytes"),

@@ -17,7 +17,7 @@ def stages(analysis: Analysis) -> Table:
     return Table(
         columns=(
             Column("stage"), Column("groups", numeric=True), *_work(), *_levels(analysis),
-            Column("time", totals.latency_s_kind, numeric=True), Column("share", numeric=True),
+            Column("time", totals.attainable_s_kind, numeric=True), Column("share", numeric=True),
             Column("energy", "modelled", numeric=True),
         ),
         rows=tuple(
@@ -25,7 +25,7 @@ def stages(analysis: Analysis) -> Table:
                 stage.name, str(stage.groups), units.show(stage.macs, "count"),
                 units.show(stage.elementwise_ops, "count"), units.show(stage.weight_bytes, "bytes"),
                 *(units.show(value, "bytes") for value in stage.level_bytes),
-                words.quantity(stage.latency_s, "latency"), words.percent(stage.share),
+                words.quantity(stage.attainable_s, "latency"), words.percent(stage.share),
                 words.quantity(stage.energy_j, "energy"),
             )
             for stage in analysis.stages
@@ -34,7 +34,7 @@ def stages(analysis: Analysis) -> Table:
             "all", str(len(analysis.groups)), units.show(totals.macs, "count"),
             units.show(totals.elementwise_ops, "count"), units.show(totals.weight_bytes, "bytes"),
             *(units.show(value, "bytes") for value in _side(analysis)),
-            words.quantity(totals.latency_s, "latency"), "", words.quantity(totals.energy.total_j, "energy"),
+            words.quantity(totals.attainable_s, "latency"), "", words.quantity(totals.energy.total_j, "energy"),
         ),
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ def groups(analysis: Analysis) -> Table:
         columns=(
             Column("group"), Column("ops"), Column("tile"), *_work(), *_levels(analysis),
             *((Column(f"FLOP/byte at {outer}", "modelled", numeric=True),) if outer else ()),
-            Column("bound"), Column("time", analysis.totals.latency_s_kind, numeric=True),
+            Column("bound"), Column("time", analysis.totals.attainable_s_kind, numeric=True),
             Column("share", numeric=True), Column("energy", "modelled", numeric=True),
         ),
         rows=tuple(
@@ -55,7 +55,7 @@ def groups(analysis: Analysis) -> Table:
                 units.show(group.elementwise_ops, "count"), units.show(group.weight_bytes, "bytes"),
                 *(units.show(traffic.bytes, "bytes") for traffic in group.traffic),
                 *((figure(group.level(outer).intensity_flop_per_byte),) if outer else ()),
-                group.bound, words.quantity(group.latency_s, "latency"), words.percent(group.share),
+                group.bound, words.quantity(group.attainable_s, "latency"), words.percent(group.share),
                 words.quantity(group.energy.total_j, "energy"),
             )
             for group in analysis.groups
@@ -83,15 +83,15 @@ def sides(analysis: Analysis) -> Table:
     return Table(
         columns=(
             Column("schedule"), Column("groups", numeric=True), Column("peak activations", "modelled", numeric=True),
-            *_levels(analysis), Column("attainable", "modelled", numeric=True),
-            Column("time", analysis.totals.latency_s_kind, numeric=True), Column("bound by", wide=True),
+            *_levels(analysis), Column("time", analysis.totals.attainable_s_kind, numeric=True),
+            Column("bound by", wide=True),
             Column("energy", "modelled", numeric=True), Column("of it memory", "modelled", numeric=True),
         ),
         rows=tuple(
             (
                 side.schedule, str(side.groups), units.show(side.peak_activation_bytes, "bytes"),
                 *(units.show(value, "bytes") for value in side.level_bytes),
-                words.quantity(side.attainable_s, "latency"), words.quantity(side.latency_s, "latency"),
+                words.quantity(side.attainable_s, "latency"),
                 ", ".join(f"{bound} {words.percent(share)}" for bound, share in side.bound_share) or words.NONE,
                 words.quantity(side.energy.total_j, "energy"), words.percent(_memory_share(side.energy)),
             )
