@@ -14,7 +14,7 @@ from luthier.cli import limits, output
 from luthier.errors import InputError, SpecError
 
 if TYPE_CHECKING:
-    from luthier.job.examine import Examination
+    from luthier.job.results import Examination
 
 
 def analyze(
@@ -48,6 +48,9 @@ def analyze(
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Count ops that have no meaning here as unknown instead of refusing them.")
     ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run it in ONNX Runtime on this machine too; needs --device host.")
+    ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Print every group of layers, not only the stages.")] = False,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page with interactive charts to this file.")
@@ -73,6 +76,7 @@ def analyze(
         threads=threads,
         budget=limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy),
         lenient=lenient,
+        measure=measure,
     )
     target = get(device)
     found = [examine(model, target, question) for model in models]
@@ -80,8 +84,7 @@ def analyze(
     if html is not None:
         from luthier.report.analysis import write
 
-        one = found[0]
-        write(one.analysis, __version__, html, advice=one.advice, prediction=one.prediction)
+        write(found[0], __version__, html)
         output.console().print(f"{html}: written", markup=False, soft_wrap=True)
     if as_json:
         documents = [document(one) for one in found]
@@ -99,11 +102,7 @@ def _show(found: list[Examination], layers: bool) -> None:
     from luthier.report.analysis import comparison, lines
 
     console = output.console()
-    if len(found) > 1:
-        console.print(comparison([one.analysis for one in found]))
-    else:
-        one = found[0]
-        console.print(lines(one.analysis, advice=one.advice, prediction=one.prediction, layers=layers))
+    console.print(lines(found[0], layers=layers) if len(found) == 1 else comparison([one.analysis for one in found]))
 
 
 def document(found: Examination) -> dict[str, Any]:
@@ -130,6 +129,13 @@ def document(found: Examination) -> dict[str, Any]:
         "predicted_latency_s": None if prediction is None else prediction.latency_s,
         "predicted_latency_s_kind": "predicted",
         "predicted_latency_s_interval": None if prediction is None else list(prediction.interval_s),
+        "runtime_latency_s": None if found.calibrated is None else found.calibrated.latency_s,
+        "runtime_latency_s_kind": "modelled",
+        "runtime": None if found.calibrated is None else found.calibrated.runtime,
+        "measured_latency_s": None if found.profile is None else found.profile.whole_s,
+        "measured_latency_s_kind": "measured",
+        "measured_runtime": None if found.profile is None else found.profile.runtime,
+        "measured_by_op_s": None if found.profile is None else found.profile.by_op(),
         "energy_j": totals.image_energy_j,
         "energy_j_kind": totals.image_energy_j_kind,
         "images_per_battery": totals.images_per_battery,

@@ -6,9 +6,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 from luthier.cost.onnxruntime import kernels
 from luthier.deploy.latency import open_session, runtime_name, time_calls
 from luthier.deploy.onnx_file import to_onnx
+from luthier.deploy.results import KernelTime, Profile
 from luthier.errors import DataError
 from luthier.graph.builder import Builder
 from luthier.graph.op import Graph
@@ -29,65 +29,6 @@ _FUSED: Final = "fused "
 #: a call that lost more to other processes is left out, while this many others are there
 _QUIET_S: Final = 1e-4
 _MIN_CALLS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class KernelTime:
-    """One node that the run time ran.
-
-    Attributes:
-        ops: the graph's ops that it computed; none = the run time's own work.
-        kind: the run time's name of the kernel (`Conv`, `ReorderInput`).
-        out_bytes: that it wrote.
-        median_s: of all repeats, what the profiler adds to a node taken off.
-    """
-
-    ops: tuple[str, ...]
-    kind: str
-    out_bytes: int
-    median_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Measured times of one network.
-
-    Attributes:
-        kernels: in the order in which they ran.
-        whole_s: median without the profiler.
-        profiler_s: what the profiler adds to one node, see `profiler_overhead_s`; taken off every kernel.
-        repeats: of the profiled run.
-        runtime: what ran it, with version and threads.
-    """
-
-    kernels: tuple[KernelTime, ...]
-    whole_s: float
-    profiler_s: float
-    repeats: int
-    runtime: str
-
-    @property
-    def parts_s(self) -> float:
-        """Sum of all kernels."""
-        return sum(kernel.median_s for kernel in self.kernels)
-
-    @property
-    def runtime_s(self) -> float:
-        """Kernels that compute no op of the graph: changes of layout."""
-        return sum(kernel.median_s for kernel in self.kernels if not kernel.ops)
-
-    @property
-    def unexplained_s(self) -> float:
-        """The whole less its parts: calling, allocating; below 0 if the machine was slower under the profiler."""
-        return self.whole_s - self.parts_s
-
-    def by_op(self) -> dict[str, float]:
-        """Seconds by op of the graph; a kernel that computes several ops counts for the first of them."""
-        times: dict[str, float] = defaultdict(float)
-        for kernel in self.kernels:
-            if kernel.ops:
-                times[kernel.ops[0]] += kernel.median_s
-        return dict(times)
 
 
 def profile(

@@ -11,23 +11,28 @@ from luthier.arch.block import Precision
 from luthier.arch.network import Network
 from luthier.cost.advise import advise
 from luthier.cost.analyser import analyze, deployed
-from luthier.cost.analysis import Analysis
 from luthier.cost.budget import Budget
+from luthier.cost.calibrated import CalibratedLatency, calibrated_latency
 from luthier.cost.changes import Advice
 from luthier.device import Device
 from luthier.device.host import predictor_path
-from luthier.errors import DataError
+from luthier.errors import DataError, InputError
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_network
 from luthier.graph.op import Graph
 from luthier.job.resolve import described, resolve_graph
+from luthier.job.results import Examination
 from luthier.schedule import Schedule, fast_bytes, fused, unfused
 
 if TYPE_CHECKING:
     from luthier.cost.predict import Prediction
+    from luthier.deploy.results import Profile
+    from luthier.job.resolve import Values
 
 ScheduleName = Literal["fused", "unfused"]
 CONFIDENCE: Final = 0.9
+#: seconds for `--measure`
+MEASURE_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,7 @@ class Question:
         threads: that share the work.
         budget: limits; what it leaves open the device's memories decide.
         lenient: count ops without meaning as unknown instead of refusing them.
+        measure: run it on this machine too, op by op.
     """
 
     batch: int | None = None
@@ -53,22 +59,7 @@ class Question:
     threads: int = 1
     budget: Budget = field(default_factory=Budget)
     lenient: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examination:
-    """What was found.
-
-    Attributes:
-        analysis: work, memory, roofline, energy, time.
-        advice: what to change; None where every limit is kept, or none is set.
-        prediction: of the latency of one image, by the device's learnt predictor; None where there is none, or it
-            knows nothing of such a network.
-    """
-
-    analysis: Analysis
-    advice: Advice | None
-    prediction: Prediction | None
+    measure: bool = False
 
 
 def examine(model: str, device: Device, question: Question) -> Examination:
@@ -81,7 +72,7 @@ def examine(model: str, device: Device, question: Question) -> Examination:
     Raises:
         InputError: the model or the question cannot be used; the message is one line.
     """
-    graph, _ = resolve_graph(model, batch=question.batch, resolution=question.resolution, lenient=question.lenient)
+    graph, values = resolve_graph(model, batch=question.batch, resolution=question.resolution, lenient=question.lenient)
     make = partial(_schedule, device=device, question=question)
     analysis = analyze(
         graph, device, model=Path(model).name or model, precision=question.precision,
@@ -91,7 +82,11 @@ def examine(model: str, device: Device, question: Question) -> Examination:
     if analysis.violations and analysis.batch == 1:
         changeable = None if question.resolution is not None else described(model)
         advice = _advise(changeable or fold_norm_into_conv(graph), device, question)
-    return Examination(analysis=analysis, advice=advice, prediction=_predict(graph, device))
+    return Examination(
+        analysis=analysis, advice=advice, prediction=_predict(graph, device),
+        calibrated=_calibrated(deployed(graph, question.precision), device, question.threads),
+        profile=_profile(graph, values, device, question) if question.measure else None,
+    )  # fmt: skip
 
 
 def _schedule(graph: Graph, device: Device, question: Question) -> Schedule:
@@ -125,3 +120,28 @@ def _predict(graph: Graph, device: Device) -> Prediction | None:
         return Predictor.load(path).predict(graph, CONFIDENCE)
     except DataError:  # learnt from networks of other columns, or of other ops
         return None
+
+
+def _calibrated(graph: Graph, device: Device, threads: int) -> CalibratedLatency | None:
+    for calibration in device.calibrations:
+        if calibration.threads == threads:
+            try:
+                return calibrated_latency(graph, calibration)
+            except InputError:  # another number type, or a kernel that was not calibrated
+                return None
+    return None
+
+
+def _profile(graph: Graph, values: Values | None, device: Device, question: Question) -> Profile:
+    """Measured in ONNX Runtime, at the graph's own fp32; weights are random where the name stands for none."""
+    if device.name != "host":
+        raise InputError(f"--measure: runs the network on this machine, got --device {device.name}; use --device host")
+    if question.precision is not None and question.precision.label != "fp32":
+        raise InputError(f"--measure: runs fp32 in this version, got --precision {question.precision.label}")
+    from luthier.deploy.onnx_file import random_weights
+    from luthier.deploy.profile import profile
+    from luthier.graph.fold import fold_constants
+
+    folded = fold_norm_into_conv(graph)
+    weights = random_weights(folded) if values is None else fold_constants(graph, values)
+    return profile(folded, weights, threads=question.threads, budget_s=MEASURE_S)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier import files, units
 from luthier.cost.analysis import Analysis
-from luthier.cost.changes import Advice
+from luthier.job.results import Examination
 from luthier.report import frame, words
 from luthier.report.analysis import charts, roofline, tables
 
@@ -15,42 +15,34 @@ if TYPE_CHECKING:
     from luthier.cost.predict import Prediction
 
 
-def render(
-    analysis: Analysis, version: str, *, advice: Advice | None = None, prediction: Prediction | None = None
-) -> str:
+def render(found: Examination, version: str) -> str:
     """The whole analysis as HTML.
 
     Args:
-        analysis: what is shown.
+        found: what is shown.
         version: of Luthier.
-        advice: what to change; None = nothing has to.
-        prediction: of the latency; None = no predictor knows this device.
     """
-    title = f"{analysis.model} on {analysis.device_title}"
-    return frame.fill("analysis.html.j2", title, version, _content(analysis, title, advice, prediction))
+    title = f"{found.analysis.model} on {found.analysis.device_title}"
+    return frame.fill("analysis.html.j2", title, version, _content(found, title))
 
 
-def write(
-    analysis: Analysis,
-    version: str,
-    path: Path,
-    *,
-    advice: Advice | None = None,
-    prediction: Prediction | None = None,
-) -> None:
+def write(found: Examination, version: str, path: Path) -> None:
     """Write `render(...)`, whole or not at all.
 
     Raises:
         RunFolderError: read-only folder, full disk.
     """
-    files.write_text(path, render(analysis, version, advice=advice, prediction=prediction))
+    files.write_text(path, render(found, version))
 
 
-def _content(analysis: Analysis, title: str, advice: Advice | None, prediction: Prediction | None) -> dict[str, Any]:
+def _content(found: Examination, title: str) -> dict[str, Any]:
+    analysis, advice = found.analysis, found.advice
     return {
         "analysis": analysis,
         "advice": advice,
-        "predicted": None if prediction is None else predicted(prediction),
+        "predicted": None if found.prediction is None else predicted(found.prediction),
+        "in_runtime": in_runtime(found),
+        "kernels": tables.kernels(found),
         "headline": title,
         "conditions": conditions(analysis),
         "sign": "plain" if analysis.fits is None else "good" if analysis.fits else "bad",
@@ -66,6 +58,16 @@ def _content(analysis: Analysis, title: str, advice: Advice | None, prediction: 
         "bottlenecks": tables.bottlenecks(analysis),
         "ceilings": tables.ceilings(analysis),
     }
+
+
+def in_runtime(found: Examination) -> list[tuple[str, str, str]]:
+    """The latency in a run time: name of the run time, latency, kind."""
+    rows = []
+    if found.calibrated is not None:
+        rows.append((found.calibrated.runtime, units.show(found.calibrated.latency_s, "latency"), "modelled"))
+    if found.profile is not None:
+        rows.append((found.profile.runtime, units.show(found.profile.whole_s, "latency"), "measured"))
+    return rows
 
 
 def predicted(prediction: Prediction) -> tuple[str, str]:

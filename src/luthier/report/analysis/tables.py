@@ -6,6 +6,7 @@ from luthier import units
 from luthier.cost.analysis import Analysis
 from luthier.cost.dense import DensePrice
 from luthier.cost.points import EnergySplit
+from luthier.job.results import Examination
 from luthier.report import words
 from luthier.report.analysis.roofline import busiest_level
 from luthier.report.tables import Column, Table
@@ -98,6 +99,45 @@ def sides(analysis: Analysis) -> Table:
             for side in analysis.sides
         ),
     )  # fmt: skip
+
+
+def kernels(found: Examination) -> Table | None:
+    """Time by op in a run time, as modelled and as measured; None where neither is known.
+
+    A run time computes several ops in one kernel: its time stands at the first of them.  What it does for itself, such
+    as changes of layout, stands last.
+    """
+    if found.calibrated is None and found.profile is None:
+        return None
+    modelled = {} if found.calibrated is None else found.calibrated.by_op()
+    measured = {} if found.profile is None else found.profile.by_op()
+    kinds = {op.name: op.op_class for op in found.analysis.ops}
+    names = [op.name for op in found.analysis.ops if op.name in modelled or op.name in measured]
+    own_modelled = None if found.calibrated is None else found.calibrated.latency_s - sum(modelled.values())
+    own_measured = None if found.profile is None else found.profile.whole_s - sum(measured.values())
+    return Table(
+        columns=(
+            Column("op"), Column("class"), Column("time, modelled", "modelled", numeric=True),
+            Column("time, measured", "measured", numeric=True),
+        ),
+        rows=(
+            *(
+                (name, kinds[name], words.quantity(modelled.get(name), "latency"),
+                 words.quantity(measured.get(name), "latency"))
+                for name in names
+            ),
+            ("the run time itself", "", words.quantity(own_modelled, "latency"), _signed_time(own_measured)),
+        ),
+        foot=(
+            "all", "", words.quantity(None if found.calibrated is None else found.calibrated.latency_s, "latency"),
+            words.quantity(None if found.profile is None else found.profile.whole_s, "latency"),
+        ),
+    )  # fmt: skip
+
+
+def _signed_time(value: float | None) -> str:
+    # below zero where the machine was slower under the profiler than without it
+    return words.NONE if value is None else signed(value, "latency")
 
 
 def ceilings(analysis: Analysis) -> Table:

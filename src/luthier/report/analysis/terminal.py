@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from luthier import units
 from luthier.cost.analysis import Analysis
-from luthier.cost.changes import Advice
+from luthier.job.results import Examination
 from luthier.report import words
 from luthier.report.analysis import tables
-from luthier.report.analysis.page import conditions, figures, predicted
+from luthier.report.analysis.page import conditions, figures, in_runtime, predicted
 from luthier.report.analysis.roofline import busiest_level
 
 _MOST_CROSSINGS: Final = 3
@@ -19,27 +19,20 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table as RichTable
 
-    from luthier.cost.predict import Prediction
     from luthier.report.tables import Table
 
 
-def lines(
-    analysis: Analysis,
-    *,
-    advice: Advice | None = None,
-    prediction: Prediction | None = None,
-    layers: bool = False,
-) -> Group:
+def lines(found: Examination, *, layers: bool = False) -> Group:
     """One network: what it costs, stage by stage, the verdict, and what to change.
 
     Args:
-        analysis: what is shown.
-        advice, prediction: see `luthier.report.analysis.render`.
-        layers: also every group of ops.
+        found: what is shown.
+        layers: also every group of ops, and every op's time in a run time.
     """
     from rich.console import Group
     from rich.text import Text
 
+    analysis, advice = found.analysis, found.advice
     head = Text.assemble(
         (words.clean(analysis.model), "bold"), f" on {words.clean(analysis.device_title)}, {conditions(analysis)}"
     )
@@ -50,13 +43,17 @@ def lines(
     if layers:
         layer = ("group", "tile", "MACs", f"FLOP/byte at {level}", "bound", "time", "share")
         parts.append(grid(tables.groups(analysis), layer))
+        by_op = tables.kernels(found)
+        if by_op is not None:
+            parts.append(grid(by_op))
     if len(analysis.sides) > 1:
         parts.append(grid(tables.sides(analysis), ("schedule", "peak activations", outer, "time", "energy")))
     parts += [Text(line) for line in crossings(analysis)]
     if analysis.saving is not None:
         parts.append(Text(analysis.saving.text))
-    if prediction is not None:
-        parts.append(Text("predicted from measurements: {}, {}".format(*predicted(prediction))))
+    parts += [Text(f"in {runtime}: {latency} {kind}") for runtime, latency, kind in in_runtime(found)]
+    if found.prediction is not None:
+        parts.append(Text("predicted from measurements: {}, {}".format(*predicted(found.prediction))))
     if analysis.fits is not None:
         parts.append(Text(analysis.verdict, "bold green" if analysis.fits else "bold red"))
     if advice is not None:
