@@ -4,7 +4,7 @@
 #   make test    make check, then the tests and all doctests
 #   make check   ruff (rules and format) and mypy --strict
 #   make presets every preset at two sizes, by all three routes into a graph (minutes)
-#   make bench   benchmarks/*.py, written to docs/benchmarks.md
+#   make bench   benchmarks/*.py, each written to docs/benchmarks/NAME.md; make bench-NAME runs one
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
 #
@@ -69,15 +69,18 @@ doctest: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest src $(ARGS)
 
 # Each benchmark checks its result and prints one Markdown section on stdout (progress on stderr), or writes a page of
-# its own under docs; it takes no required argument.  A failing one leaves the old docs/benchmarks.md in place.
-bench: $(DEV)
-	@mkdir -p build
-	@{ echo '# Benchmarks'; echo; \
-	   echo "Written by \`make bench\` at commit $$(git rev-parse --short HEAD), on $$(nproc) cores of" \
-	        "$$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)."; } > build/benchmarks.md
-	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do \
-	   echo "luthier: $$file" >&2; echo >> build/benchmarks.md; $(BIN)/python "$$file" >> build/benchmarks.md; done
-	@cp build/benchmarks.md docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md
+# its own under docs; it takes no required argument.  A failing one leaves the old page in place.
+BENCHMARKS := $(patsubst benchmarks/%.py,%,$(sort $(wildcard benchmarks/*.py)))
+
+bench: $(addprefix bench-,$(BENCHMARKS))
+
+bench-%: benchmarks/%.py $(DEV)
+	@mkdir -p build docs/benchmarks
+	@echo "luthier: $<" >&2
+	@$(BIN)/python "$<" > build/bench-$*.md
+	@{ printf '\n%s\n' "Written by \`make bench-$*\` at commit $$(git rev-parse --short HEAD), on $$(nproc) cores of \
+	   $$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $$(date -u +%Y-%m-%d)." | tr -s '\t ' ' '; } >> build/bench-$*.md
+	@cp build/bench-$*.md docs/benchmarks/$*.md.new && mv docs/benchmarks/$*.md.new docs/benchmarks/$*.md
 
 docs: doctest
 	$(BIN)/pdoc --docformat google --math --output-directory build/docs luthier

@@ -119,7 +119,7 @@ def describe(table: Callable[[str], EnergyTable], *remarks: str) -> Device:
         ram_bytes=size,
         energy=energy,
         fingerprint=fingerprint(),
-        remarks=(*remarks, energy.remark),
+        remarks=remarks,
     )
 
 
