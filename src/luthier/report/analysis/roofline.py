@@ -39,7 +39,7 @@ def roofline(analysis: Analysis) -> Chart | None:
     if level is None or not points or compute is None:
         return None
     xs = [x for x, _, _ in points] + [compute / c.value for c in roofs.values() if c.unit == "B/s"]
-    low, high = 10 ** math.floor(math.log10(min(xs))), 10 ** math.ceil(math.log10(max(xs)))
+    low, high = 10 ** math.floor(math.log10(min(xs) / 1.2)), 10 ** math.ceil(math.log10(1.2 * max(xs)))
     traces = [_roof(name, c.value, compute, low, high, name == level) for name, c in roofs.items() if c.unit == "B/s"]
     if analysis.unfused:
         traces.append(_unfused(analysis, level))
