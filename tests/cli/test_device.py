@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from luthier.device import energy_table, get, host, measure, names
+from luthier.deploy import calibrate
+from luthier.device import Calibration, energy_table, get, host, measure, names
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -90,6 +91,18 @@ def test_measure_keeps_what_it_found(luthier: Callable[..., Any], home: Path, mo
     assert get("host").peak_flop_per_s["fp32"][1].kind == "measured"
     shown = luthier("device", "show", "host", "--json")
     assert {f["value_kind"] for f in shown.result["figures"] if f["figure"].startswith("peak fp32")} == {"measured"}
+
+
+def test_measure_calibrates_when_asked(
+    luthier: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Calibration("a run time", 1, "a test", {}, kernels={"add": {"byte": 1e-11}})
+    monkeypatch.setattr(measure, "measure", lambda table, budget_s, say: host.describe(table))
+    monkeypatch.setattr(calibrate, "calibrate", lambda device, say: known)
+    for options, kept in (((), ()), (("--calibrate",), (known,))):
+        ended = luthier("device", "measure", *options)
+        assert ended.code == 0, ended.err
+        assert get("host").calibrations == kept
 
 
 def test_an_interrupted_measurement_leaves_nothing_and_keeps_what_was_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,7 +11,9 @@ from luthier.cost.calibrated import RUN, calibrated_latency, seconds, works
 from luthier.deploy import calibrate as module
 from luthier.deploy.calibrate import Sample, calibrate, fastest, fit, layout_block, loss, private_cache_bytes
 from luthier.deploy.calibration_set import assortment, calibration_set, chain
-from luthier.device import Device, Figure, MemoryLevel
+from luthier.device import Calibration, Device, Figure, MemoryLevel, energy_table, host
+from luthier.device.read import device_from_text
+from luthier.device.write import device_to_text
 
 CACHES = (2.0**21, 2.0**24)
 
@@ -108,3 +111,13 @@ def test_calibrate_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(cost > 0 for name, costs in found.kernels.items() if name != RUN for cost in costs.values())
     for graph in graphs:
         assert calibrated_latency(graph, found).latency_s > 0
+
+
+def test_a_calibration_is_kept_with_its_device_to_the_last_digit() -> None:
+    rows, costs = samples()
+    known = Calibration("a run time", 1, f"{len(rows)} kernels", {}, kernels=costs, block=8, cache_bytes=CACHES)
+    device = replace(host.describe(energy_table), calibrations=(known,))
+    stored = device_from_text(device_to_text(device, energy_table), energy_table)
+    assert stored.calibrations == (known,)
+    graph = chain(0)
+    assert calibrated_latency(graph, stored.calibrations[0]) == calibrated_latency(graph, known)

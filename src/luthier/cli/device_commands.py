@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -65,6 +66,9 @@ def measure(
     budget: Annotated[
         str, typer.Option("--time-limit", help="For the loops together; at least 2s, better 20s or more.")
     ] = "20s",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Also calibrate the latency model for ONNX Runtime: 45 s more.")
+    ] = False,
     as_json: limits.Json = False,
 ) -> None:
     """Measure this machine: arithmetic by number type, memory by level and threads, the clock; keep its profile."""
@@ -82,7 +86,15 @@ def measure(
     )  # fmt: skip
     with bar:
         task = bar.add_task("compiling", total=1.0)
-        device = run(energy_table, budget_s, lambda share, what: bar.update(task, completed=share, description=what))
+
+        def say(share: float, what: str) -> None:
+            bar.update(task, completed=share, description=what)
+
+        device = run(energy_table, budget_s, say)
+        if calibrate:
+            from luthier.deploy.calibrate import calibrate as calibrate_runtime
+
+            device = replace(device, calibrations=(calibrate_runtime(device, say=say),))
     path = host.store(device, energy_table)
     _print(device)
     console.print(f"{path}: written", markup=False, soft_wrap=True)
