@@ -45,7 +45,7 @@ def test_page_and_terminal_say_the_same(found: Examination) -> None:
         assert figure in page
         assert figure in text
     assert found.advice is not None
-    assert all(change.text.split(":")[0] in text.replace("\n", " ") for change in found.advice.changes[:1])
+    assert all(change.text.split(":")[0] in " ".join(text.split()) for change in found.advice.changes[:1])
 
 
 def test_sums_of_the_tables_are_the_totals(found: Examination) -> None:
