@@ -1,4 +1,4 @@
-"""Classes of ops that a run time handles alike: what a calibration keeps one efficiency for."""
+"""Classes of ops that behave alike, by shapes alone: pointwise, depthwise, linear, ..."""
 
 from __future__ import annotations
 
