@@ -56,7 +56,7 @@ def graph_work(graph: Graph) -> dict[str, float]:
     for op in graph.ops:
         if op.kind in VIEWS:
             continue
-        name = op_class(graph, op)
+        name = work_class(graph, op)
         activation_bytes = sum(graph.tensors[tensor].bytes for tensor in (*op.inputs, *op.outputs))
         weight_bytes = sum(graph.constants[constant].bytes for constant in op.constants.values())
         macs = op_macs(graph, op)
@@ -75,7 +75,7 @@ def graph_work(graph: Graph) -> dict[str, float]:
     return dict(work)
 
 
-def op_class(graph: Graph, op: Op) -> str:
+def work_class(graph: Graph, op: Op) -> str:
     """The class that an op is summed under, see `graph_work`."""
     if isinstance(op.attrs, Activation):
         return f"activation_{op.attrs.function}"
