@@ -1,0 +1,1 @@
+"""Graphs compiled to machine code for the CPU at hand, tile by tile; no torch."""

@@ -1,0 +1,129 @@
+"""The innermost block of every matrix product: rows x vectors of sums that stay in registers.
+
+    acc[r, v] += a[r, k] * b[k, v]        for k = 0 .. K - 1                                          (1)
+
+Which block: the one whose estimated cycles are fewest.  A step of k costs, in cycles of a core with two multipliers and
+two loads,
+
+    max(r v, r + v, 2 latency) / 2,       latency = 4                                                 (2)
+
+and a block costs K such steps, a start of 8 cycles, and its epilogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from luthier.engine.emit import Index, Value
+from luthier.engine.kernels.kernel import Body
+from luthier.engine.kernels.partition import Partition
+from luthier.engine.target import Target
+
+_LATENCY: Final = 4
+_START_CYCLES: Final = 8
+#: steps of k that are written out in a row
+_UNROLL: Final = 4
+_MOST_VECTORS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Sums that are kept in registers.
+
+    Attributes:
+        rows: pixels.
+        vectors: of output channels.
+    """
+
+    rows: int
+    vectors: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.vectors}"
+
+
+def block_cycles(rows: int, vectors: int, depth: int) -> float:
+    """Estimate of one block, equation (2) times depth."""
+    return max(rows * vectors, rows + vectors, 2 * _LATENCY) / 2 * depth + _START_CYCLES + rows * vectors
+
+
+def fits(rows: int, vectors: int, registers: int) -> bool:
+    """Whether the sums, one row of b and one broadcast have registers; a single row reads b from memory."""
+    return rows * vectors + (vectors if rows > 1 else 1) + 1 <= registers
+
+
+def choose_block(target: Target, rows: int, vectors: int, depth: int) -> Block:
+    """The cheapest block for rows x depth times depth x vectors.
+
+    Example:
+        >>> from luthier.engine.target import neon
+        >>> choose_block(neon(), rows=12544, vectors=24, depth=64)
+        Block(rows=14, vectors=2)
+    """
+
+    def cycles(block: Block) -> float:
+        return sum(
+            block_cycles(r, v, depth) * m * n
+            for r, _, m, _ in Partition(rows, block.rows).runs()
+            for v, _, n, _ in Partition(vectors, block.vectors).runs()
+        )
+
+    candidates = [
+        Block(r, v)
+        for v in range(1, min(vectors, _MOST_VECTORS) + 1)
+        for r in range(1, min(rows, target.registers) + 1)
+        if fits(r, v, target.registers)
+    ]
+    return min(candidates, key=lambda block: (cycles(block), -block.vectors, block.rows))
+
+
+def accumulate(
+    body: Body,
+    sums: Sequence[Value],
+    a: Value,
+    a_rows: Sequence[int],
+    b: Value,
+    depth: int,
+    vectors: int,
+    *,
+    b_stride: int | None = None,
+    a_stride: int = 4,
+) -> list[Value]:
+    """Equation (1).
+
+    Args:
+        body: where the code goes.
+        sums: row by row, `vectors` each.
+        a: to the first factor of all rows.
+        a_rows: bytes from `a` to each row.
+        b: packed, `vectors` side by side for each k.
+        depth: K.
+        vectors: columns, in vectors.
+        b_stride: bytes from one k to the next in b; None = packed.
+        a_stride: bytes from one k to the next in a.
+    """
+    f, width = body.f, body.target.vector_bytes
+    step_bytes = vectors * width if b_stride is None else b_stride
+
+    def step(at_a: Value, at_b: Value, k: int, sums: Sequence[Value]) -> list[Value]:
+        result = list(sums)
+        right = [body.load(at_b, k * step_bytes + v * width) for v in range(vectors)]
+        for r, row in enumerate(a_rows):
+            left = f.broadcast(at_a, row + k * a_stride)
+            for v in range(vectors):
+                result[r * vectors + v] = f.fma(left, right[v], result[r * vectors + v])
+        return result
+
+    def steps(index: Index, sums: list[Value]) -> list[Value]:
+        at_a, at_b = f.offset(a, f.mul(index, a_stride)), f.offset(b, f.mul(index, step_bytes))
+        for k in range(_UNROLL):
+            sums = step(at_a, at_b, k, sums)
+        return sums
+
+    whole = depth // _UNROLL * _UNROLL if depth > 2 * _UNROLL else 0
+    result = f.loop(0, whole, steps, list(sums), step=_UNROLL)
+    for k in range(whole, depth):
+        result = step(a, b, k, result)
+    return result
