@@ -7,7 +7,7 @@ two loads,
 
     max(r v, r + v, 2 latency) / 2,       latency = 4                                                 (2)
 
-and a block costs K such steps, a start of 8 cycles, and its epilogue.
+and a block costs K such steps, a start of 8 cycles, and its epilogue; a block of few sums keeps several sets of them.
 """
 
 from __future__ import annotations
@@ -106,14 +106,17 @@ def accumulate(
     """
     f, width = body.f, body.target.vector_bytes
     step_bytes = vectors * width if b_stride is None else b_stride
+    # few sums would wait for each other: even and odd k get sums of their own
+    chains = min(_UNROLL, -(-2 * _LATENCY // len(sums))) if depth > 2 * _UNROLL else 1
 
     def step(at_a: Value, at_b: Value, k: int, sums: Sequence[Value]) -> list[Value]:
-        result = list(sums)
+        result, chain = list(sums), k % chains * len(a_rows) * vectors
         right = [body.load(at_b, k * step_bytes + v * width) for v in range(vectors)]
         for r, row in enumerate(a_rows):
             left = f.broadcast(at_a, row + k * a_stride)
             for v in range(vectors):
-                result[r * vectors + v] = f.fma(left, right[v], result[r * vectors + v])
+                place = chain + r * vectors + v
+                result[place] = f.fma(left, right[v], result[place])
         return result
 
     def steps(index: Index, sums: list[Value]) -> list[Value]:
@@ -123,7 +126,12 @@ def accumulate(
         return sums
 
     whole = depth // _UNROLL * _UNROLL if depth > 2 * _UNROLL else 0
-    result = f.loop(0, whole, steps, list(sums), step=_UNROLL)
+    zeros = [Value(f.vector, "zeroinitializer")] * (len(sums) * (chains - 1))
+    result = f.loop(0, whole, steps, [*sums, *zeros], step=_UNROLL)
     for k in range(whole, depth):
-        result = step(a, b, k, result)
+        result = step(f.offset(a, whole * a_stride), f.offset(b, whole * step_bytes), k - whole, result)
+    while len(result) > len(sums):
+        half = len(sums) * -(-len(result) // len(sums) // 2)
+        added = [f.fadd(x, y) for x, y in zip(result, result[half:], strict=False)]
+        result = added + result[len(added) : half]
     return result
