@@ -16,12 +16,13 @@ class Control:
 
     Attributes:
         lines: of text so far.
+        block: label of the block that is being written.
     """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self._count = 0
-        self._block = "entry"
+        self.block = "entry"
 
     def raw(self, text: str) -> None:
         """Append one instruction that has no result."""
@@ -63,7 +64,7 @@ class Control:
     def begin(self, label: str) -> None:
         """Start a block; the one before must have ended in a branch."""
         self.lines.append(f"{label}:")
-        self._block = label
+        self.block = label
 
     def jump(self, label: str) -> None:
         """End the block."""
@@ -106,13 +107,27 @@ class Control:
             return self._rotated(low, high, body, carried, step)
         return self._tested(low, high, body, carried, step)
 
+    def spin(self, over: Callable[[Value], Value], wait: Callable[[Value], None]) -> None:
+        """Run `wait` until `over` holds; both are told how often it was run before."""
+        before, test, again, end = self.block, self.label("test"), self.label("again"), self.label("over")
+        self.jump(test)
+        self.begin(test)
+        count, _, at = self._open_phis(())
+        self.branch(over(count), end, again)
+        self.begin(again)
+        wait(count)
+        following = self.assign(I64, f"add nuw nsw {count}, 1")
+        self.jump(test)
+        self._close_phis(at, (count,), before, (self.index(0),), (following,))
+        self.begin(end)
+
     def _checked(self, carried: Carried, result: Sequence[Value] | None) -> list[Value]:
         values = list(result or ())
         assert [v.type for v in values] == [v.type for v in carried], "a loop must hand on what it carries"
         return values
 
     def _rotated(self, low: int, high: int, body: Body, carried: Carried, step: int) -> list[Value]:
-        before, top, end = self._block, self.label("loop"), self.label("end")
+        before, top, end = self.block, self.label("loop"), self.label("end")
         self.jump(top)
         self.begin(top)
         index, inner, at = self._open_phis(carried)
@@ -124,7 +139,7 @@ class Control:
         return values
 
     def _tested(self, low: Index, high: Index, body: Body, carried: Carried, step: int) -> list[Value]:
-        before, top, work, end = self._block, self.label("test"), self.label("loop"), self.label("end")
+        before, top, work, end = self.block, self.label("test"), self.label("loop"), self.label("end")
         self.jump(top)
         self.begin(top)
         index, inner, at = self._open_phis(carried)
@@ -146,5 +161,5 @@ class Control:
         self, at: int, phis: Sequence[Value], before: str, first: Sequence[Value], again: Sequence[Value]
     ) -> None:
         for row, (phi, a, b) in enumerate(zip(phis, first, again, strict=True)):
-            text = f"phi {phi.type.text} [ {a.text}, %{before} ], [ {b.text}, %{self._block} ]"
+            text = f"phi {phi.type.text} [ {a.text}, %{before} ], [ {b.text}, %{self.block} ]"
             self.lines[at + row] = f"  {phi.text} = {text}"

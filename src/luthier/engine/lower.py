@@ -1,0 +1,320 @@
+"""Graph -> steps: every group of ops becomes a kernel on buffers.
+
+All choices (blocks, loop orders, parts) are made by the kernels' own functions from shapes and the target; nothing here
+asks for a network's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.engine.kernels.conv import convolution
+from luthier.engine.kernels.copy import copy
+from luthier.engine.kernels.depthwise import depthwise
+from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
+from luthier.engine.kernels.epilogue import Epilogue
+from luthier.engine.kernels.kernel import Kernel
+from luthier.engine.kernels.matmul import matmul
+from luthier.engine.kernels.pool import Pooling, global_pooling
+from luthier.engine.kernels.window import Window
+from luthier.engine.layout import Layout, rank4
+from luthier.engine.patterns import Fused, Patterns, is_depthwise, is_pointwise
+from luthier.engine.program import DataOrder, Lowered, Port, Ref, Space, Step
+from luthier.engine.target import Target
+from luthier.errors import InputError, ShapeError
+from luthier.graph.attrs import (
+    Activation,
+    AdaptivePool,
+    Add,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalPool,
+    Linear,
+    Mul,
+    Norm,
+    Pad,
+    Pool,
+    Reshape,
+    Subsample,
+)
+from luthier.graph.op import Graph, Op
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor is."""
+
+    space: Space
+    buffer: str
+    layout: Layout
+
+    @property
+    def ref(self) -> Ref:
+        """As an operand."""
+        return Ref(self.space, self.buffer)
+
+
+def lower(
+    graph: Graph, constants: Mapping[str, Array], target: Target, *, order: DataOrder = "nchw", least_tasks: int = 8
+) -> Lowered:
+    """Spell a graph out as kernels.
+
+    Args:
+        graph: fp32; norms that could be folded should be.
+        constants: values by name, float.
+        target: the CPU.
+        order: of the arrays that callers pass in.
+        least_tasks: parts into which each step is cut where it can be.
+    Raises:
+        InputError: a tensor of another number type than fp32.
+        ShapeError: a constant is missing or has another shape.
+    """
+    for tensor in (*graph.tensors.values(), *graph.constants.values()):
+        if tensor.dtype != "fp32":
+            raise InputError(f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs fp32 only")
+    for name, tensor in graph.constants.items():
+        got = constants[name].shape if name in constants else "nothing"
+        if got != tensor.shape:
+            raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
+    return _Lowering(graph, constants, target, order, least_tasks).result()
+
+
+class _Lowering:
+    def __init__(
+        self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int
+    ) -> None:
+        self.graph, self.values, self.target, self.least_tasks = graph, constants, target, least_tasks
+        self.patterns = Patterns(graph)
+        self.places: dict[str, Place] = {}
+        self.imported: dict[str, Place] = {}
+        self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
+        self.buffers: dict[str, int] = {}
+        self.packed: dict[str, Array] = {}
+        self.steps: list[Step] = []
+        for name in graph.inputs:
+            shape = graph.tensors[name].shape
+            layout = Layout.nchw(shape) if order == "nchw" else Layout.nhwc(shape)
+            self.places[name] = Place("input", name, layout)
+
+    def result(self) -> Lowered:
+        """All groups, and the outputs in the arena."""
+        for group in self.patterns.groups():
+            self._group(group)
+        inputs = tuple(self._port(name, self.places[name]) for name in self.graph.inputs)
+        outputs = [(name, self._padded(name)) for name in self.graph.outputs]
+        return Lowered(
+            tuple(self.steps),
+            self.buffers,
+            self.packed,
+            inputs,
+            tuple(self._port(name, place) for name, place in outputs),
+            tuple(place.buffer for _, place in outputs),
+        )
+
+    # ---- places
+
+    def _port(self, name: str, place: Place) -> Port:
+        return Port(name, self.graph.tensors[name].shape, place.layout)
+
+    def _shape(self, tensor: str) -> tuple[int, int, int, int]:
+        return rank4(self.graph.tensors[tensor].shape)
+
+    def _buffer(self, name: str, layout: Layout) -> Place:
+        self.buffers[name] = 4 * layout.extent
+        return Place("arena", name, layout)
+
+    def _new(self, tensor: str) -> Place:
+        """Room for a tensor that the next step writes."""
+        self.places[tensor] = self._buffer(tensor, Layout.padded(self._shape(tensor), self.target.lanes))
+        return self.places[tensor]
+
+    def _padded(self, tensor: str) -> Place:
+        """A tensor as kernels like it; a caller's array is copied first, once."""
+        place = self.places[tensor]
+        if place.space == "arena":
+            return place
+        if tensor not in self.imported:
+            to = self._buffer(f"{tensor}/padded", Layout.padded(self._shape(tensor), self.target.lanes))
+            self._copy(place, to, place.layout.shape, ())
+            self.imported[tensor] = to
+        return self.imported[tensor]
+
+    def _constant(self, name: str, values: Array) -> Ref:
+        self.packed[name] = values
+        return Ref("constant", name)
+
+    # ---- steps
+
+    def _step(self, kernel: Kernel, operands: dict[str, Ref], ops: tuple[Op, ...]) -> None:
+        refs = tuple(operands[role] for role in kernel.operands)
+        self.steps.append(Step(kernel, refs, tuple(op.name for op in ops)))
+
+    def _copy(
+        self, source: Place, to: Place, shape: tuple[int, int, int, int], ops: tuple[Op, ...], *, start: int = 0,
+        strides: tuple[int, int, int, int] | None = None,
+    ) -> None:  # fmt: skip
+        gaps = source.space == "arena" and source.layout.is_padded(self.target.lanes)
+        kernel = copy(
+            self.target, shape, strides or source.layout.strides, to.layout.strides, start,
+            gaps=gaps and start % self.target.lanes == 0, least_tasks=self.least_tasks,
+        )  # fmt: skip
+        self._step(kernel, {"x": source.ref, "y": to.ref}, ops)
+
+    def _group(self, group: Fused) -> None:
+        head = group.head
+        match head.attrs:
+            case Conv() | Linear():
+                self._product(group)
+            case Norm(eps=eps):
+                self._norm(group, eps)
+            case Activation(function=function):
+                self._elementwise(group, "unary", function)
+            case Add():
+                self._elementwise(group, "add", group.activation)
+            case Mul():
+                self._elementwise(group, "mul", group.activation)
+            case Pool() | GlobalPool() | AdaptivePool():
+                self._pool(head)
+            case Pad(before=before, after=_):
+                self._pad(head, before)
+            case Subsample(stride=(down, right)):
+                x, y = self._padded(head.inputs[0]), self._new(head.outputs[0])
+                n, c, h, w = x.layout.strides
+                self._copy(x, y, y.layout.shape, (head,), strides=(n, c, h * down, w * right))
+            case Flatten() | Reshape():
+                self._reshape(head)
+            case Concat():
+                self._concat(head)
+
+    def _product(self, group: Fused) -> None:
+        """Convolutions and linear layers with their epilogue."""
+        head, graph = group.head, self.graph
+        weight = np.asarray(self.values[head.constants["weight"]], np.float32)
+        bias = self.values.get(head.constants.get("bias", ""))
+        epilogue = Epilogue(group.activation, group.residual is not None, group.after)
+        extra: dict[str, Ref] = {}
+        if group.residual is not None:
+            extra["residual"] = self._padded(group.residual).ref
+        if group.gate is not None:
+            extra["gate"] = self._padded(group.gate).ref
+        common: dict[str, Any] = {"epilogue": epilogue, "least_tasks": self.least_tasks}
+        source = self.places[group.source]
+        kernel: Any
+        if isinstance(head.attrs, Linear) or (is_pointwise(graph, head) and source.space == "arena"):
+            source = self._padded(group.source)
+            n, c, h, w = source.layout.shape
+            kernel = matmul(self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, **common)
+            weight = weight.reshape(weight.shape[:2])
+        else:
+            assert isinstance(head.attrs, Conv)
+            attrs, out = head.attrs, self._shape(head.outputs[0])
+            in_hw, kernel_hw = source.layout.shape[2:], (weight.shape[2], weight.shape[3])
+            window = Window(in_hw, (out[2], out[3]), kernel_hw, attrs.stride, attrs.pads, attrs.dilation)
+            if is_depthwise(graph, head):
+                source = self._padded(group.source)
+                sums = self.patterns.averaged(group) is not None
+                kernel = depthwise(self.target, out[0], out[1], window, sums=sums, **common)
+                if sums:
+                    parts = Layout.padded((out[0], out[1], kernel.row_tasks, 1), self.target.lanes)
+                    self.sums[group.output] = self._buffer(f"{group.output}/sums", parts)
+                    extra["sums"] = self.sums[group.output].ref
+            else:
+                if group.gate is not None:
+                    source = self._padded(group.source)
+                kernel = convolution(self.target, source.layout, out[1], window, attrs.groups, **common)
+                if attrs.groups > 1:
+                    extra["starts"] = self._constant(f"{head.name}/starts", kernel.starts())
+        packed, behind = kernel.pack(weight, bias)
+        y = self._new(group.output)
+        operands = {
+            "x": source.ref,
+            "weight": self._constant(f"{head.name}/weight", packed),
+            "bias": self._constant(f"{head.name}/bias", behind),
+            "y": y.ref,
+            **extra,
+        }
+        self._step(kernel, operands, group.ops)
+
+    def _elementwise(self, group: Fused, kind: ElementwiseKind, function: Any) -> None:
+        head = group.head
+        sources = [self._padded(name) for name in head.inputs]
+        other = sources[-1].layout.shape
+        kernel = elementwise(
+            self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks
+        )
+        y = self._new(group.output)
+        self._step(kernel, {"x": sources[0].ref, "z": sources[-1].ref, "y": y.ref}, group.ops)
+
+    def _norm(self, group: Fused, eps: float) -> None:
+        head = group.head
+        values = {role: np.asarray(self.values[name], np.float64) for role, name in head.constants.items()}
+        scale = values["weight"] / np.sqrt(values["running_var"] + eps)
+        x = self._padded(head.inputs[0])
+        both = np.zeros((2, x.layout.strides[3]), np.float32)
+        both[:, : scale.size] = scale, values["bias"] - values["running_mean"] * scale
+        kernel = elementwise(self.target, "affine", x.layout.shape, None, group.activation, self.least_tasks)
+        operands = {
+            "x": x.ref,
+            "scale": self._constant(f"{head.name}/scale", both[0]),
+            "shift": self._constant(f"{head.name}/shift", both[1]),
+            "y": self._new(group.output).ref,
+        }
+        self._step(kernel, operands, group.ops)
+
+    def _pool(self, op: Op) -> None:
+        x, attrs = self._padded(op.inputs[0]), op.attrs
+        n, c, h, w = x.layout.shape
+        out = self._shape(op.outputs[0])
+        if isinstance(attrs, Pool):
+            window = Window((h, w), (out[2], out[3]), attrs.kernel, attrs.stride, attrs.pads)
+            divisor = attrs.kernel[0] * attrs.kernel[1] if attrs.count_pads else None
+            kernel = Pooling(n, c, window, self.target.lanes, attrs.reduce, False, divisor)
+        elif isinstance(attrs, AdaptivePool):
+            window = Window((h, w), (out[2], out[3]), (1, 1), (1, 1))
+            kernel = Pooling(n, c, window, self.target.lanes)
+        elif attrs == GlobalPool("avg") and op.inputs[0] in self.sums:
+            x = self.sums[op.inputs[0]]
+            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w)
+        else:
+            assert isinstance(attrs, GlobalPool)
+            kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce)
+        self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
+
+    # ---- moving
+
+    def _zeroed(self, op: Op) -> Place:
+        y = self._new(op.outputs[0])
+        kernel = elementwise(self.target, "zero", y.layout.shape, least_tasks=self.least_tasks)
+        self._step(kernel, {"y": y.ref}, (op,))
+        return y
+
+    def _pad(self, op: Op, before: int) -> None:
+        x, y = self._padded(op.inputs[0]), self._zeroed(op)
+        self._copy(x, y, x.layout.shape, (op,), start=before)
+
+    def _concat(self, op: Op) -> None:
+        sources = [self._padded(name) for name in op.inputs]
+        y, start = self._new(op.outputs[0]), 0
+        for x in sources:
+            self._copy(x, y, x.layout.shape, (op,), start=start)
+            start += x.layout.shape[1]
+
+    def _reshape(self, op: Op) -> None:
+        """A map of one pixel is a list of channels already; else by way of the order in which NCHW counts."""
+        x, name = self._padded(op.inputs[0]), op.outputs[0]
+        shape = self._shape(name)
+        if x.layout.shape == shape:
+            self.places[name] = x
+            return
+        dense = self._buffer(f"{name}/dense", Layout.nchw(x.layout.shape))
+        self._copy(x, dense, x.layout.shape, (op,))
+        again = Place("arena", dense.buffer, Layout.nchw(shape))
+        self._copy(again, self._new(name), shape, (op,))

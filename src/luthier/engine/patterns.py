@@ -1,0 +1,141 @@
+"""Which ops of a graph run as one: found by structure, before anything is lowered.
+
+    conv | linear -> [activation] -> [+ tensor -> [activation]]       one kernel, the rest is its epilogue
+    add | mul | norm -> [activation]                                  likewise
+    x * gate (N, C, 1, 1) -> pointwise conv                           the gate is applied as the product reads x
+    depthwise -> [activation] -> global average                       the depthwise sums what it writes
+
+`->` is legal where nothing else reads the tensor, except in the last line, where the tensor is written anyway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luthier.arch.block import Activation as FunctionName
+from luthier.graph.attrs import Activation, Conv, GlobalPool
+from luthier.graph.op import Graph, Op
+
+_WITH_EPILOGUE = frozenset({"conv", "linear"})
+_WITH_ACTIVATION = frozenset({"add", "mul", "norm"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """Ops that one kernel does.
+
+    Attributes:
+        head: the op that computes.
+        ops: head and followers, in order.
+        output: tensor that leaves.
+        activation, residual, after: the epilogue; residual names the tensor that is added.
+        gate: tensor that multiplies the head's input.
+        source: the head's input, before the gate.
+    """
+
+    head: Op
+    ops: tuple[Op, ...]
+    output: str
+    activation: FunctionName = "identity"
+    residual: str | None = None
+    after: FunctionName = "identity"
+    gate: str | None = None
+    source: str = ""
+
+
+def is_pointwise(graph: Graph, op: Op) -> bool:
+    """Whether an op is a dense 1x1 convolution without stride or padding."""
+    return (
+        isinstance(op.attrs, Conv)
+        and graph.constants[op.constants["weight"]].shape[2:] == (1, 1)
+        and op.attrs.groups == 1
+        and op.attrs.stride == (1, 1)
+        and not any(op.attrs.pads)
+    )
+
+
+def is_depthwise(graph: Graph, op: Op) -> bool:
+    """Whether an op is a convolution of each channel with itself alone."""
+    if not isinstance(op.attrs, Conv):
+        return False
+    weight = graph.constants[op.constants["weight"]].shape
+    return weight[1] == 1 and op.attrs.groups == weight[0] > 1
+
+
+class Patterns:
+    """The groups of a graph, in an order in which they can run."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._readers = graph.consumers()
+        self._maker = {name: op for op in graph.ops for name in op.outputs}
+        self._taken: set[str] = set()
+
+    def groups(self) -> list[Fused]:
+        """Every op is in exactly one group.  A group runs where its last op stands."""
+        position = {op.name: index for index, op in enumerate(self.graph.ops)}
+        found = []
+        for op in reversed(self.graph.ops):  # of two branches that are added, the later one takes the sum
+            if op.kind in _WITH_EPILOGUE and op.name not in self._taken:
+                found.append(self._with_epilogue(op))
+        for op in self.graph.ops:
+            if op.name not in self._taken:
+                found.append(self._simple(op))
+        return sorted(found, key=lambda group: position[group.ops[-1].name])
+
+    def _only_reader(self, tensor: str) -> Op | None:
+        readers = self._readers[tensor]
+        free = len(readers) == 1 and tensor not in self.graph.outputs and readers[0].name not in self._taken
+        return readers[0] if free else None
+
+    def _activation(self, tensor: str, ops: list[Op]) -> tuple[FunctionName, str]:
+        reader = self._only_reader(tensor)
+        if reader is None or not isinstance(reader.attrs, Activation):
+            return "identity", tensor
+        ops.append(reader)
+        return reader.attrs.function, reader.outputs[0]
+
+    def _with_epilogue(self, head: Op) -> Fused:
+        ops = [head]
+        activation, tensor = self._activation(head.outputs[0], ops)
+        residual: str | None = None
+        after: FunctionName = "identity"
+        reader = self._only_reader(tensor)
+        if reader is not None and reader.kind == "add" and reader.inputs[0] != reader.inputs[1]:
+            other = reader.inputs[1] if reader.inputs[0] == tensor else reader.inputs[0]
+            shapes = {self.graph.tensors[name].shape for name in (tensor, other)}
+            if len(shapes) == 1:
+                ops.append(reader)
+                residual = other
+                after, tensor = self._activation(reader.outputs[0], ops)
+        source, gate = head.inputs[0], None
+        product = self._maker.get(source)
+        if (
+            product is not None
+            and product.kind == "mul"
+            and is_pointwise(self.graph, head)
+            and self._only_reader(source) is head
+            and self.graph.tensors[product.inputs[1]].shape == (*self.graph.tensors[product.inputs[0]].shape[:2], 1, 1)
+        ):
+            source, gate = product.inputs
+            ops.insert(0, product)
+        self._taken.update(op.name for op in ops)
+        return Fused(head, tuple(ops), tensor, activation, residual, after, gate, source)
+
+    def _simple(self, head: Op) -> Fused:
+        ops = [head]
+        function: FunctionName = "identity"
+        tensor = head.outputs[0]
+        if head.kind in _WITH_ACTIVATION:
+            function, tensor = self._activation(tensor, ops)
+        self._taken.update(op.name for op in ops)
+        return Fused(head, tuple(ops), tensor, function, source=head.inputs[0])
+
+    def averaged(self, group: Fused) -> Op | None:
+        """The global average of what a depthwise group writes."""
+        if not is_depthwise(self.graph, group.head):
+            return None
+        for reader in self._readers[group.output]:
+            if reader.attrs == GlobalPool("avg"):
+                return reader
+        return None
