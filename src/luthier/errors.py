@@ -4,6 +4,7 @@
     |-- InputError (ValueError)        a user's argument, file or data cannot be used        exit 2
     |   |-- SpecError                  a network description contradicts itself
     |   |-- ShapeError                 two shapes, or a shape and a parameter, do not agree
+    |   |-- GraphError                 a module or an ONNX file that cannot be read as a graph
     |   |-- UnitError                  a quantity without a known unit
     |   |-- DataError                  images, labels or archives that cannot be read
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
@@ -35,6 +36,10 @@ class SpecError(InputError):
 
 class ShapeError(InputError):
     """Two shapes, or a shape and a parameter, do not agree."""
+
+
+class GraphError(InputError):
+    """A module or an ONNX file that is no graph: an op without meaning here, a broken file, an open axis."""
 
 
 class UnitError(InputError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luthier.cost.budget import Budget, Nearest, Violation, nearest
-from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs
+from luthier.cost.macs import conv2d_macs, graph_elementwise, graph_macs, graph_params, linear_macs, unknown_ops
 from luthier.cost.memory import largest_op_bytes, memory_timeline, peak_activation_bytes
 from luthier.cost.summary import BlockCost, Cost, cost, weight_bytes
 
@@ -23,5 +23,6 @@ __all__ = [
     "memory_timeline",
     "nearest",
     "peak_activation_bytes",
+    "unknown_ops",
     "weight_bytes",
 ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Final
 
 from luthier.errors import ShapeError
-from luthier.graph.attrs import Pool
+from luthier.graph.attrs import OpKind, Pool, Resize
 from luthier.graph.op import STATISTICS, Graph, Op
 from luthier.graph.shapes import Shape
+
+_PER_ELEMENT: Final[dict[OpKind, int]] = {"norm": 1, "activation": 1, "add": 1, "mul": 1, "affine": 1, "softmax": 3}
 
 
 def conv2d_macs(
@@ -80,12 +83,17 @@ def op_elementwise(graph: Graph, op: Op) -> int:
     """Elementwise operations of one op for the whole batch; 0 for conv, linear and mere movement of data.
 
     kind                                  counted
-    norm, activation, add, mul            one per output element
+    norm, activation, add, mul, affine    one per output element
+    softmax                               three per output element: exponential, sum, quotient
+    resize (bilinear)                     four per output element, its neighbours
     pool                                  window size per output element
     global_pool, adaptive_pool            one per input element
+    unknown                               nothing is known; `unknown_ops` names them
     """
-    if op.kind in ("norm", "activation", "add", "mul"):
-        return prod(graph.output_shape(op))
+    if op.kind in _PER_ELEMENT:
+        return prod(graph.output_shape(op)) * _PER_ELEMENT[op.kind]
+    if isinstance(op.attrs, Resize) and op.attrs.mode == "bilinear":
+        return prod(graph.output_shape(op)) * 4
     if isinstance(op.attrs, Pool):
         return prod(graph.output_shape(op)) * prod(op.attrs.kernel)
     if op.kind in ("global_pool", "adaptive_pool"):
@@ -98,8 +106,21 @@ def op_params(graph: Graph, op: Op) -> int:
     return sum(graph.constants[name].elements for role, name in op.constants.items() if role not in STATISTICS)
 
 
+def unknown_ops(graph: Graph) -> tuple[str, ...]:
+    """Names of the ops whose cost is unknown; where there are any, MACs and elementwise work are lower bounds.
+
+    Example:
+        >>> from luthier.graph.attrs import Unknown
+        >>> from luthier.graph.builder import Builder
+        >>> build = Builder()
+        >>> unknown_ops(build.graph(build.op("y", Unknown("aten.fft_fft2", (1, 3)), build.input("x", (1, 3)))))
+        ('y',)
+    """
+    return tuple(op.name for op in graph.ops if op.kind == "unknown")
+
+
 def graph_macs(graph: Graph) -> int:
-    """Multiply-accumulates of one run over the graph's batch."""
+    """Multiply-accumulates of one run over the graph's batch; without those of unknown ops, see `unknown_ops`."""
     return sum(op_macs(graph, op) for op in graph.ops)
 
 

@@ -7,9 +7,10 @@ op that reads it, the graph's input from the start, its output to the end.  At e
 
     peak_bytes = max over ops of live_bytes                                                          (2)
 
-Views (flatten, reshape) cost nothing.  Not counted: weights, the kernel's own scratch (im2col, accumulators), code,
-alignment and the allocator's gaps.  For "peak memory at the deployed precision, batch 1" pass a folded graph of batch
-1 with the deployed number types.  Not modelled here: other execution orders and tile-by-tile schedules.
+Views (flatten, reshape) cost nothing; a slice is a copy, as run times make it.  Not counted: weights, the kernel's own
+scratch (im2col, accumulators), code, alignment and the allocator's gaps.  For "peak memory at the deployed precision,
+batch 1" pass a folded graph of batch 1 with the deployed number types.  Not modelled here: other execution orders and
+tile-by-tile schedules.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Final
 from luthier.graph.attrs import Conv
 from luthier.graph.op import Graph, Op
 
-ELEMENTWISE: Final = frozenset({"norm", "activation", "add", "mul"})
+ELEMENTWISE: Final = frozenset({"norm", "activation", "add", "mul", "affine", "softmax"})
 VIEWS: Final = frozenset({"flatten", "reshape"})
 
 
@@ -64,8 +65,8 @@ def memory_timeline(
     Args:
         graph: whose order is the execution order.
         bytes_per_element: of every activation (int4 0.5); None = each tensor's own number type.
-        in_place_elementwise: norm, activation, add and mul write over their first input when nothing reads it later
-            and it has the output's size; the graph's inputs are never written over.
+        in_place_elementwise: norm, activation, add, mul, affine and softmax write over their first input when
+            nothing reads it later and it has the output's size; the graph's inputs are never written over.
         in_place_depthwise: a depthwise convolution that does not enlarge the map writes over its input channel by
             channel, through a scratch of one output channel (all of the batch).
     """

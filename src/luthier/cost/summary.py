@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from luthier.arch.block import Precision
 from luthier.arch.network import Network
-from luthier.cost.macs import graph_params, op_elementwise, op_macs, op_params
+from luthier.cost.macs import graph_params, op_elementwise, op_macs, op_params, unknown_ops
 from luthier.cost.memory import memory_timeline
 from luthier.errors import InputError
 from luthier.graph.fold import fold_norm_into_conv
@@ -54,6 +55,7 @@ class Cost:
         weight_bytes: of the deployed (folded) weights and biases; no code, no scales.
         activations: elements written by convolutions and linear layers (fvcore's "activations", timm's `macts`).
         per_block: in order, the head last.
+        unknown_ops: names of ops whose work is unknown; where there are any, the sums are lower bounds.
     """
 
     params: int
@@ -64,6 +66,7 @@ class Cost:
     weight_bytes: int
     activations: int
     per_block: tuple[BlockCost, ...]
+    unknown_ops: tuple[str, ...] = ()
 
 
 def cost(
@@ -109,6 +112,7 @@ def cost(
         weight_bytes=weight_bytes(deployed, precision),
         activations=sum(block.activations for block in blocks),
         per_block=blocks,
+        unknown_ops=unknown_ops(graph),
     )
 
 
@@ -118,6 +122,10 @@ def _by_block(graph: Graph, deployed: Graph) -> Iterable[tuple[str, list[Op], li
         blocks.setdefault(op.block, ([], []))[0].append(op)
     for op in deployed.ops:
         blocks[op.block][1].append(op)
+    for (_, before), (name, (trained, run)) in pairwise(list(blocks.items())):
+        if not run:  # nothing but norms, folded into the block before
+            before[0].extend(trained)
+            del blocks[name]
     return ((name, trained, run) for name, (trained, run) in blocks.items())
 
 

@@ -16,6 +16,7 @@ from luthier import __version__
 from luthier.errors import ShapeError, SpecError
 from luthier.graph import attrs as kinds
 from luthier.graph.op import Graph, Op
+from luthier.graph.reference import adaptive_matrix
 
 Array = np.ndarray[Any, np.dtype[Any]]
 OPSET: Final = 20
@@ -160,6 +161,14 @@ def _activation(w: _Writer, graph: Graph, op: Op) -> None:
             w.node("Sigmoid", op, [source])
         case "hard_sigmoid":
             w.node("HardSigmoid", op, [source], alpha=1 / 6, beta=0.5)
+        case "tanh":
+            w.node("Tanh", op, [source])
+        case "mish":
+            w.node("Mish", op, [source])
+        case "leaky_relu":
+            w.node("LeakyRelu", op, [source], alpha=op.attrs.alpha)
+        case "elu":
+            w.node("Elu", op, [source], alpha=op.attrs.alpha)
         case other:
             raise SpecError(f"to_onnx: {op.name}: activation {other!r} has no ONNX form here")
 
@@ -183,18 +192,10 @@ def _adaptive_pool(w: _Writer, graph: Graph, op: Op) -> None:
     # ONNX lacks the op; averages over windows are two matrix products, rows @ x @ columns
     assert isinstance(op.attrs, kinds.AdaptivePool)
     (shape,) = graph.input_shapes(op)
-    rows = w.value(op, "rows", _windows(shape[2], op.attrs.out_hw[0]))
-    columns = w.value(op, "columns", np.ascontiguousarray(_windows(shape[3], op.attrs.out_hw[1]).T))
+    rows = w.value(op, "rows", adaptive_matrix(shape[2], op.attrs.out_hw[0]))
+    columns = w.value(op, "columns", np.ascontiguousarray(adaptive_matrix(shape[3], op.attrs.out_hw[1]).T))
     half = w.node("MatMul", op, [rows, op.inputs[0]], output=f"{op.outputs[0]}.by_rows")
     w.node("MatMul", op, [half, columns])
-
-
-def _windows(size: int, out: int) -> Array:
-    matrix = np.zeros((out, size), np.float32)
-    for i in range(out):
-        low, high = i * size // out, -(-(i + 1) * size // out)
-        matrix[i, low:high] = 1 / (high - low)
-    return matrix
 
 
 def _linear(w: _Writer, graph: Graph, op: Op) -> None:
@@ -203,15 +204,71 @@ def _linear(w: _Writer, graph: Graph, op: Op) -> None:
 
 def _pad(w: _Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Pad)
-    pads = np.array([0, op.attrs.before, 0, 0, 0, op.attrs.after, 0, 0], np.int64)
+    top, left, bottom, right = op.attrs.pads
+    spatial = len(graph.output_shape(op)) - 2
+    begin, end = [0, op.attrs.before, top, left], [0, op.attrs.after, bottom, right]
+    pads = np.array([*begin[: 2 + spatial], *end[: 2 + spatial]], np.int64)
     w.node("Pad", op, [*op.inputs, w.value(op, "pads", pads)])
+
+
+def _affine(w: _Writer, graph: Graph, op: Op) -> None:
+    """Mul and Add, each only if it does something; a constant per channel is the file's own initialiser, reshaped."""
+    attrs = op.attrs
+    assert isinstance(attrs, kinds.Affine)
+    along = np.array([-1] + [1] * (len(graph.output_shape(op)) - 2), np.int64)
+    steps: list[tuple[str, str]] = []
+    for kind, role, number, neutral in (("Mul", "weight", attrs.scale, 1.0), ("Add", "bias", attrs.shift, 0.0)):
+        if number != neutral:
+            steps.append((kind, w.value(op, f"{role}.number", np.array(number, np.float32))))
+        if role in op.constants:
+            shape = w.value(op, f"{role}.shape", along)
+            flat = op.constants[role]
+            steps.append((kind, w.node("Reshape", op, [flat, shape], output=f"{op.outputs[0]}.{role}")))
+    tensor = op.inputs[0]
+    for i, (kind, value) in enumerate(steps or [("Identity", "")]):
+        made = None if i >= len(steps) - 1 else f"{op.outputs[0]}.step{i}"
+        tensor = w.node(kind, op, [tensor, value] if value else [tensor], output=made)
+
+
+def _slice(w: _Writer, op: Op, arrays: Mapping[str, Sequence[int]]) -> None:
+    w.node("Slice", op, [*op.inputs, *(w.value(op, k, np.array(v, np.int64)) for k, v in arrays.items())])
 
 
 def _subsample(w: _Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Subsample)
     far = np.iinfo(np.int64).max
-    arrays = {"starts": [0, 0], "ends": [far, far], "axes": [2, 3], "steps": list(op.attrs.stride)}
-    w.node("Slice", op, [*op.inputs, *(w.value(op, k, np.array(v, np.int64)) for k, v in arrays.items())])
+    _slice(w, op, {"starts": [0, 0], "ends": [far, far], "axes": [2, 3], "steps": list(op.attrs.stride)})
+
+
+def _range(w: _Writer, graph: Graph, op: Op) -> None:
+    assert isinstance(op.attrs, kinds.Slice)
+    _slice(w, op, {"starts": [op.attrs.start], "ends": [op.attrs.stop], "axes": [op.attrs.axis]})
+
+
+def _shuffle(w: _Writer, graph: Graph, op: Op) -> None:
+    assert isinstance(op.attrs, kinds.Shuffle)
+    n, c, *rest = graph.output_shape(op)
+    groups = op.attrs.groups
+    dealt = w.value(op, "dealt", np.array([n, groups, c // groups, *rest], np.int64))
+    shape = w.value(op, "shape", np.array([n, c, *rest], np.int64))
+    grouped = w.node("Reshape", op, [*op.inputs, dealt], output=f"{op.outputs[0]}.grouped")
+    perm = [0, 2, 1, *range(3, 3 + len(rest))]
+    w.node("Reshape", op, [w.node("Transpose", op, [grouped], output=f"{op.outputs[0]}.dealt", perm=perm), shape])
+
+
+def _resize(w: _Writer, graph: Graph, op: Op) -> None:
+    assert isinstance(op.attrs, kinds.Resize)
+    sizes = w.value(op, "sizes", np.array(graph.output_shape(op), np.int64))
+    form = {
+        "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+        "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+    }[op.attrs.mode]
+    w.node("Resize", op, [*op.inputs, "", "", sizes], **form)
+
+
+def _unknown(w: _Writer, graph: Graph, op: Op) -> None:
+    assert isinstance(op.attrs, kinds.Unknown)
+    raise SpecError(f"to_onnx: {op.name}: {op.attrs.op} has no meaning here and cannot be written")
 
 
 def _reshape(w: _Writer, graph: Graph, op: Op) -> None:
@@ -238,8 +295,14 @@ _WRITERS: Final[Mapping[type, Callable[[_Writer, Graph, Op], None]]] = {
     kinds.GlobalPool: _global_pool,
     kinds.AdaptivePool: _adaptive_pool,
     kinds.Linear: _linear,
+    kinds.Affine: _affine,
+    kinds.Softmax: _plain("Softmax", axis=1),
     kinds.Pad: _pad,
     kinds.Subsample: _subsample,
+    kinds.Slice: _range,
+    kinds.Shuffle: _shuffle,
+    kinds.Resize: _resize,
+    kinds.Unknown: _unknown,
     kinds.Flatten: _plain("Flatten", axis=1),
     kinds.Reshape: _reshape,
     kinds.Concat: _plain("Concat", axis=1),

@@ -1,4 +1,8 @@
-"""The one graph: ops with shapes and constants, from a network description, without a framework."""
+"""The one graph: ops with shapes and constants, from a network description, without a framework.
+
+The readers of torch modules and ONNX files need NumPy, which shapes alone do not: import them from their own modules,
+`luthier.graph.from_torch` and `luthier.graph.from_onnx`.
+"""
 
 from __future__ import annotations
 

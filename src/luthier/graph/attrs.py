@@ -9,16 +9,24 @@ pool            maximum or average over windows
 global_pool     maximum or average over H and W, kept as 1 x 1
 adaptive_pool   average over H_out x W_out windows that cover the map, whatever its size
 linear          y = x W^T + b
-pad             zero channels before and after (ResNet's option A)
+affine          y = scale * weight * x + shift + bias; numbers, or one weight and bias per channel
+softmax         exp(x) / sum of exp(x) over the channels
+pad             zero channels before and after (ResNet's option A), and a border of zeros
 subsample       every stride-th row and column
+slice           a range of channels, rows or columns
+shuffle         channels of several groups, dealt out in turn (ShuffleNet)
+resize          another height and width, nearest pixel or bilinear
 flatten         (C, H, W) -> (C * H * W,)
 reshape         another shape with as many elements
 concat          channels of all inputs, one after another
+unknown         an op of the source that has no meaning here; only its shape is known
 
 kind      constants by role
 conv      weight (C_out, C_in / groups, K_H, K_W), [bias (C_out,)]
 norm      weight, bias, running_mean, running_var (C,)
 linear    weight (K_out, K_in), [bias (K_out,)]
+affine    [weight (C,) or (1,)], [bias (C,) or (1,)]
+unknown   whatever the source gives it, by position
 """
 
 from __future__ import annotations
@@ -28,12 +36,14 @@ from typing import ClassVar, Literal
 
 from luthier.arch.block import Activation as Function
 
+#: functions that read networks may have besides those that a `Network` can ask for
+GraphFunction = Function | Literal["tanh", "leaky_relu", "elu", "mish"]
 Pair = tuple[int, int]
 #: top, left, bottom, right, in pixels
 Pads = tuple[int, int, int, int]
 OpKind = Literal[
-    "conv", "norm", "activation", "add", "mul", "pool", "global_pool", "adaptive_pool", "linear", "pad", "subsample",
-    "flatten", "reshape", "concat",
+    "conv", "norm", "activation", "add", "mul", "pool", "global_pool", "adaptive_pool", "linear", "affine", "softmax",
+    "pad", "subsample", "slice", "shuffle", "resize", "flatten", "reshape", "concat", "unknown",
 ]  # fmt: skip
 
 
@@ -58,10 +68,11 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """y = function(x); GELU is the exact one, with erf."""
+    """y = function(x); GELU is the exact one, with erf; `alpha` is leaky_relu's slope below zero, elu's depth."""
 
     kind: ClassVar[OpKind] = "activation"
-    function: Function
+    function: GraphFunction
+    alpha: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +125,29 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Affine:
+    """y = scale * weight * x + shift + bias; `weight` and `bias` are constants per channel, absent ones 1 and 0."""
+
+    kind: ClassVar[OpKind] = "affine"
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """Over the channels, axis 1."""
+
+    kind: ClassVar[OpKind] = "softmax"
+
+
+@dataclass(frozen=True, slots=True)
 class Pad:
-    """Zero channels."""
+    """Zero channels, and zero rows and columns around the map."""
 
     kind: ClassVar[OpKind] = "pad"
     before: int
     after: int
+    pads: Pads = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +156,33 @@ class Subsample:
 
     kind: ClassVar[OpKind] = "subsample"
     stride: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Indices start .. stop - 1 of one axis: 1 = channels, 2 = rows, 3 = columns."""
+
+    kind: ClassVar[OpKind] = "slice"
+    axis: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Channel i * C / groups + j goes to j * groups + i."""
+
+    kind: ClassVar[OpKind] = "shuffle"
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """nearest: pixel floor(i * H / H_out); bilinear: at (i + 0.5) * H / H_out - 0.5, clamped to the map."""
+
+    kind: ClassVar[OpKind] = "resize"
+    out_hw: Pair
+    mode: Literal["nearest", "bilinear"] = "nearest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +207,16 @@ class Concat:
     kind: ClassVar[OpKind] = "concat"
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What the source calls the op, and the shape that the source says it writes, batch included."""
+
+    kind: ClassVar[OpKind] = "unknown"
+    op: str
+    shape: tuple[int, ...]
+
+
 Attrs = (
-    Conv | Norm | Activation | Add | Mul | Pool | GlobalPool | AdaptivePool | Linear | Pad | Subsample | Flatten
-    | Reshape | Concat
+    Conv | Norm | Activation | Add | Mul | Pool | GlobalPool | AdaptivePool | Linear | Affine | Softmax | Pad
+    | Subsample | Slice | Shuffle | Resize | Flatten | Reshape | Concat | Unknown
 )  # fmt: skip

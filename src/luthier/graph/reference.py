@@ -10,11 +10,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from luthier.errors import ShapeError
+from luthier.errors import ShapeError, SpecError
 from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
     Add,
+    Affine,
     Concat,
     Conv,
     Flatten,
@@ -27,7 +28,12 @@ from luthier.graph.attrs import (
     Pair,
     Pool,
     Reshape,
+    Resize,
+    Shuffle,
+    Slice,
+    Softmax,
     Subsample,
+    Unknown,
 )
 from luthier.graph.op import Graph, Op
 
@@ -58,7 +64,20 @@ FUNCTIONS: Final[dict[str, Callable[[Array], Array]]] = {
     "gelu": _gelu,
     "sigmoid": _sigmoid,
     "hard_sigmoid": _hard_sigmoid,
+    "tanh": np.tanh,
+    "mish": lambda x: x * np.tanh(np.logaddexp(x, 0.0)),
 }
+
+
+def activate(x: Array, attrs: Activation) -> Array:
+    """The function of an activation, with its parameter where it has one."""
+    match attrs.function:
+        case "leaky_relu":
+            return np.where(x >= 0, x, attrs.alpha * x)
+        case "elu":
+            return np.where(x >= 0, x, attrs.alpha * np.expm1(np.minimum(x, 0.0)))
+        case name:
+            return FUNCTIONS[name](x)
 
 
 def run(graph: Graph, constants: Mapping[str, Array], inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -111,8 +130,8 @@ def evaluate(op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Arr
             shift = constants["bias"] - constants["running_mean"] * scale
             along = (1, -1) + (1,) * (x.ndim - 2)
             return x * scale.reshape(along) + shift.reshape(along)
-        case Activation(function=function):
-            return FUNCTIONS[function](x)
+        case Activation() as attrs:
+            return activate(x, attrs)
         case Add():
             return np.add(x, inputs[1])
         case Mul():
@@ -127,16 +146,35 @@ def evaluate(op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Arr
         case Linear():
             y = x @ constants["weight"].T
             return y + constants["bias"] if "bias" in constants else y
-        case Pad(before=before, after=after):
-            return np.pad(x, ((0, 0), (before, after)) + ((0, 0),) * (x.ndim - 2))
+        case Affine(scale=scale, shift=shift):
+            along = (1, -1) + (1,) * (x.ndim - 2)
+            y = scale * x * constants["weight"].reshape(along) if "weight" in constants else scale * x
+            return y + shift + constants["bias"].reshape(along) if "bias" in constants else y + shift
+        case Softmax():
+            powers = np.exp(x - x.max(1, keepdims=True))
+            shares: Array = powers / powers.sum(1, keepdims=True)
+            return shares
+        case Pad(before=before, after=after, pads=pads):
+            channels = np.pad(x, ((0, 0), (before, after)) + ((0, 0),) * (x.ndim - 2))
+            return _pad(channels, pads, 0.0) if any(pads) else channels
         case Subsample(stride=(down, right)):
             return x[:, :, ::down, ::right]
+        case Slice(axis, start, stop):
+            part: Array = x[(slice(None),) * axis + (slice(start, stop),)]
+            return part
+        case Shuffle(groups):
+            grouped = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+            return grouped.swapaxes(1, 2).reshape(x.shape)
+        case Resize() as attrs:
+            return resize2d(x, attrs)
         case Flatten():
             return x.reshape(x.shape[0], -1)
         case Reshape(shape=shape):
             return x.reshape(x.shape[0], *shape)
         case Concat():
             return np.concatenate(inputs, axis=1)
+        case Unknown(what):
+            raise SpecError(f"reference.run: {op.name}: {what} has no meaning here, only a shape")
 
 
 def _pad(x: Array, pads: Pads, value: float) -> Array:
@@ -194,3 +232,31 @@ def adaptive_pool2d(x: Array, out_hw: Pair) -> Array:
             columns = slice(column * x.shape[3] // out_hw[1], -(-(column + 1) * x.shape[3] // out_hw[1]))
             out[:, :, row, column] = x[:, :, rows, columns].mean((2, 3))
     return out
+
+
+def adaptive_matrix(size: int, out: int) -> Array:
+    """The averages of `adaptive_pool2d` along one axis as a matrix (out, size).
+
+    Example:
+        >>> adaptive_matrix(4, 2).tolist()
+        [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
+    """
+    matrix = np.zeros((out, size), np.float32)
+    for i in range(out):
+        low, high = i * size // out, -(-(i + 1) * size // out)
+        matrix[i, low:high] = 1 / (high - low)
+    return matrix
+
+
+def resize2d(x: Array, attrs: Resize) -> Array:
+    """Nearest or bilinear, see `Resize`; pixel centres lie at (i + 0.5) * H / H_out - 0.5."""
+    for axis, out in zip((2, 3), attrs.out_hw, strict=True):
+        size = x.shape[axis]
+        if attrs.mode == "nearest":
+            x = x.take([i * size // out for i in range(out)], axis)
+            continue
+        place = np.clip((np.arange(out) + 0.5) * size / out - 0.5, 0, size - 1)
+        low = place.astype(int)
+        share = (place - low).astype(x.dtype).reshape((-1,) + (1,) * (3 - axis))
+        x = x.take(low, axis) * (1 - share) + x.take(np.minimum(low + 1, size - 1), axis) * share
+    return x

@@ -2,7 +2,7 @@
 
     H_out = floor((H + top + bottom - dilation * (K - 1) - 1) / stride) + 1                          (1)
 
-and likewise for W.  `from_network` builds with it, `Graph` validates with it.
+and likewise for W.  All routes into a graph build with it, `Graph` validates with it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
     Add,
+    Affine,
     Attrs,
     Concat,
     Conv,
@@ -28,7 +29,12 @@ from luthier.graph.attrs import (
     Pair,
     Pool,
     Reshape,
+    Resize,
+    Shuffle,
+    Slice,
+    Softmax,
     Subsample,
+    Unknown,
 )
 
 Shape = tuple[int, ...]
@@ -83,8 +89,12 @@ def infer(who: str, attrs: Attrs, inputs: Sequence[Shape], constants: Mapping[st
         case Norm():
             for role in ("weight", "bias", "running_mean", "running_var"):
                 _equal(who, role, constants.get(role), (shape[1],))
-        case Activation():
+        case Activation() | Softmax():
             pass
+        case Affine():
+            for role, own in constants.items():
+                if own != (1,):
+                    _equal(who, role, own, (shape[1],))
         case Add() | Mul():
             _broadcasts(who, shape, inputs[1])
         case Pool():
@@ -97,9 +107,23 @@ def infer(who: str, attrs: Attrs, inputs: Sequence[Shape], constants: Mapping[st
             out = _linear(who, shape, constants)
         case Pad():
             out = (shape[0], attrs.before + shape[1] + attrs.after, *shape[2:])
+            if attrs.pads != (0, 0, 0, 0):
+                top, left, bottom, right = attrs.pads
+                out = (*_map(who, out)[:2], top + shape[2] + bottom, left + shape[3] + right)
         case Subsample():
             n, c, h, w = _map(who, shape)
             out = (n, c, -(-h // attrs.stride[0]), -(-w // attrs.stride[1]))
+        case Slice(axis, start, stop):
+            if not (1 <= axis < len(shape) and 0 <= start < stop <= shape[axis]):
+                raise ShapeError(f"{who}: indices {start} to {stop} of axis {axis} do not lie in {shape}")
+            out = (*shape[:axis], stop - start, *shape[axis + 1 :])
+        case Shuffle():
+            if attrs.groups < 1 or shape[1] % attrs.groups:
+                raise ShapeError(f"{who}: {shape[1]} channels cannot be shuffled in {attrs.groups} groups")
+        case Resize():
+            out = (*_map(who, shape)[:2], *attrs.out_hw)
+        case Unknown():
+            out = attrs.shape
         case Flatten():
             out = (shape[0], prod(shape[1:]))
         case Reshape():

@@ -1,13 +1,25 @@
-"""MODEL is everywhere the same word: a preset, a run folder, or a `network.json`."""
+"""MODEL is everywhere the same word: preset, run folder, `network.json`, ONNX file, `timm:NAME` or callable."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import os
+import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from luthier.arch import encode, presets
 from luthier.arch.network import Network
-from luthier.errors import InputError, SpecError
+from luthier.errors import GraphError, InputError, LuthierError, SpecError
+from luthier.graph.from_network import from_network
+from luthier.graph.op import Graph
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    Values = dict[str, NDArray[Any]]
 
 #: images up to this side are thumbnails
 THUMBNAIL_PX: Final = 64
@@ -41,6 +53,128 @@ def resolve(model: str) -> Network:
         return presets.get(model)
     except SpecError as error:
         raise InputError(f"MODEL: {error}") from None
+
+
+def resolve_graph(
+    model: str,
+    *,
+    batch: int | None = None,
+    resolution: int | tuple[int, int] | None = None,
+    lenient: bool = False,
+) -> tuple[Graph, Values | None]:
+    """The graph that a user named, for analysis.  Only `timm:NAME` and callables need torch.
+
+    Args:
+        model: what `resolve` takes, an `.onnx` file, `timm:NAME`, or `package.module:callable`.  The callable is called
+            without arguments and returns a `torch.nn.Module` or a `Network`.
+        batch: N; None = what an ONNX file says, else 1.
+        resolution: side or (H, W) in pixels; None = the model's own, which a callable's module has not unless it is
+            ours or timm's.
+        lenient: an op without meaning becomes one of kind `unknown` instead of an error.
+    Returns:
+        The graph, batch norms apart, and the values of its constants; None where the name stands for a description
+        without weights (all but ONNX files and callables that return modules).
+    Raises:
+        InputError: nothing of that name, or it cannot be read as a graph; the message is one line.
+    Example:
+        >>> graph, values = resolve_graph("resnet18", resolution=64)
+        >>> graph.tensors["input"].shape, values
+        ((1, 3, 64, 64), None)
+    """
+    if Path(model).suffix == ".onnx":
+        from luthier.graph.from_onnx import from_onnx  # readers need NumPy, presets do not
+
+        return from_onnx(model, batch=batch, resolution=resolution, lenient=lenient)
+    if model.startswith("timm:"):
+        graph, _ = _from_module(model, _timm(model), batch, resolution, lenient)
+        return graph, None
+    made = _called(model) if ":" in model and not Path(model).exists() else resolve(model)
+    if isinstance(made, Network):
+        return from_network(made, batch=batch or 1, resolution=resolution), None
+    return _from_module(model, made, batch, resolution, lenient)
+
+
+def _from_module(
+    model: str, module: torch.nn.Module, batch: int | None, resolution: int | tuple[int, int] | None, lenient: bool
+) -> tuple[Graph, Values]:
+    from luthier.graph.from_torch import from_torch
+
+    channels, own = _input_of(module)
+    size = resolution or own
+    if size is None:
+        raise GraphError(f"{model}: the module does not say its input size; give --resolution")
+    height, width = (size, size) if isinstance(size, int) else size
+    return from_torch(module, (batch or 1, channels, height, width), lenient=lenient)
+
+
+def _input_of(module: torch.nn.Module) -> tuple[int, tuple[int, int] | None]:
+    """Channels and (H, W) that a module of ours or timm's was made for; else the channels of its first convolution."""
+    from torch import nn
+
+    network, config = getattr(module, "network", None), getattr(module, "default_cfg", None)
+    if isinstance(network, Network):
+        return network.in_channels, (network.resolution, network.resolution)
+    convs = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
+    channels = convs[0] if convs else 3
+    if isinstance(config, dict) and len(config.get("input_size", ())) == 3:
+        return channels, (int(config["input_size"][1]), int(config["input_size"][2]))
+    return channels, None
+
+
+def _timm(model: str) -> torch.nn.Module:
+    try:
+        import timm
+        import torch
+    except ImportError as error:
+        raise InputError(f"{model}: needs {error.name}; install luthier[train]") from None
+    from luthier.nn.checkpoint import check_timm
+
+    name = model.removeprefix("timm:")
+    check_timm(name)
+    made: torch.nn.Module
+    try:
+        with torch.device("meta"):  # shapes are enough, and cost no random numbers
+            made = timm.create_model(name)
+    except Exception:  # some constructors compute with their weights
+        made = timm.create_model(name)
+    return made
+
+
+def _called(model: str) -> torch.nn.Module | Network:
+    """What `package.module:callable` returns; the current folder is searched too."""
+    where, _, name = model.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(where)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # the user's module may raise anything
+        raise InputError(f"{model}: cannot be imported: {_one_line(error)}") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(found):
+        raise InputError(f"{model}: is no callable but {type(found).__name__}; name a function or class")
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise InputError(f"{model}: is called without arguments, but: {error}; wrap it in a function") from None
+    except ValueError:
+        pass  # some built-ins have no signature
+    made: Any
+    try:
+        made = found()
+    except LuthierError:
+        raise
+    except Exception as error:
+        raise InputError(f"{model}: raised {_one_line(error)}") from None
+    if isinstance(made, Network) or ("torch" in sys.modules and isinstance(made, sys.modules["torch"].nn.Module)):
+        return made
+    raise InputError(f"{model}: must return a torch.nn.Module or a Network, got {type(made).__name__}")
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def baseline_for(model: str | None, pretrained: str | None, native_side: int) -> Network:

@@ -95,11 +95,22 @@ def _cache_only_when_offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _from_timm(name: str) -> StateDict:
+def check_timm(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        DataError: with the names that come nearest.
+    """
     import timm
 
     if not timm.is_model(name):
         raise DataError(f"timm:{name}: timm has no such model{_nearest(name, timm.list_models())}")
+
+
+def _from_timm(name: str) -> StateDict:
+    import timm
+
+    check_timm(name)
     try:
         with _cache_only_when_offline():
             state: StateDict = timm.create_model(name, pretrained=True).state_dict()
