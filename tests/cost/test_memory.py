@@ -76,6 +76,29 @@ def test_gate_may_not_overwrite_what_is_read_later() -> None:
     assert [s.live_bytes for s in memory_timeline(build.graph(y), 1)][:2] == [80, 68]
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_sum_may_overwrite_either_operand(swapped: bool) -> None:
+    build = Builder()
+    kept = build.conv("a", "a", build.input("x", (1, 1, 4, 4)), 4)
+    last = build.conv("b", "b", kept, 4)
+    total = build.add("s", *((last, kept) if swapped else (kept, last)))
+    end = build.add("t", total, kept)
+    steps = list(memory_timeline(build.graph(end), 1))
+    # the sum goes where b was, on either side; then t finds both of its operands free
+    assert [step.live_bytes for step in steps] == [16 * 5, 16 * 8, 16 * 8, 16 * 8]
+    assert steps[2].tensors == ("a", "b")
+
+
+def test_the_callers_input_may_be_overwritten_where_allowed() -> None:
+    build = Builder()
+    x = build.input("x", (1, 4))
+    graph = build.graph(build.add("s", build.linear("l", "l", x, 4), x))
+    assert [step.live_bytes for step in memory_timeline(graph, 1, overwrite_inputs=True)] == [8, 8]
+    build = Builder()
+    graph = build.graph(build.activation("a", build.input("x", (1, 4)), "relu"))
+    assert peak_activation_bytes(graph, 1, overwrite_inputs=True) == 4
+
+
 def test_in_place_depthwise_needs_one_channel_of_scratch_and_frees_the_rest() -> None:
     build = Builder()
     x = build.conv("a", "a", build.input("x", (1, 1, 8, 8)), 4)
@@ -91,16 +114,20 @@ def test_the_callers_input_is_never_overwritten() -> None:
     assert peak_activation_bytes(graph, 1) == 8
 
 
-def brute_force(graph: Graph, in_place: bool) -> int:
+def brute_force(graph: Graph, in_place: bool, overwrite: bool = False) -> int:
     """At every op look through all ops to come for what is still needed; no counting of readers."""
     home = {name: name for name in graph.inputs}
     peak = 0
     for index, op in enumerate(graph.ops):
         later = {name for other in graph.ops[index + 1 :] for name in other.inputs} | set(graph.outputs)
         needed_later = {home[name] for name in home if name in later}
-        out, source = op.outputs[0], home[op.inputs[0]]
-        overwrites = op.kind in ("norm", "activation", "add", "mul") and in_place and source not in graph.inputs
-        home[out] = source if op.kind == "flatten" or (overwrites and source not in needed_later) else out
+        out = op.outputs[0]
+        home[out] = home[op.inputs[0]] if op.kind == "flatten" else out
+        if op.kind in ("norm", "activation", "add", "mul") and in_place:
+            for name in reversed(op.inputs):  # the first operand is preferred
+                fits = graph.tensors[name].elements == graph.tensors[out].elements
+                if fits and home[name] not in {*needed_later, *([] if overwrite else graph.inputs)}:
+                    home[out] = home[name]
         housed = needed_later | {home[name] for name in op.inputs} | {home[out]}
         peak = max(peak, sum(graph.tensors[name].elements for name in housed))
     return peak
@@ -134,9 +161,10 @@ def graphs(draw: st.DrawFn) -> Graph:
 
 
 @settings(max_examples=300)
-@given(graph=graphs(), in_place=st.booleans())
-def test_liveness_equals_a_brute_force_run(graph: Graph, in_place: bool) -> None:
-    assert peak_activation_bytes(graph, 1, in_place_elementwise=in_place) == brute_force(graph, in_place)
+@given(graph=graphs(), in_place=st.booleans(), overwrite=st.booleans())
+def test_liveness_equals_a_brute_force_run(graph: Graph, in_place: bool, overwrite: bool) -> None:
+    peak = peak_activation_bytes(graph, 1, in_place_elementwise=in_place, overwrite_inputs=overwrite)
+    assert peak == brute_force(graph, in_place, overwrite)
 
 
 @pytest.mark.parametrize("name", names())

@@ -117,24 +117,29 @@ class Network(Spec):
         channels, size = self.in_channels, self.resolution
         for stage in self.stages:
             for index, block in enumerate(stage.blocks):
-                if self.padding == "tf_same":
-                    output_size = -(-size // block.stride)
-                else:
-                    padding = (block.kernel_size - 1) // 2
-                    output_size = max(0, (size + 2 * padding - block.kernel_size) // block.stride + 1)
-                yield Placed(
-                    name=f"{stage.name}.{index}",
-                    stage=stage,
-                    index=index,
-                    block=block,
-                    in_channels=channels,
-                    inner_channels=block.inner_channels(channels, self.channel_divisor),
-                    input_size=size,
-                    output_size=output_size,
-                    activation=block.activation or self.activation,
-                    precision=block.precision or self.precision,
-                )
-                channels, size = block.out_channels, output_size
+                placed = self.place(stage, index, block, channels, size)
+                yield placed
+                channels, size = block.out_channels, placed.output_size
+
+    def place(self, stage: Stage, index: int, block: Block, in_channels: int, input_size: int) -> Placed:
+        """A block of this network or another, where a map of C_in channels and `input_size` pixels enters it."""
+        if self.padding == "tf_same":
+            output_size = -(-input_size // block.stride)
+        else:
+            padding = (block.kernel_size - 1) // 2
+            output_size = max(0, (input_size + 2 * padding - block.kernel_size) // block.stride + 1)
+        return Placed(
+            name=f"{stage.name}.{index}",
+            stage=stage,
+            index=index,
+            block=block,
+            in_channels=in_channels,
+            inner_channels=block.inner_channels(in_channels, self.channel_divisor),
+            input_size=input_size,
+            output_size=output_size,
+            activation=block.activation or self.activation,
+            precision=block.precision or self.precision,
+        )
 
     @property
     def feature_channels(self) -> int:

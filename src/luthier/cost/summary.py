@@ -70,14 +70,16 @@ class Cost:
 
 
 def cost(
-    network: Network | Graph, *, precision: Precision | None = None, resolution: int | tuple[int, int] | None = None
-) -> Cost:
+    network: Network | Graph, *, precision: Precision | None = None, resolution: int | tuple[int, int] | None = None,
+    overwrite_inputs: bool = False,
+) -> Cost:  # fmt: skip
     """Costs of one network at batch 1, or of a graph at its own batch.
 
     Args:
         network: a description, or a graph (folded or not).
         precision: deployed number types of all weights and activations; None = what the description says.
         resolution: side or (H, W) in pixels; None = the network's own.  A graph has its own.
+        overwrite_inputs: see `luthier.cost.memory.memory_timeline`.
     Raises:
         ShapeError: the network's map shrinks to nothing at this resolution.
         InputError: `resolution` was given with a graph.
@@ -96,7 +98,8 @@ def cost(
     else:
         graph = from_network(network, resolution=resolution)
     deployed = fold_norm_into_conv(graph)
-    steps = tuple(memory_timeline(deployed, None if precision is None else DTYPE_BITS[precision.activation] / 8))
+    width = None if precision is None else DTYPE_BITS[precision.activation] / 8
+    steps = tuple(memory_timeline(deployed, width, overwrite_inputs=overwrite_inputs))
     peak = max(steps, key=lambda step: step.live_bytes)
     live = {step.op: step.live_bytes for step in steps}
     blocks = tuple(

@@ -6,7 +6,7 @@ Op names are `<stage>.<i>.<part>.<conv|norm|activation>`; constants carry the st
 
 from __future__ import annotations
 
-from luthier.arch.block import Precision
+from luthier.arch.block import NumberType, Precision
 from luthier.arch.network import Network, Placed
 from luthier.errors import ShapeError, SpecError
 from luthier.graph.attention import attend
@@ -57,13 +57,39 @@ def from_network(
     builder.precision = precision or network.precision
     tensor = builder.input(INPUT, (batch, network.in_channels, height, width))
     for placed in network.walk():
-        builder.block = placed.name
-        builder.precision = precision or placed.precision
-        tensor = _BLOCKS[placed.block.kind](builder, network, placed, tensor)
-    builder.block = "head"
-    builder.precision = precision or network.precision
-    graph = builder.graph(_head(builder, network, tensor))
+        tensor = _block(builder, network, placed, tensor, precision or placed.precision)
+    graph = builder.graph(_head(builder, network, tensor, precision or network.precision))
     return fold_norm_into_conv(graph) if fold_norm else graph
+
+
+def from_block(network: Network, placed: Placed, dtype: NumberType) -> Graph:
+    """One block alone, batch 1, not folded; the same ops and constants as `from_network` gives it.
+
+    Args:
+        network: sets padding, epsilon and the width divisor.
+        placed: the block and what enters it, see `Network.place`.
+        dtype: of the activations that enter.
+    Raises:
+        ShapeError: the map shrinks to nothing; the message names the op.
+        SpecError: an attention kind or a shortcut that has no graph.
+    """
+    builder = Builder(network.padding, network.norm_eps)
+    builder.precision = Precision(activation=dtype)
+    tensor = builder.input(INPUT, (1, placed.in_channels, placed.input_size, placed.input_size))
+    return builder.graph(_block(builder, network, placed, tensor, placed.precision))
+
+
+def from_head(network: Network, in_channels: int, input_size: int, dtype: NumberType) -> Graph:
+    """The network's head alone, batch 1, not folded, behind another last map; see `from_block`."""
+    builder = Builder(network.padding, network.norm_eps)
+    builder.precision = Precision(activation=dtype)
+    tensor = builder.input(INPUT, (1, in_channels, input_size, input_size))
+    return builder.graph(_head(builder, network, tensor, network.precision))
+
+
+def _block(builder: Builder, network: Network, placed: Placed, tensor: str, precision: Precision) -> str:
+    builder.block, builder.precision = placed.name, precision
+    return _BLOCKS[placed.block.kind](builder, network, placed, tensor)
 
 
 def _conv_norm(
@@ -189,8 +215,9 @@ def _sum(builder: Builder, network: Network, placed: Placed, tensor: str, source
     return builder.add(f"{placed.name}.add", tensor, source)
 
 
-def _head(builder: Builder, network: Network, tensor: str) -> str:
+def _head(builder: Builder, network: Network, tensor: str, precision: Precision) -> str:
     head = network.head
+    builder.block, builder.precision = "head", precision
     function = head.activation or network.activation
     if head.conv_channels is not None:
         tensor = builder.conv_norm("head.conv", "head.conv", tensor, head.conv_channels)

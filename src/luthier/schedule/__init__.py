@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from luthier.schedule.legal import check
+from luthier.schedule.make import fused, unfused
 from luthier.schedule.schedule import Group, Schedule, Tile
+from luthier.schedule.scope import Scope, scope, scopes
+from luthier.schedule.space import TileSpace, tile_space
+from luthier.schedule.working_set import WorkingSet, working_set
 
-__all__ = ["Group", "Schedule", "Tile"]
+__all__ = [
+    "Group",
+    "Schedule",
+    "Scope",
+    "Tile",
+    "TileSpace",
+    "WorkingSet",
+    "check",
+    "fused",
+    "scope",
+    "scopes",
+    "tile_space",
+    "unfused",
+    "working_set",
+]

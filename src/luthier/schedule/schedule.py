@@ -1,19 +1,20 @@
 """How a graph is run, as data, apart from what it computes: groups of ops, each tiled or not.
 
 A group is run as one: what its ops hand to each other stays inside, in fast memory.  A tile is a band of output rows of
-the group's last op; with it the tensors inside the group never exist whole, but as a ring of the rows that the next op
-still needs:
+the group's leader, its last op that is not a global pool; with it the tensors inside the group never exist whole, but
+as a ring of the rows that the next op still needs:
 
     rows_in = (rows_out - 1) * stride + kernel                                                       (1)
 
-Rows stay in the ring until no later tile needs them, so nothing is computed twice.
+Rows stay in the ring until no later tile needs them, so nothing is computed twice.  The global average of squeeze and
+excitation is a running sum beside the tiles, complete after the last one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from luthier.errors import SpecError
 
@@ -23,8 +24,9 @@ class Tile:
     """What one pass over a group produces.
 
     Attributes:
-        rows: output rows of the group's last spatial op; None = the whole map.
-        channels: block of the tensors inside the group (the expanded ones), run one block after another; None = all.
+        rows: output rows of the group's leader; None = the whole map.
+        channels: block of the tensors inside the group and of its result (the expanded ones).  All tiles of one block
+            run before the next block.  None = all channels.
     """
 
     rows: int | None = None
@@ -36,7 +38,7 @@ class Tile:
                 raise SpecError(f"Tile: {name} must be at least 1, got {value}")
 
 
-WHOLE = Tile()
+WHOLE: Final = Tile()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,16 @@ class Group:
     def __post_init__(self) -> None:
         if not self.ops:
             raise SpecError("Group: needs at least one op")
+
+    @property
+    def tiled(self) -> bool:
+        """Whether it runs tile by tile, all its ops at once."""
+        return self.tile != WHOLE
+
+    @property
+    def label(self) -> str:
+        """First and last op, for messages."""
+        return f"group {self.ops[0]}" + (f" .. {self.ops[-1]}" if len(self.ops) > 1 else "")
 
 
 @dataclass(frozen=True, slots=True)
