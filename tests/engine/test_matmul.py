@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.engine.harness import call, integers, spread, view
 
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import Matmul, matmul
 from luthier.engine.kernels.register_block import Block
 from luthier.engine.layout import Layout
 from luthier.engine.target import Target, runnable
-from tests.engine.harness import call, integers, spread, view
 
 TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engine.harness import Array, call, integers, spread, view
 
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
@@ -21,7 +22,6 @@ from luthier.engine.target import Target, runnable
 from luthier.graph.attrs import Conv, Pool
 from luthier.graph.reference import FUNCTIONS, adaptive_pool2d, conv2d, pool2d
 from luthier.graph.shapes import out_size
-from tests.engine.harness import Array, call, integers, spread, view
 
 TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
 WIDTHS = [7, 8, 9, 31, 32, 33]
@@ -30,9 +30,7 @@ WIDTHS = [7, 8, 9, 31, 32, 33]
 def window(in_hw: tuple[int, int], kernel: int, stride: int = 1, pads: Any = None, dilation: int = 1) -> Window:
     side = dilation * (kernel - 1) // 2
     pads = (side,) * 4 if pads is None else pads
-    out = tuple(
-        out_size(in_hw[a], kernel, stride, pads[a], pads[a + 2], dilation) for a in (0, 1)
-    )
+    out = tuple(out_size(in_hw[a], kernel, stride, pads[a], pads[a + 2], dilation) for a in (0, 1))
     return Window(in_hw, out, (kernel, kernel), (stride, stride), pads, (dilation, dilation))  # type: ignore[arg-type]
 
 
@@ -116,7 +114,9 @@ def test_conv_around_the_block(target: Target, columns: int, layout: str) -> Non
 
 
 @TARGETS
-@pytest.mark.parametrize(("channels", "columns", "groups"), [(6, 6, 3), (8, 64, 2), (12, 24, 12), (40, 80, 5), (33, 3, 3)])
+@pytest.mark.parametrize(
+    ("channels", "columns", "groups"), [(6, 6, 3), (8, 64, 2), (12, 24, 12), (40, 80, 5), (33, 3, 3)]
+)
 def test_groups(target: Target, channels: int, columns: int, groups: int) -> None:
     source = Layout.padded((1, channels, 6, 7), target.lanes)
     check_conv(target, convolution(target, source, columns, window((6, 7), 3), groups))
@@ -143,7 +143,9 @@ def test_any_convolution(data: st.DataObject) -> None:
 @TARGETS
 @pytest.mark.parametrize("reduce", ["max", "avg"])
 @pytest.mark.parametrize("count_pads", [False, True])
-@pytest.mark.parametrize(("kernel", "stride", "pads"), [(2, 2, (0, 0, 0, 0)), (3, 2, (1, 1, 1, 1)), (3, 1, (0, 2, 1, 1))])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads"), [(2, 2, (0, 0, 0, 0)), (3, 2, (1, 1, 1, 1)), (3, 1, (0, 2, 1, 1))]
+)
 def test_pools(target: Target, reduce: Any, count_pads: bool, kernel: int, stride: int, pads: Any) -> None:
     rng = np.random.default_rng(0)
     shape = window((9, 8), kernel, stride, pads)

@@ -1,9 +1,9 @@
 """Object files on disk, so that the same kernels are compiled once.
 
 An entry is named by a hash of everything that decides its content: this package's own source, LLVM's version, the CPU
-and the kernels.  It begins with a hash of the code, so an entry that was cut short or changed is seen and made anew; one
-for another CPU has another name.  The folder belongs to the user alone (mode 0700); a folder that others could write to
-is not used.
+and the kernels.  It begins with a hash of the code, so an entry that was cut short or changed is seen and made anew;
+one for another CPU has another name.  The folder belongs to the user alone (mode 0700); a folder that others could
+write to is not used.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.engine.kernels.activation import FUNCTIONS
 from luthier.engine.kernels.conv import convolution
 from luthier.engine.kernels.copy import copy
 from luthier.engine.kernels.depthwise import depthwise
@@ -23,7 +24,7 @@ from luthier.engine.kernels.matmul import matmul
 from luthier.engine.kernels.pool import Pooling, global_pooling
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout, rank4
-from luthier.engine.patterns import Fused, Patterns, is_depthwise, is_pointwise
+from luthier.engine.patterns import Fused, Patterns
 from luthier.engine.program import DataOrder, Lowered, Port, Ref, Space, Step
 from luthier.engine.target import Target
 from luthier.errors import InputError, ShapeError
@@ -31,6 +32,7 @@ from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
     Add,
+    Affine,
     Concat,
     Conv,
     Flatten,
@@ -41,8 +43,11 @@ from luthier.graph.attrs import (
     Pad,
     Pool,
     Reshape,
+    Shuffle,
+    Slice,
     Subsample,
 )
+from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
 
 Array = NDArray[Any]
@@ -159,12 +164,20 @@ class _Lowering:
 
     def _copy(
         self, source: Place, to: Place, shape: tuple[int, int, int, int], ops: tuple[Op, ...], *, start: int = 0,
-        strides: tuple[int, int, int, int] | None = None,
+        first: int = 0, gaps: bool = True, strides: tuple[int, int, int, int] | None = None,
     ) -> None:  # fmt: skip
-        gaps = source.space == "arena" and source.layout.is_padded(self.target.lanes)
+        """Move `shape` from element `first` of the source to element `start` of the destination.
+
+        Args:
+            gaps: whether whole vectors may be moved where x has room behind its channels.
+            strides: of the source, if not those of its layout.
+        """
+        lanes = self.target.lanes
+        # room behind the channels: in what is read (a caller's array has none) and in what is written
+        room = gaps and source.space == "arena" and all(p.layout.is_padded(lanes) for p in (source, to))
         kernel = copy(
-            self.target, shape, strides or source.layout.strides, to.layout.strides, start,
-            gaps=gaps and start % self.target.lanes == 0, least_tasks=self.least_tasks,
+            self.target, shape, strides or source.layout.strides, to.layout.strides, start, first,
+            gaps=room and start % lanes == 0, least_tasks=self.least_tasks,
         )  # fmt: skip
         self._step(kernel, {"x": source.ref, "y": to.ref}, ops)
 
@@ -173,9 +186,9 @@ class _Lowering:
         match head.attrs:
             case Conv() | Linear():
                 self._product(group)
-            case Norm(eps=eps):
-                self._norm(group, eps)
-            case Activation(function=function):
+            case Norm() | Affine():
+                self._affine(group)
+            case Activation(function=function) if function in FUNCTIONS:
                 self._elementwise(group, "unary", function)
             case Add():
                 self._elementwise(group, "add", group.activation)
@@ -183,8 +196,8 @@ class _Lowering:
                 self._elementwise(group, "mul", group.activation)
             case Pool() | GlobalPool() | AdaptivePool():
                 self._pool(head)
-            case Pad(before=before, after=_):
-                self._pad(head, before)
+            case Pad(before=before, pads=(top, left, _, _)):
+                self._pad(head, before, top, left)
             case Subsample(stride=(down, right)):
                 x, y = self._padded(head.inputs[0]), self._new(head.outputs[0])
                 n, c, h, w = x.layout.strides
@@ -193,6 +206,15 @@ class _Lowering:
                 self._reshape(head)
             case Concat():
                 self._concat(head)
+            case Slice():
+                self._slice(head, head.attrs)
+            case Shuffle(groups=groups):
+                self._shuffle(head, groups)
+            case _:
+                what = getattr(head.attrs, "function", getattr(head.attrs, "op", ""))
+                raise InputError(
+                    f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
+                )
 
     def _product(self, group: Fused) -> None:
         """Convolutions and linear layers with their epilogue."""
@@ -247,19 +269,25 @@ class _Lowering:
         head = group.head
         sources = [self._padded(name) for name in head.inputs]
         other = sources[-1].layout.shape
-        kernel = elementwise(
-            self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks
-        )
+        kernel = elementwise(self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks)
         y = self._new(group.output)
         self._step(kernel, {"x": sources[0].ref, "z": sources[-1].ref, "y": y.ref}, group.ops)
 
-    def _norm(self, group: Fused, eps: float) -> None:
+    def _affine(self, group: Fused) -> None:
+        """A scale and shift per channel: a norm that was not folded, or an affine op."""
         head = group.head
-        values = {role: np.asarray(self.values[name], np.float64) for role, name in head.constants.items()}
-        scale = values["weight"] / np.sqrt(values["running_var"] + eps)
         x = self._padded(head.inputs[0])
+        channels = x.layout.shape[1]
+        values = {role: np.asarray(self.values[name], np.float64) for role, name in head.constants.items()}
+        weight, bias = values.get("weight", np.ones(1)), values.get("bias", np.zeros(1))
+        if isinstance(head.attrs, Norm):
+            scale = weight / np.sqrt(values["running_var"] + head.attrs.eps)
+            shift = bias - values["running_mean"] * scale
+        else:
+            assert isinstance(head.attrs, Affine)
+            scale, shift = head.attrs.scale * weight, head.attrs.shift + bias
         both = np.zeros((2, x.layout.strides[3]), np.float32)
-        both[:, : scale.size] = scale, values["bias"] - values["running_mean"] * scale
+        both[0, :channels], both[1, :channels] = scale, shift
         kernel = elementwise(self.target, "affine", x.layout.shape, None, group.activation, self.least_tasks)
         operands = {
             "x": x.ref,
@@ -296,9 +324,24 @@ class _Lowering:
         self._step(kernel, {"y": y.ref}, (op,))
         return y
 
-    def _pad(self, op: Op, before: int) -> None:
+    def _pad(self, op: Op, before: int, top: int, left: int) -> None:
         x, y = self._padded(op.inputs[0]), self._zeroed(op)
-        self._copy(x, y, x.layout.shape, (op,), start=before)
+        _, _, down, right = y.layout.strides
+        inside = before == 0 and x.layout.strides[3] == right  # else lanes behind C would be copied over zeros
+        self._copy(x, y, x.layout.shape, (op,), start=before + top * down + left * right, gaps=inside)
+
+    def _slice(self, op: Op, attrs: Slice) -> None:
+        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
+        first = attrs.start * x.layout.strides[attrs.axis]
+        self._copy(x, y, y.layout.shape, (op,), first=first, gaps=first % self.target.lanes == 0)
+
+    def _shuffle(self, op: Op, groups: int) -> None:
+        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
+        n, c, h, w = x.layout.shape
+        (a, _, b, d), each = y.layout.strides, c // groups
+        spaced = Place(y.space, y.buffer, Layout(y.layout.shape, (a, groups, b, d)))
+        for group in range(groups):
+            self._copy(x, spaced, (n, each, h, w), (op,), start=group, first=group * each, gaps=False)
 
     def _concat(self, op: Op) -> None:
         sources = [self._padded(name) for name in op.inputs]

@@ -1,7 +1,7 @@
 """Which ops of a graph run as one: found by structure, before anything is lowered.
 
     conv | linear -> [activation] -> [+ tensor -> [activation]]       one kernel, the rest is its epilogue
-    add | mul | norm -> [activation]                                  likewise
+    add | mul | norm | affine -> [activation]                                likewise
     x * gate (N, C, 1, 1) -> pointwise conv                           the gate is applied as the product reads x
     depthwise -> [activation] -> global average                       the depthwise sums what it writes
 
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from luthier.arch.block import Activation as FunctionName
-from luthier.graph.attrs import Activation, Conv, GlobalPool
+from luthier.engine.kernels.activation import FUNCTIONS
+from luthier.graph.attrs import Activation, GlobalPool, GraphFunction
+from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
 
 _WITH_EPILOGUE = frozenset({"conv", "linear"})
-_WITH_ACTIVATION = frozenset({"add", "mul", "norm"})
+_WITH_ACTIVATION = frozenset({"add", "mul", "norm", "affine"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +37,11 @@ class Fused:
     head: Op
     ops: tuple[Op, ...]
     output: str
-    activation: FunctionName = "identity"
+    activation: GraphFunction = "identity"
     residual: str | None = None
-    after: FunctionName = "identity"
+    after: GraphFunction = "identity"
     gate: str | None = None
     source: str = ""
-
-
-def is_pointwise(graph: Graph, op: Op) -> bool:
-    """Whether an op is a dense 1x1 convolution without stride or padding."""
-    return (
-        isinstance(op.attrs, Conv)
-        and graph.constants[op.constants["weight"]].shape[2:] == (1, 1)
-        and op.attrs.groups == 1
-        and op.attrs.stride == (1, 1)
-        and not any(op.attrs.pads)
-    )
-
-
-def is_depthwise(graph: Graph, op: Op) -> bool:
-    """Whether an op is a convolution of each channel with itself alone."""
-    if not isinstance(op.attrs, Conv):
-        return False
-    weight = graph.constants[op.constants["weight"]].shape
-    return weight[1] == 1 and op.attrs.groups == weight[0] > 1
 
 
 class Patterns:
@@ -88,9 +70,9 @@ class Patterns:
         free = len(readers) == 1 and tensor not in self.graph.outputs and readers[0].name not in self._taken
         return readers[0] if free else None
 
-    def _activation(self, tensor: str, ops: list[Op]) -> tuple[FunctionName, str]:
+    def _activation(self, tensor: str, ops: list[Op]) -> tuple[GraphFunction, str]:
         reader = self._only_reader(tensor)
-        if reader is None or not isinstance(reader.attrs, Activation):
+        if reader is None or not isinstance(reader.attrs, Activation) or reader.attrs.function not in FUNCTIONS:
             return "identity", tensor
         ops.append(reader)
         return reader.attrs.function, reader.outputs[0]
@@ -99,7 +81,7 @@ class Patterns:
         ops = [head]
         activation, tensor = self._activation(head.outputs[0], ops)
         residual: str | None = None
-        after: FunctionName = "identity"
+        after: GraphFunction = "identity"
         reader = self._only_reader(tensor)
         if reader is not None and reader.kind == "add" and reader.inputs[0] != reader.inputs[1]:
             other = reader.inputs[1] if reader.inputs[0] == tensor else reader.inputs[0]
@@ -124,7 +106,7 @@ class Patterns:
 
     def _simple(self, head: Op) -> Fused:
         ops = [head]
-        function: FunctionName = "identity"
+        function: GraphFunction = "identity"
         tensor = head.outputs[0]
         if head.kind in _WITH_ACTIVATION:
             function, tensor = self._activation(tensor, ops)

@@ -79,9 +79,7 @@ class Plan:
         keep = (self._library, self._arena, self._constants, self._scratch, self._counters, self._table)
         self._workers = Workers(shared, keep)
         weakref.finalize(self, self._workers.close)
-        self._outputs = [
-            self._view(port, name) for port, name in zip(image.outputs, image.output_buffers, strict=True)
-        ]
+        self._outputs = [self._view(port, name) for port, name in zip(image.outputs, image.output_buffers, strict=True)]
 
     def _address(self, buffer: str) -> int:
         return self._arena[buffer].address + (0 if self._debug else self.image.buffers[buffer][0])

@@ -89,7 +89,7 @@ def runnable() -> tuple[Target, ...]:
     common = {"triple": triple, "l1_bytes": l1_bytes or _L1_BYTES, "l2_bytes": l2_bytes or _L2_BYTES}
     table = _X86 if triple.startswith("x86_64") else {"neon": _NEON} if triple.startswith(("aarch64", "arm64")) else {}
     found = [
-        Target(isa=isa, cpu=cpu, features="", lanes=lanes, registers=registers, **common)  # type: ignore[arg-type]
+        Target(isa=isa, cpu=cpu, features="", lanes=lanes, registers=registers, **common)
         for isa, (cpu, needed, lanes, registers) in table.items()
         if all(features.get(feature) for feature in needed)
     ]

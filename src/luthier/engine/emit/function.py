@@ -51,9 +51,7 @@ class Function(Control):
           %v1 = load <4 x float>, ptr %x, align 4
     """
 
-    def __init__(
-        self, module: Module, name: str, parameters: Sequence[tuple[str, Type]], returns: Type | None
-    ) -> None:
+    def __init__(self, module: Module, name: str, parameters: Sequence[tuple[str, Type]], returns: Type | None) -> None:
         super().__init__()
         self.module, self.name, self.returns = module, name, returns
         self.vector = vector(F32, module.lanes)
@@ -189,7 +187,7 @@ class Function(Control):
         return self.assign(kind, f"call {kind.text} @{name}({', '.join(map(str, arguments))})")
 
     def _float(self, name: str, a: Value, b: Value) -> Value:
-        assert a.type == b.type and a.type.is_float, f"{name}: {a.type} and {b.type}"
+        _same_floats(name, a, b)
         return self.assign(a.type, f"{name} {a}, {b.text}")
 
     def fadd(self, a: Value, b: Value) -> Value:
@@ -210,7 +208,7 @@ class Function(Control):
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, fused where the target has it."""
-        assert a.type == b.type == c.type and a.type.is_float, f"fma: {a.type}, {b.type}, {c.type}"
+        _same_floats("fma", a, b, c)
         suffix = f"v{a.type.lanes}f32" if a.type.lanes > 1 else "f32"
         return self.call(f"llvm.fmuladd.{suffix}", a.type, (a, b, c))
 
@@ -223,6 +221,11 @@ class Function(Control):
         return self.select(self._less(high, x), high, x)
 
     def _less(self, a: Value, b: Value) -> Value:
-        assert a.type == b.type and a.type.is_float, f"fcmp: {a.type} and {b.type}"
+        _same_floats("fcmp", a, b)
         kind = vector(I1, a.type.lanes) if a.type.lanes > 1 else I1
         return self.assign(kind, f"fcmp olt {a}, {b.text}")
+
+
+def _same_floats(what: str, first: Value, *others: Value) -> None:
+    assert first.type.is_float, f"{what}: {first.type}"
+    assert all(other.type == first.type for other in others), f"{what}: {[v.type.text for v in (first, *others)]}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from luthier.arch.block import Activation
 from luthier.engine.emit import Function, Value
 from luthier.engine.kernels.exponential import gelu, sigmoid, silu
 from luthier.engine.target import Target
+from luthier.graph.attrs import GraphFunction
 
 
 def _relu(f: Function, target: Target, x: Value) -> Value:
@@ -29,7 +29,7 @@ def _hard_swish(f: Function, target: Target, x: Value) -> Value:
     return f.fmul(x, _hard_sigmoid(f, target, x))
 
 
-FUNCTIONS: Final[dict[Activation, Callable[[Function, Target, Value], Value]]] = {
+FUNCTIONS: Final[dict[GraphFunction, Callable[[Function, Target, Value], Value]]] = {
     "identity": lambda f, target, x: x,
     "relu": _relu,
     "relu6": _relu6,
@@ -41,6 +41,6 @@ FUNCTIONS: Final[dict[Activation, Callable[[Function, Target, Value], Value]]] =
 }
 
 
-def activate(f: Function, target: Target, x: Value, function: Activation) -> Value:
+def activate(f: Function, target: Target, x: Value, function: GraphFunction) -> Value:
     """`function` of every lane."""
     return FUNCTIONS[function](f, target, x)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
-from luthier.engine.kernels.epilogue import Epilogue
+from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.register_block import Block, accumulate, choose_block
@@ -50,7 +50,7 @@ class Convolution(Kernel):
     block: Block
     row_tasks: int = 1
     column_tasks: int = 1
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -178,7 +178,8 @@ class Convolution(Kernel):
                     result[place] = value
             return result
 
-        sums = f.loop(*window.taps(f, start, 0), tap_row, [body.load(bias, v * width) for v in range(vectors)] * tile.size)
+        first = [body.load(bias, v * width) for v in range(vectors)] * tile.size
+        sums = f.loop(*window.taps(f, start, 0), tap_row, first)
         ld = self.panels.total * width
         to = f.add(where, f.mul(ox, ld))
         y = f.offset(body["y"], to)
@@ -191,7 +192,7 @@ class Convolution(Kernel):
 
 def convolution(
     target: Target, source: Layout, columns: int, window: Window, groups: int = 1, *,
-    epilogue: Epilogue = Epilogue(), least_tasks: int = 8,
+    epilogue: Epilogue = PLAIN, least_tasks: int = 8,
 ) -> Convolution:  # fmt: skip
     """Equation (1) with block and tasks chosen for a CPU."""
     lanes = target.lanes

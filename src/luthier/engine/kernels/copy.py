@@ -1,6 +1,6 @@
 """Moves a block of numbers from one layout to another: what flatten, reshape, concat, pad and subsample come down to.
 
-    y[n, c, h, w] = x[n, c, h, w],     each with offset and strides of its own                        (1)
+y[n, c, h, w] = x[n, c, h, w],     each with offset and strides of its own                        (1)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Copy(Kernel):
     Attributes:
         shape: (N, C, H, W) of what is moved.
         source, destination: strides, in elements.
-        start: elements before the first one in y.
+        start, first: elements before the first one, in y and in x.
         lanes: of the target, if whole vectors of channels are moved, else 1.
         parts: of N * H rows.
     """
@@ -32,6 +32,7 @@ class Copy(Kernel):
     source: Strides
     destination: Strides
     start: int
+    first: int
     lanes: int
     parts: int
 
@@ -53,15 +54,15 @@ class Copy(Kernel):
         n, c, h, w = self.shape
         kind = f.vector if self.lanes > 1 else F32
         source, destination = ([4 * s for s in strides] for strides in (self.source, self.destination))
-        y = f.offset(body["y"], 4 * self.start)
+        x, y = f.offset(body["x"], 4 * self.first), f.offset(body["y"], 4 * self.start)
 
         def row(index: Index, _: object) -> None:
             image, down = f.div(index, h), f.rem(index, h)
-            from_row = body.at("x", (image, source[0]), (down, source[2]))
+            from_row = body.at(x, (image, source[0]), (down, source[2]))
             to_row = body.at(y, (image, destination[0]), (down, destination[2]))
 
-            def pixel(x: Index, _: object) -> None:
-                at, to = body.at(from_row, (x, source[3])), body.at(to_row, (x, destination[3]))
+            def pixel(right: Index, _: object) -> None:
+                at, to = body.at(from_row, (right, source[3])), body.at(to_row, (right, destination[3]))
 
                 def channel(c: Index, _: object) -> None:
                     f.store(f.load(kind, body.at(at, (c, source[1]))), body.at(to, (c, destination[1])))
@@ -74,8 +75,8 @@ class Copy(Kernel):
 
 
 def copy(
-    target: Target, shape: tuple[int, int, int, int], source: Strides, destination: Strides, start: int = 0, *,
-    gaps: bool, least_tasks: int = 8,
+    target: Target, shape: tuple[int, int, int, int], source: Strides, destination: Strides, start: int = 0,
+    first: int = 0, *, gaps: bool, least_tasks: int = 8,
 ) -> Copy:  # fmt: skip
     """Equation (1), by whole vectors where channels lie side by side in both and nothing else is overwritten.
 
@@ -84,4 +85,4 @@ def copy(
     """
     whole = gaps or shape[1] % target.lanes == 0
     lanes = target.lanes if whole and source[1] == destination[1] == 1 else 1
-    return Copy(shape, source, destination, start, lanes, min(shape[0] * shape[2], least_tasks))
+    return Copy(shape, source, destination, start, first, lanes, min(shape[0] * shape[2], least_tasks))

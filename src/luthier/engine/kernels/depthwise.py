@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import Index, Value
-from luthier.engine.kernels.epilogue import Epilogue
+from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.window import ColumnTile, Window
@@ -50,7 +50,7 @@ class Depthwise(Kernel):
     columns: int
     block: int
     row_tasks: int = 1
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
     sums: bool = False
 
     @property
@@ -133,9 +133,7 @@ class Depthwise(Kernel):
 
         def one(index: Index, carried: list[Value]) -> list[Value]:
             ox = f.add(f.mul(index, tile.size), tile.first)
-            results = convolve_tile(
-                body, self.window, tile, ox, taps, source_row, weight, body.load(bias), ld
-            )
+            results = convolve_tile(body, self.window, tile, ox, taps, source_row, weight, body.load(bias), ld)
             to = f.add(where, f.mul(ox, ld))
             y = f.offset(body["y"], to)
             residual = f.offset(body["residual"], to) if self.epilogue.residual else None
@@ -180,9 +178,7 @@ def convolve_tile(
         row = f.offset(weight, f.mul(ky, kernel_w * width))
         result, weights = list(sums), [body.load(row, kx * width) for kx in range(kernel_w)]
         for ix in range((tile.size - 1) * stride + (kernel_w - 1) * dilation + 1):
-            users = [
-                (o, kx) for kx in range(kernel_w) for o in tile.taps[kx] if o * stride + kx * dilation == ix
-            ]
+            users = [(o, kx) for kx in range(kernel_w) for o in tile.taps[kx] if o * stride + kx * dilation == ix]
             if users:
                 value = body.load(source, ix * ld)
                 for o, kx in users:
@@ -210,7 +206,7 @@ def most_columns(target: Target, kernel_w: int) -> int:
 
 
 def depthwise(
-    target: Target, images: int, channels: int, window: Window, *, epilogue: Epilogue = Epilogue(),
+    target: Target, images: int, channels: int, window: Window, *, epilogue: Epilogue = PLAIN,
     sums: bool = False, least_tasks: int = 8,
 ) -> Depthwise:  # fmt: skip
     """Equation (1) with tiles and tasks chosen for a CPU: the rows that a window spans stay in half of the L1 cache."""

@@ -1,7 +1,7 @@
 """The code that runs a whole plan: one thread alone, or several that claim tasks from each other.
 
-Every step is a record of 64-bit words: the kernel's address, its number of tasks, its operands.  Of every step there are
-two counters that only grow, over all runs: tasks claimed and tasks done.  In run r a step of n tasks has r n claimed
+Every step is a record of 64-bit words: the kernel's address, its number of tasks, its operands.  Of every step there
+are two counters that only grow, over all runs: tasks claimed and done.  In run r a step of n tasks has r n claimed
 before it begins and (r + 1) n done when it has ended.  A thread claims a task by compare-and-swap, so a thread that the
 system has put to sleep holds up no more than the one task it is in; one that comes late finds nothing left to claim.
 """

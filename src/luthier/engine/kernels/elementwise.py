@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from luthier.arch.block import Activation
 from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.activation import activate
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import share
 from luthier.engine.layout import Layout
 from luthier.engine.target import Target
+from luthier.graph.attrs import GraphFunction
 
 ElementwiseKind = Literal["unary", "add", "mul", "affine", "zero"]
 _OPERANDS: dict[ElementwiseKind, tuple[str, ...]] = {
@@ -46,7 +46,7 @@ class Elementwise(Kernel):
     shape: tuple[int, int, int, int]
     other: tuple[int, int, int, int]
     lanes: int
-    function: Activation = "identity"
+    function: GraphFunction = "identity"
     parts: int = 1
 
     @property
@@ -106,7 +106,7 @@ class Elementwise(Kernel):
 
 def elementwise(
     target: Target, kind: ElementwiseKind, shape: tuple[int, int, int, int],
-    other: tuple[int, int, int, int] | None = None, function: Activation = "identity", least_tasks: int = 8,
+    other: tuple[int, int, int, int] | None = None, function: GraphFunction = "identity", least_tasks: int = 8,
 ) -> Elementwise:  # fmt: skip
     """Equations (1) and (2), cut into tasks."""
     n, _, h, _ = shape

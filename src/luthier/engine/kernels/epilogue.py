@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from luthier.arch.block import Activation
 from luthier.engine.emit import Value
 from luthier.engine.kernels.activation import activate
 from luthier.engine.kernels.kernel import Body
+from luthier.graph.attrs import GraphFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,9 @@ class Epilogue:
         after: of that total; `identity` without a residual.
     """
 
-    activation: Activation = "identity"
+    activation: GraphFunction = "identity"
     residual: bool = False
-    after: Activation = "identity"
+    after: GraphFunction = "identity"
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -40,3 +41,7 @@ class Epilogue:
         if residual is None:
             return value
         return activate(body.f, body.target, body.f.fadd(value, body.load(residual, by)), self.after)
+
+
+#: the sum itself
+PLAIN: Final = Epilogue()

@@ -5,8 +5,8 @@
     gelu(x) = max(x, 0) - |x| / 2 * erfc(z),   z = |x| / sqrt(2)                                      (3)
     erfc(z) = 2^(-z^2 log2 e) * q(t),   t = (z - 2) / (z + 2),  q of degree 11 on [-1, t(10)]         (4)
 
-Largest errors, measured at every vector width: (2) and x * sigmoid(x) 6e-7 of
-max(value, 1e-3) (rounding x log2 e alone costs up to 5e-7 at x = -7), 2e-7 for x > -1; (3) 4e-7 of max(|gelu|, |x| / 10).  Any argument is
+Largest errors, measured at every vector width: (2) and x * sigmoid(x) 6e-7 of max(value, 1e-3), since rounding
+x log2 e alone costs up to 5e-7 at x = -7, and 2e-7 for x > -1; (3) 4e-7 of max(|gelu|, |x| / 10).  Any argument is
 safe, infinite ones too: nothing overflows into NaN.
 """
 

@@ -25,9 +25,7 @@ class Body:
     """
 
     def __init__(self, module: Module, target: Target, name: str, operands: tuple[str, ...]) -> None:
-        self.f: Function = module.function(
-            name, [("operands", PTR), ("scratch", PTR), ("task", I64), ("first", I64)]
-        )
+        self.f: Function = module.function(name, [("operands", PTR), ("scratch", PTR), ("task", I64), ("first", I64)])
         self.target = target
         self.scratch, self.task, self.first = self.f["scratch"], self.f["task"], self.f["first"]
         self._pointers = {

@@ -9,13 +9,14 @@ tensor (N, K).  Without a gate all pixels of the batch count as one image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import Index, Value
-from luthier.engine.kernels.epilogue import Epilogue
+from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.register_block import Block, accumulate, choose_block
@@ -50,7 +51,7 @@ class Matmul(Kernel):
     row_tasks: int = 1
     column_tasks: int = 1
     row_major: bool = True
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
     gate: str = ""
 
     @property
@@ -96,7 +97,7 @@ class Matmul(Kernel):
         padded = np.zeros((width, self.depth), np.float32)
         padded[: self.columns] = weight
         ends = np.cumsum([0, *self.panels.sizes]) * self.lanes
-        packed = [padded[a:b].T.ravel() for a, b in zip(ends, ends[1:], strict=False)]
+        packed = [padded[a:b].T.ravel() for a, b in pairwise(ends)]
         behind = np.zeros(width, np.float32)
         if bias is not None:
             behind[: self.columns] = bias
@@ -208,7 +209,7 @@ def matmul(
     depth: int,
     columns: int,
     *,
-    epilogue: Epilogue = Epilogue(),
+    epilogue: Epilogue = PLAIN,
     gated: bool = False,
     least_tasks: int = 8,
 ) -> Matmul:
@@ -239,6 +240,4 @@ def matmul(
         gate = "weights" if vectors * lanes < rows / row_tasks else "rows"
         if gate == "rows":
             row_major = True
-    return Matmul(
-        images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate
-    )
+    return Matmul(images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate)

@@ -38,9 +38,7 @@ class Partition:
             yield small + 1, 0, larger, 0
         yield small, larger, self.count - larger, larger * (small + 1)
 
-    def loop(
-        self, f: Function, body: Callable[[Index, int], None], low: Index = 0, high: Index | None = None
-    ) -> None:
+    def loop(self, f: Function, body: Callable[[Index, int], None], low: Index = 0, high: Index | None = None) -> None:
         """Emit the parts low .. high - 1: `body(first item, size)`, once for every size that occurs."""
         high = self.count if high is None else high
         for size, part, count, item in self.runs():
