@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.harness import Array, call, integers, spread, view
 
+from luthier.engine.kernels.banded import Banded
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
 from luthier.engine.kernels.epilogue import Epilogue
@@ -120,6 +121,40 @@ def test_conv_around_the_block(target: Target, columns: int, layout: str) -> Non
 def test_groups(target: Target, channels: int, columns: int, groups: int) -> None:
     source = Layout.padded((1, channels, 6, 7), target.lanes)
     check_conv(target, convolution(target, source, columns, window((6, 7), 3), groups))
+
+
+@TARGETS
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 20])
+@pytest.mark.parametrize(("kernel", "stride", "pads", "dilation"), [
+    (3, 1, None, 1), (3, 2, (0, 0, 1, 1), 1), (5, 1, None, 2), (7, 2, (5, 3, 4, 6), 1), (1, 2, None, 1), (2, 3, (0, 1, 0, 0), 1),
+])  # fmt: skip
+@pytest.mark.parametrize("parts", [1, 3])
+def test_bands(target: Target, rows: int, kernel: int, stride: int, pads: Any, dilation: int, parts: int) -> None:
+    """Equal to the two convolutions one after the other, whatever the band and however the rows are shared out."""
+    rng = np.random.default_rng(rows)
+    shape = window((13, 9), kernel, stride, pads, dilation)
+    if shape.out_hw[0] < parts:
+        return
+    first = window((25, 18), 3, 2, (0, 0, 1, 1))
+    channels, source = 2 * target.lanes + 5, Layout.nchw((2, 3, 25, 18))
+    producer = Convolution(source, channels, first, 1, target.lanes, Block(4, 2), epilogue=Epilogue("relu6"))
+    consumer = Depthwise(2, channels, shape, target.lanes, 5, 1, parts, Epilogue("relu"), sums=True)
+    x, dense, bias = integers(rng, 2, 3, 25, 18), integers(rng, channels, 3, 3, 3), integers(rng, channels)
+    deep = integers(rng, channels, 1, kernel, kernel)
+    packed, behind = consumer.pack(deep, bias)
+    first_packed, first_behind = producer.pack(dense, bias)
+    sums = Layout.padded((2, channels, parts, 1), target.lanes)
+    operands = {
+        "x": spread(x, source), "first_weight": first_packed, "first_bias": first_behind, "weight": packed,
+        "bias": behind, "sums": np.full(sums.extent, np.nan, np.float32),
+    }  # fmt: skip
+    got = run(
+        target, Banded(producer, consumer, rows), operands, Layout.padded((2, channels, *shape.out_hw), target.lanes)
+    )
+    between = np.clip(conv2d(x, dense, bias, attrs(first, 1)), 0, 6)
+    want = np.maximum(conv2d(between, deep, bias, attrs(shape, channels)), 0)
+    np.testing.assert_array_equal(got["y"], want)
+    np.testing.assert_array_equal(view(got["sums"], sums).sum((2, 3)), want.sum((2, 3)))
 
 
 @settings(max_examples=25)

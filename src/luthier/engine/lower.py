@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.kernels.activation import FUNCTIONS
-from luthier.engine.kernels.conv import convolution
+from luthier.engine.kernels.banded import banded
+from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.copy import copy
-from luthier.engine.kernels.depthwise import depthwise
+from luthier.engine.kernels.depthwise import Depthwise, depthwise
 from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.kernel import Kernel
@@ -49,6 +50,7 @@ from luthier.graph.attrs import (
 )
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
+from luthier.schedule import Schedule, Tile
 
 Array = NDArray[Any]
 
@@ -68,8 +70,9 @@ class Place:
 
 
 def lower(
-    graph: Graph, constants: Mapping[str, Array], target: Target, *, order: DataOrder = "nchw", least_tasks: int = 8
-) -> Lowered:
+    graph: Graph, constants: Mapping[str, Array], target: Target, *, order: DataOrder = "nchw", least_tasks: int = 8,
+    schedule: Schedule | None = None,
+) -> Lowered:  # fmt: skip
     """Spell a graph out as kernels.
 
     Args:
@@ -78,6 +81,8 @@ def lower(
         target: the CPU.
         order: of the arrays that callers pass in.
         least_tasks: parts into which each step is cut where it can be.
+        schedule: which convolutions run in bands with the depthwise one behind them, and the bands' rows; None = all
+            that can, in bands as tall as the L1 cache allows.
     Raises:
         InputError: a tensor of another number type than fp32.
         ShapeError: a constant is missing or has another shape.
@@ -89,15 +94,34 @@ def lower(
         got = constants[name].shape if name in constants else "nothing"
         if got != tensor.shape:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
-    return _Lowering(graph, constants, target, order, least_tasks).result()
+    return _Lowering(graph, constants, target, order, least_tasks, schedule).result()
+
+
+def _epilogue(group: Fused) -> Epilogue:
+    return Epilogue(group.activation, group.residual is not None, group.after)
+
+
+def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
+    return next((group.tile for group in schedule if op.name in group.ops), None)
+
+
+def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
+    """Convolutions that a schedule keeps apart from the depthwise convolution behind them."""
+    if schedule is None:
+        return frozenset()
+    groups = {name: index for index, group in enumerate(schedule) for name in group.ops}
+    depthwise_groups = {groups[op.name] for op in graph.ops if is_depthwise(graph, op)}
+    return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
 
 
 class _Lowering:
     def __init__(
-        self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int
-    ) -> None:
+        self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
+        schedule: Schedule | None,
+    ) -> None:  # fmt: skip
         self.graph, self.values, self.target, self.least_tasks = graph, constants, target, least_tasks
-        self.patterns = Patterns(graph)
+        self.schedule = schedule
+        self.patterns = Patterns(graph, _separate(graph, schedule))
         self.places: dict[str, Place] = {}
         self.imported: dict[str, Place] = {}
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
@@ -216,54 +240,85 @@ class _Lowering:
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
 
+    def _weights(self, op: Op) -> tuple[Array, Array | None]:
+        weight = np.asarray(self.values[op.constants["weight"]], np.float32)
+        return weight, self.values.get(op.constants.get("bias", ""))
+
     def _product(self, group: Fused) -> None:
         """Convolutions and linear layers with their epilogue."""
-        head, graph = group.head, self.graph
-        weight = np.asarray(self.values[head.constants["weight"]], np.float32)
-        bias = self.values.get(head.constants.get("bias", ""))
-        epilogue = Epilogue(group.activation, group.residual is not None, group.after)
-        extra: dict[str, Ref] = {}
+        head = group.head
+        weight, bias = self._weights(head)
+        operands: dict[str, Ref] = {}
         if group.residual is not None:
-            extra["residual"] = self._padded(group.residual).ref
+            operands["residual"] = self._padded(group.residual).ref
         if group.gate is not None:
-            extra["gate"] = self._padded(group.gate).ref
-        common: dict[str, Any] = {"epilogue": epilogue, "least_tasks": self.least_tasks}
-        source = self.places[group.source]
+            operands["gate"] = self._padded(group.gate).ref
+        source = self.places[group.first.source if group.first else group.source]
         kernel: Any
-        if isinstance(head.attrs, Linear) or (is_pointwise(graph, head) and source.space == "arena"):
+        if group.first is not None:
+            consumer = self._depthwise(group, operands)
+            producer = self._convolution(group.first, source.layout)
+            kernel = banded(self.target, producer, consumer, self._band_rows(group))
+            self._pack(operands, group.first.head, producer.pack(*self._weights(group.first.head)), "first_")
+            packed = consumer.pack(weight, bias)
+        elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
-            kernel = matmul(self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, **common)
-            weight = weight.reshape(weight.shape[:2])
+            kernel = matmul(
+                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
+                least_tasks=self.least_tasks,
+            )  # fmt: skip
+            packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
+        elif is_depthwise(self.graph, head):
+            source = self._padded(group.source)
+            kernel = self._depthwise(group, operands)
+            packed = kernel.pack(weight, bias)
         else:
-            assert isinstance(head.attrs, Conv)
-            attrs, out = head.attrs, self._shape(head.outputs[0])
-            in_hw, kernel_hw = source.layout.shape[2:], (weight.shape[2], weight.shape[3])
-            window = Window(in_hw, (out[2], out[3]), kernel_hw, attrs.stride, attrs.pads, attrs.dilation)
-            if is_depthwise(graph, head):
-                source = self._padded(group.source)
-                sums = self.patterns.averaged(group) is not None
-                kernel = depthwise(self.target, out[0], out[1], window, sums=sums, **common)
-                if sums:
-                    parts = Layout.padded((out[0], out[1], kernel.row_tasks, 1), self.target.lanes)
-                    self.sums[group.output] = self._buffer(f"{group.output}/sums", parts)
-                    extra["sums"] = self.sums[group.output].ref
-            else:
-                if group.gate is not None:
-                    source = self._padded(group.source)
-                kernel = convolution(self.target, source.layout, out[1], window, attrs.groups, **common)
-                if attrs.groups > 1:
-                    extra["starts"] = self._constant(f"{head.name}/starts", kernel.starts())
-        packed, behind = kernel.pack(weight, bias)
-        y = self._new(group.output)
-        operands = {
-            "x": source.ref,
-            "weight": self._constant(f"{head.name}/weight", packed),
-            "bias": self._constant(f"{head.name}/bias", behind),
-            "y": y.ref,
-            **extra,
-        }
+            kernel = self._convolution(group, source.layout)
+            packed = kernel.pack(weight, bias)
+            if kernel.groups > 1:
+                operands["starts"] = self._constant(f"{head.name}/starts", kernel.starts())
+        self._pack(operands, head, packed)
+        operands |= {"x": source.ref, "y": self._new(group.output).ref}
         self._step(kernel, operands, group.ops)
+
+    def _pack(self, operands: dict[str, Ref], op: Op, packed: tuple[Array, Array], prefix: str = "") -> None:
+        for role, values in zip(("weight", "bias"), packed, strict=True):
+            operands[prefix + role] = self._constant(f"{op.name}/{role}", values)
+
+    def _window(self, op: Op) -> Window:
+        assert isinstance(op.attrs, Conv)
+        (*_, in_h, in_w), (*_, out_h, out_w) = self._shape(op.inputs[0]), self._shape(op.outputs[0])
+        _, _, kernel_h, kernel_w = self.graph.constant_shapes(op)["weight"]
+        attrs = op.attrs
+        return Window((in_h, in_w), (out_h, out_w), (kernel_h, kernel_w), attrs.stride, attrs.pads, attrs.dilation)
+
+    def _convolution(self, group: Fused, source: Layout) -> Convolution:
+        attrs, columns = group.head.attrs, self._shape(group.output)[1]
+        assert isinstance(attrs, Conv)
+        return convolution(
+            self.target, source, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            least_tasks=self.least_tasks,
+        )  # fmt: skip
+
+    def _depthwise(self, group: Fused, operands: dict[str, Ref]) -> Depthwise:
+        """The kernel; where the mean of its output is wanted, it sums what it writes."""
+        n, c, _, _ = self._shape(group.output)
+        sums = self.patterns.averaged(group) is not None
+        kernel = depthwise(
+            self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
+            least_tasks=self.least_tasks,
+        )  # fmt: skip
+        if sums:
+            parts = Layout.padded((n, c, kernel.row_tasks, 1), self.target.lanes)
+            self.sums[group.output] = self._buffer(f"{group.output}/sums", parts)
+            operands["sums"] = self.sums[group.output].ref
+        return kernel
+
+    def _band_rows(self, group: Fused) -> int | None:
+        """Rows of a band, where the schedule says them."""
+        tile = None if self.schedule is None else _tile_of(self.schedule, group.head)
+        return None if tile is None else tile.rows
 
     def _elementwise(self, group: Fused, kind: ElementwiseKind, function: Any) -> None:
         head = group.head

@@ -4,16 +4,18 @@
     add | mul | norm | affine -> [activation]                                likewise
     x * gate (N, C, 1, 1) -> pointwise conv                           the gate is applied as the product reads x
     depthwise -> [activation] -> global average                       the depthwise sums what it writes
+    conv -> [activation] -> depthwise ...                             in bands of rows, the first never whole
 
-`->` is legal where nothing else reads the tensor, except in the last line, where the tensor is written anyway.
+`->` is legal where nothing else reads the tensor, except before the average, where the tensor is written anyway.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 
 from luthier.engine.kernels.activation import FUNCTIONS
-from luthier.graph.attrs import Activation, GlobalPool, GraphFunction
+from luthier.graph.attrs import Activation, Conv, GlobalPool, GraphFunction
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
 
@@ -32,6 +34,7 @@ class Fused:
         activation, residual, after: the epilogue; residual names the tensor that is added.
         gate: tensor that multiplies the head's input.
         source: the head's input, before the gate.
+        first: the group that makes the source of a depthwise convolution band by band; its ops are in `ops` too.
     """
 
     head: Op
@@ -42,13 +45,18 @@ class Fused:
     after: GraphFunction = "identity"
     gate: str | None = None
     source: str = ""
+    first: Fused | None = None
 
 
 class Patterns:
-    """The groups of a graph, in an order in which they can run."""
+    """The groups of a graph, in an order in which they can run.
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    Args:
+        separate: names of convolutions that are not to run in bands with what follows.
+    """
+
+    def __init__(self, graph: Graph, separate: Set[str] = frozenset()) -> None:
+        self.graph, self.separate = graph, separate
         self._readers = graph.consumers()
         self._maker = {name: op for op in graph.ops for name in op.outputs}
         self._taken: set[str] = set()
@@ -63,7 +71,30 @@ class Patterns:
         for op in self.graph.ops:
             if op.name not in self._taken:
                 found.append(self._simple(op))
-        return sorted(found, key=lambda group: position[group.ops[-1].name])
+        return sorted(self._banded(found), key=lambda group: position[group.ops[-1].name])
+
+    def _banded(self, groups: list[Fused]) -> list[Fused]:
+        """Depthwise groups joined by the convolution whose result they alone read."""
+        makers = {group.output: group for group in groups if self._may_come_first(group)}
+        joined = {}
+        for group in groups:
+            first = makers.get(group.source)
+            if first is not None and is_depthwise(self.graph, group.head) and group.residual is None:
+                joined[group.head.name] = replace(group, ops=first.ops + group.ops, first=first)
+        gone = {group.first.head.name for group in joined.values() if group.first is not None}
+        return [joined.get(g.head.name, g) for g in groups if g.head.name not in gone]
+
+    def _may_come_first(self, group: Fused) -> bool:
+        head = group.head
+        return (
+            isinstance(head.attrs, Conv)
+            and head.attrs.groups == 1
+            and group.residual is None
+            and group.gate is None
+            and len(self._readers[group.output]) == 1
+            and group.output not in self.graph.outputs
+            and self.separate.isdisjoint(op.name for op in group.ops)
+        )
 
     def _only_reader(self, tensor: str) -> Op | None:
         readers = self._readers[tensor]

@@ -21,6 +21,7 @@ from luthier.engine.target import Target, host
 from luthier.engine.workers import Shared, Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
+from luthier.schedule import Schedule
 
 Array = NDArray[Any]
 _DRIVER = ("run_alone", "run_together", "announce", "await_run")
@@ -162,6 +163,7 @@ def compile(
     target: Target | None = None,
     threads: int = 1,
     order: DataOrder = "nchw",
+    schedule: Schedule | None = None,
     debug: bool = False,
 ) -> Plan:
     """Compile a graph for this machine.
@@ -172,6 +174,7 @@ def compile(
         target: None = the widest vectors that this CPU has.
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
+        schedule: see `luthier.engine.lower`; None = the engine's own.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -185,5 +188,7 @@ def compile(
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
     target = target or host()
-    lowered = lower(graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads)
+    lowered = lower(
+        graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
+    )
     return Plan(build_image(lowered, target, threads), debug=debug)

@@ -137,24 +137,47 @@ class Convolution(Kernel):
 
             def row(oy: Index, _: object) -> None:
                 where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(vector, width))
-                for tile in self.window.column_tiles(self.block.rows):
-                    f.loop(
-                        0,
-                        tile.count,
-                        lambda i, _, tile=tile: self._tile(  # type: ignore[misc]
-                            body, tile, f.add(f.mul(i, tile.size), tile.first), oy, source, weight, bias, vectors, where
-                        ),
-                    )
+                residual = f.offset(body["residual"], where) if self.epilogue.residual else None
+                self.row(body, oy, source, weight, bias, vectors, f.offset(body["y"], where), ld, residual)
 
             f.loop(*rows, row)
 
         self.panels.loop(f, panel, *panels)
 
+    def row(
+        self, body: Body, oy: Index, source: Value, weight: Value, bias: Value, vectors: int, y: Value, ld: int,
+        residual: Value | None = None,
+    ) -> None:  # fmt: skip
+        """One output row of one panel.
+
+        Args:
+            body: where the code goes.
+            oy: the row.
+            source: to the image's first input channel that the panel reads.
+            weight, bias: of the panel.
+            vectors: of the panel.
+            y, residual: to column 0 of the row that is written, and of the one that is added.
+            ld: bytes between pixels of y.
+        """
+        f = body.f
+        for tile in self.window.column_tiles(self.block.rows):
+
+            def one(index: Index, _: object, tile: ColumnTile = tile) -> None:
+                ox = f.add(f.mul(index, tile.size), tile.first)
+                sums = self._tile(body, tile, ox, oy, source, weight, bias, vectors)
+                to = f.mul(ox, ld)
+                write, add = f.offset(y, to), None if residual is None else f.offset(residual, to)
+                for place, value in enumerate(sums):
+                    by = place // vectors * ld + place % vectors * body.target.vector_bytes
+                    body.store(self.epilogue.apply(body, value, add, by), write, by)
+
+            f.loop(0, tile.count, one)
+
     def _tile(
         self, body: Body, tile: ColumnTile, ox: Index, oy: Index, source: Value, weight: Value, bias: Value,
-        vectors: int, where: Index,
-    ) -> None:  # fmt: skip
-        """`tile.size` outputs of row oy from column ox, `vectors` of channels."""
+        vectors: int,
+    ) -> list[Value]:  # fmt: skip
+        """The sums of `tile.size` outputs of row oy from column ox, `vectors` each."""
         f, width = body.f, body.target.vector_bytes
         window, (_, channel, down, right) = self.window, (4 * s for s in self.source.strides)
         start = window.in_row(oy, f)
@@ -179,15 +202,7 @@ class Convolution(Kernel):
             return result
 
         first = [body.load(bias, v * width) for v in range(vectors)] * tile.size
-        sums = f.loop(*window.taps(f, start, 0), tap_row, first)
-        ld = self.panels.total * width
-        to = f.add(where, f.mul(ox, ld))
-        y = f.offset(body["y"], to)
-        residual = f.offset(body["residual"], to) if self.epilogue.residual else None
-        for o in range(tile.size):
-            for v in range(vectors):
-                by = o * ld + v * width
-                body.store(self.epilogue.apply(body, sums[o * vectors + v], residual, by), y, by)
+        return f.loop(*window.taps(f, start, 0), tap_row, first)
 
 
 def convolution(

@@ -29,6 +29,23 @@ _MOST_SUMS = 16
 
 
 @dataclass(frozen=True, slots=True)
+class TapRows:
+    """The input rows that one output row needs, inside the map.
+
+    Attributes:
+        taps: range of ky.
+        first: to column 0 of the first of them.
+        following: from one to the next.
+        ld: bytes between pixels.
+    """
+
+    taps: tuple[Index, Index]
+    first: Value
+    following: Callable[[Value], Value]
+    ld: int
+
+
+@dataclass(frozen=True, slots=True)
 class Depthwise(Kernel):
     """Equation (1).
 
@@ -102,16 +119,12 @@ class Depthwise(Kernel):
 
             def row(oy: Index, carried: list[Value]) -> list[Value]:
                 start = self.window.in_row(oy, f)
-                where = f.add(f.add(y_image, lane), f.mul(oy, out_w * ld))
-
-                def source_row(ky: Index) -> Value:
-                    iy = f.add(start, f.mul(ky, self.window.dilation[0]))
-                    return f.offset(source, f.mul(iy, in_w * ld))
-
                 taps = self.window.taps(f, start, 0)
-                for tile in self.window.column_tiles(self.columns):
-                    carried = self._tile(body, tile, taps, source_row, weight, bias, where, ld, carried)
-                return carried
+                down, step = in_w * ld, self.window.dilation[0]
+                first = body.at(source, (f.add(start, f.mul(taps[0], step)), down))
+                rows = TapRows(taps, first, lambda at: f.offset(at, step * down), ld)
+                where = f.add(f.add(y_image, lane), f.mul(oy, out_w * ld))
+                return self.row(body, rows, weight, bias, where, ld, carried)
 
             zero = [Value(f.vector, "zeroinitializer")] if self.sums else []
             total = f.loop(*rows, row, zero)
@@ -124,26 +137,36 @@ class Depthwise(Kernel):
 
         self.blocks.loop(f, channels, block, f.add(block, 1))
 
-    def _tile(
-        self, body: Body, tile: ColumnTile, taps: tuple[Index, Index], source_row: Callable[[Index], Value],
-        weight: Value, bias: Value, where: Index, ld: int, carried: Sequence[Value],
-    ) -> list[Value]:  # fmt: skip
-        """`tile.count` tiles of one row; adds what it writes to the carried sum."""
+    def row(
+        self, body: Body, rows: TapRows, weight: Value, bias: Value, where: Index, ld: int, carried: list[Value]
+    ) -> list[Value]:
+        """One output row of one vector of channels; adds what it writes to the carried sum, if there is one.
+
+        Args:
+            body: where the code goes.
+            rows: the input rows inside the map.
+            weight, bias: of this vector.
+            where: bytes from the output's beginning to the row.
+            ld: bytes between pixels of the output.
+            carried: a running sum, or nothing.
+        """
         f = body.f
+        for tile in self.window.column_tiles(self.columns):
 
-        def one(index: Index, carried: list[Value]) -> list[Value]:
-            ox = f.add(f.mul(index, tile.size), tile.first)
-            results = convolve_tile(body, self.window, tile, ox, taps, source_row, weight, body.load(bias), ld)
-            to = f.add(where, f.mul(ox, ld))
-            y = f.offset(body["y"], to)
-            residual = f.offset(body["residual"], to) if self.epilogue.residual else None
-            written = []
-            for o, value in enumerate(results):
-                written.append(self.epilogue.apply(body, value, residual, o * ld))
-                body.store(written[-1], y, o * ld)
-            return [f.fadd(carried[0], tree_sum(body, written))] if carried else []
+            def one(index: Index, carried: list[Value], tile: ColumnTile = tile) -> list[Value]:
+                ox = f.add(f.mul(index, tile.size), tile.first)
+                results = convolve_tile(body, self.window, tile, ox, rows, weight, body.load(bias))
+                to = f.add(where, f.mul(ox, ld))
+                y = f.offset(body["y"], to)
+                residual = f.offset(body["residual"], to) if self.epilogue.residual else None
+                written = []
+                for o, value in enumerate(results):
+                    written.append(self.epilogue.apply(body, value, residual, o * ld))
+                    body.store(written[-1], y, o * ld)
+                return [f.fadd(carried[0], tree_sum(body, written))] if carried else []
 
-        return f.loop(0, tile.count, one, carried)
+            carried = f.loop(0, tile.count, one, carried)
+        return carried
 
 
 def tree_sum(body: Body, values: Sequence[Value]) -> Value:
@@ -155,37 +178,35 @@ def tree_sum(body: Body, values: Sequence[Value]) -> Value:
 
 
 def convolve_tile(
-    body: Body, window: Window, tile: ColumnTile, ox: Index, rows: tuple[Index, Index],
-    source_row: Callable[[Index], Value], weight: Value, bias: Value, ld: int,
-) -> list[Value]:  # fmt: skip
+    body: Body, window: Window, tile: ColumnTile, ox: Index, rows: TapRows, weight: Value, bias: Value
+) -> list[Value]:
     """The sums of equation (1) for the outputs ox .. ox + tile.size - 1 of one row and one vector of channels.
 
     Args:
         body: where the code goes.
         window, tile: geometry.
         ox: first output column.
-        rows: range of ky inside the map.
-        source_row: to column 0 of the input row of a ky.
+        rows: of the input.
         weight: [ky][kx] vectors.
         bias: where the sums begin.
-        ld: bytes between pixels of the input.
     """
     f, width = body.f, body.target.vector_bytes
     (_, kernel_w), stride, dilation = window.kernel, window.stride[1], window.dilation[1]
+    columns = f.mul(window.in_column(ox, f), rows.ld)
 
-    def tap_row(ky: Index, sums: list[Value]) -> list[Value]:
-        source = f.offset(source_row(ky), f.mul(window.in_column(ox, f), ld))
-        row = f.offset(weight, f.mul(ky, kernel_w * width))
-        result, weights = list(sums), [body.load(row, kx * width) for kx in range(kernel_w)]
+    def tap_row(ky: Index, carried: list[Value]) -> list[Value]:
+        at, result = carried[0], carried[1:]
+        source, row = f.offset(at, columns), f.offset(weight, f.mul(ky, kernel_w * width))
+        weights = [body.load(row, kx * width) for kx in range(kernel_w)]
         for ix in range((tile.size - 1) * stride + (kernel_w - 1) * dilation + 1):
             users = [(o, kx) for kx in range(kernel_w) for o in tile.taps[kx] if o * stride + kx * dilation == ix]
             if users:
-                value = body.load(source, ix * ld)
+                value = body.load(source, ix * rows.ld)
                 for o, kx in users:
                     result[o] = f.fma(value, weights[kx], result[o])
-        return result
+        return [rows.following(at), *result]
 
-    return f.loop(*rows, tap_row, [bias] * tile.size)
+    return f.loop(*rows.taps, tap_row, [rows.first, *([bias] * tile.size)])[1:]
 
 
 def pack_depthwise(weight: Array, bias: Array | None, lanes: int) -> tuple[Array, Array]:
@@ -211,8 +232,7 @@ def depthwise(
 ) -> Depthwise:  # fmt: skip
     """Equation (1) with tiles and tasks chosen for a CPU: the rows that a window spans stay in half of the L1 cache."""
     vectors = round_up(channels, target.lanes) // target.lanes
-    reach = (window.kernel[0] - 1) * window.dilation[0] + 1
-    block = max(1, min(vectors, target.l1_bytes // 2 // (reach * window.in_hw[1] * target.vector_bytes)))
+    block = max(1, min(vectors, target.l1_bytes // 2 // (window.reach * window.in_hw[1] * target.vector_bytes)))
     blocks = Partition(vectors, block).count
     row_tasks = max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
     columns = most_columns(target, window.kernel[1])

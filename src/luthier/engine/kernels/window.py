@@ -55,6 +55,11 @@ class Window:
         """Part of a kernel's name."""
         return f"{self.kernel[0]}x{self.kernel[1]}s{self.stride[0]}"
 
+    @property
+    def reach(self) -> int:
+        """Rows from a window's first tap to its last."""
+        return (self.kernel[0] - 1) * self.dilation[0] + 1
+
     def in_column(self, ox: Index, f: Function, kx: int = 0) -> Index:
         """ix of equation (1) for output column ox, negative beside the map."""
         return f.sub(f.mul(ox, self.stride[1]), self.pads[1] - kx * self.dilation[1])
@@ -66,6 +71,8 @@ class Window:
     def taps(self, f: Function, start: Index, axis: int) -> tuple[Index, Index]:
         """The range of ky (axis 0) or kx (axis 1) that lies inside the map, for a window whose first tap is `start`."""
         step, size, kernel = self.dilation[axis], self.in_hw[axis], self.kernel[axis]
+        if not (self.pads[axis] or self.pads[axis + 2]):
+            return 0, kernel
         low = f.div(f.add(f.max(f.sub(0, start), 0), step - 1), step)
         high = f.div(f.add(f.max(f.sub(size, start), 0), step - 1), step)
         return low, f.min(high, kernel)
