@@ -7,6 +7,7 @@
     |   |-- GraphError                 a module or an ONNX file that cannot be read as a graph
     |   |-- UnitError                  a quantity without a known unit
     |   |-- DataError                  images, labels or archives that cannot be read
+    |   |-- PlanError                  a compiled plan that is damaged, or for another CPU
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
     `-- ExportError (RuntimeError)     an exported file computes something else: our fault    exit 1
@@ -48,6 +49,10 @@ class UnitError(InputError):
 
 class DataError(InputError):
     """Images, labels or archives that cannot be read."""
+
+
+class PlanError(InputError):
+    """A file of a compiled plan that is damaged, of another version, or for another CPU."""
 
 
 class RunFolderError(InputError, OSError):

@@ -124,9 +124,10 @@ def test_groups(target: Target, channels: int, columns: int, groups: int) -> Non
 
 
 @TARGETS
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 20])
+@pytest.mark.parametrize("rows", [1, 3, 20])
 @pytest.mark.parametrize(("kernel", "stride", "pads", "dilation"), [
-    (3, 1, None, 1), (3, 2, (0, 0, 1, 1), 1), (5, 1, None, 2), (7, 2, (5, 3, 4, 6), 1), (1, 2, None, 1), (2, 3, (0, 1, 0, 0), 1),
+    (3, 1, None, 1), (3, 2, (0, 0, 1, 1), 1), (5, 1, None, 2), (7, 2, (5, 3, 4, 6), 1), (1, 2, None, 1),
+    (2, 3, (0, 1, 0, 0), 1),
 ])  # fmt: skip
 @pytest.mark.parametrize("parts", [1, 3])
 def test_bands(target: Target, rows: int, kernel: int, stride: int, pads: Any, dilation: int, parts: int) -> None:
@@ -135,7 +136,7 @@ def test_bands(target: Target, rows: int, kernel: int, stride: int, pads: Any, d
     shape = window((13, 9), kernel, stride, pads, dilation)
     if shape.out_hw[0] < parts:
         return
-    first = window((25, 18), 3, 2, (0, 0, 1, 1))
+    first = window((25, 18), 3, 2, (1, 0, 1, 1))
     channels, source = 2 * target.lanes + 5, Layout.nchw((2, 3, 25, 18))
     producer = Convolution(source, channels, first, 1, target.lanes, Block(4, 2), epilogue=Epilogue("relu6"))
     consumer = Depthwise(2, channels, shape, target.lanes, 5, 1, parts, Epilogue("relu"), sums=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.engine.plan import Plan, compile
+from luthier.engine.plan import Plan, compile, load
 from luthier.engine.target import Target, host, runnable
 
-__all__ = ["Plan", "Target", "compile", "host", "runnable"]
+__all__ = ["Plan", "Target", "compile", "host", "load", "runnable"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from luthier.engine.kernels.driver import COUNTER_BYTES, HEAD_WORDS
 from luthier.engine.lower import lower
 from luthier.engine.machine_code import Library
 from luthier.engine.memory import Buffer, Guarded
+from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
 from luthier.engine.target import Target, host
 from luthier.engine.workers import Shared, Workers
@@ -151,9 +153,23 @@ class Plan:
             arrays.append(np.ascontiguousarray(array))
         return arrays
 
+    def save(self, path: Path) -> None:
+        """Write code, weights and table to one file, for `load`."""
+        save_image(self.image, path)
+
     def close(self) -> None:
         """End the plan's threads; they also end when the plan is forgotten."""
         self._workers.close()
+
+
+def load(path: Path, *, debug: bool = False) -> Plan:
+    """A plan that was saved, ready to be called.
+
+    Raises:
+        PlanError: the file is missing, damaged, of another version or for another CPU.
+        InputError: there is no memory for it.
+    """
+    return Plan(load_image(path), debug=debug)
 
 
 def compile(
