@@ -38,7 +38,7 @@ def save_image(image: Image, path: Path) -> None:
     """
     plain = {f.name: getattr(image, f.name) for f in fields(image) if f.name not in ("code", "constants")}
     header = json.dumps({**plain, "code_bytes": len(image.code)}, default=asdict).encode()
-    parts = (len(header).to_bytes(8, "little"), header, image.code, memoryview(image.constants))
+    parts = (len(header).to_bytes(8, "little"), header, image.code, image.constants.data)
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

@@ -22,6 +22,7 @@ from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise, TapRows
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import share
+from luthier.engine.kernels.register_block import ahead_of, comes_from_afar
 from luthier.engine.target import Target
 
 Array = NDArray[Any]
@@ -35,11 +36,14 @@ class Banded(Kernel):
         producer: one group, no residual; its panels are the blocks of channels.
         consumer: on the producer's output; its `row_tasks` are the parts of an image, and its epilogue has no residual.
         rows: of the output, in a band.
+        streamed: whether the weights of a pointwise producer come from far away: each row asks for a part of the next
+            block's.
     """
 
     producer: Convolution
     consumer: Depthwise
     rows: int
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         assert self.producer.window.out_hw == self.consumer.window.in_hw
@@ -134,7 +138,11 @@ class Banded(Kernel):
         taps = producer.window.kernel[0] * producer.window.kernel[1]
         weight = body.at("first_weight", (first, taps * producer.depth * width))
         bias = body.at("first_bias", (first, width))
-        producer.row(body, iy, x, weight, bias, vectors, self._slot(body, iy, vectors), vectors * width)
+        ahead = None
+        if self.streamed:
+            ahead = ahead_of(body, weight, producer.depth, vectors, iy, producer.window.out_hw[0])
+        to = self._slot(body, iy, vectors)
+        producer.row(body, iy, x, weight, bias, vectors, to, vectors * width, ahead=ahead)
 
     def _consume(
         self, body: Body, image: Index, first: Index, vectors: int, v: Index, rows: tuple[Index, Index],
@@ -175,4 +183,7 @@ def banded(target: Target, producer: Convolution, consumer: Depthwise, rows: int
     row_bytes = window.in_hw[1] * producer.panels.sizes[0] * target.vector_bytes
     fitting = (target.l1_bytes // row_bytes - window.reach) // window.stride[0] + 1
     tallest = -(-window.out_hw[0] // consumer.row_tasks)
-    return Banded(producer, consumer, max(1, min(rows or fitting, tallest)))
+    height, width = producer.window.in_hw
+    afar = comes_from_afar(target, 4 * producer.depth * producer.columns, 4 * producer.depth * height * width)
+    streamed = afar and producer.window.kernel == (1, 1)
+    return Banded(producer, consumer, max(1, min(rows or fitting, tallest)), streamed)

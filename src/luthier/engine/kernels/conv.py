@@ -19,7 +19,7 @@ from luthier.engine.emit import I64, Index, Value
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Block, accumulate, choose_block
+from luthier.engine.kernels.register_block import Ahead, Block, accumulate, choose_block
 from luthier.engine.kernels.window import ColumnTile, Window
 from luthier.engine.layout import Layout, round_up
 from luthier.engine.target import Target
@@ -146,7 +146,7 @@ class Convolution(Kernel):
 
     def row(
         self, body: Body, oy: Index, source: Value, weight: Value, bias: Value, vectors: int, y: Value, ld: int,
-        residual: Value | None = None,
+        residual: Value | None = None, ahead: Ahead | None = None,
     ) -> None:  # fmt: skip
         """One output row of one panel.
 
@@ -158,13 +158,15 @@ class Convolution(Kernel):
             vectors: of the panel.
             y, residual: to column 0 of the row that is written, and of the one that is added.
             ld: bytes between pixels of y.
+            ahead: weights that the row's first tile asks for.
         """
         f = body.f
-        for tile in self.window.column_tiles(self.block.rows):
+        for number, tile in enumerate(self.window.column_tiles(self.block.rows)):
+            wanted = ahead if number == 0 else None
 
-            def one(index: Index, _: object, tile: ColumnTile = tile) -> None:
+            def one(index: Index, _: object, tile: ColumnTile = tile, wanted: Ahead | None = wanted) -> None:
                 ox = f.add(f.mul(index, tile.size), tile.first)
-                sums = self._tile(body, tile, ox, oy, source, weight, bias, vectors)
+                sums = self._tile(body, tile, ox, oy, source, weight, bias, vectors, wanted)
                 to = f.mul(ox, ld)
                 write, add = f.offset(y, to), None if residual is None else f.offset(residual, to)
                 for place, value in enumerate(sums):
@@ -175,7 +177,7 @@ class Convolution(Kernel):
 
     def _tile(
         self, body: Body, tile: ColumnTile, ox: Index, oy: Index, source: Value, weight: Value, bias: Value,
-        vectors: int,
+        vectors: int, ahead: Ahead | None = None,
     ) -> list[Value]:  # fmt: skip
         """The sums of `tile.size` outputs of row oy from column ox, `vectors` each."""
         f, width = body.f, body.target.vector_bytes
@@ -195,7 +197,7 @@ class Convolution(Kernel):
                 rows = [(o * window.stride[1] + kx * window.dilation[1]) * right for o in outputs]
                 part = accumulate(
                     body, [result[p] for p in places], at_row, rows, f.offset(weights, kx * tap_bytes), self.depth,
-                    vectors, a_stride=channel,
+                    vectors, a_stride=channel, ahead=ahead,
                 )  # fmt: skip
                 for place, value in zip(places, part, strict=True):
                     result[place] = value
@@ -217,7 +219,7 @@ def convolution(
         widest = [v for v in (4, 3, 2) if per_group % (v * lanes) == 0]
         vectors = widest[0] if widest else 1
     depth = window.kernel[0] * window.kernel[1] * max(1, source.shape[1] // groups)
-    block = choose_block(target, window.out_hw[1], vectors, depth)
+    block = choose_block(target, window.out_hw[1], vectors, depth, roomy=epilogue.exponential)
     panels = Partition(round_up(columns, lanes) // lanes, block.vectors).count
     images = source.shape[0]
     row_tasks = max(1, min(window.out_hw[0], -(-least_tasks // images)))

@@ -31,6 +31,11 @@ class Epilogue:
         return ("residual",) if self.residual else ()
 
     @property
+    def exponential(self) -> bool:
+        """Whether it takes the registers of a polynomial."""
+        return not {self.activation, self.after}.isdisjoint(("silu", "sigmoid", "gelu"))
+
+    @property
     def title(self) -> str:
         """Part of a kernel's name."""
         return "_".join([self.activation, *(["add", self.after] if self.residual else [])])

@@ -19,7 +19,7 @@ from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Block, accumulate, choose_block
+from luthier.engine.kernels.register_block import Block, accumulate, ahead_of, choose_block, comes_from_afar
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
 
@@ -39,7 +39,8 @@ class Matmul(Kernel):
         row_tasks, column_tasks: into how many parts an image's rows, and the columns, are cut.
         row_major: whether each block of rows meets all columns before the next one comes; else the other way round.
         epilogue: behind the sum.
-        gate: `rows` multiplies x on its way in, `weights` the weights, once per task.
+        gate: `rows` multiplies the x of a task, `weights` its weights, into the scratch, before anything else.
+        streamed: whether the weights come from far away and are asked for ahead of their use.
     """
 
     images: int
@@ -53,6 +54,7 @@ class Matmul(Kernel):
     row_major: bool = True
     epilogue: Epilogue = PLAIN
     gate: str = ""
+    streamed: bool = False
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -83,7 +85,7 @@ class Matmul(Kernel):
     def scratch_bytes(self) -> int:  # type: ignore[override]
         """Rows or weights, multiplied by the gate."""
         if self.gate == "rows":
-            return 4 * self.block.rows * round_up(self.depth, self.lanes)
+            return 4 * self.rows * round_up(self.depth, self.lanes)
         return 4 * self.depth * self.panels.total * self.lanes if self.gate else 0
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
@@ -115,28 +117,22 @@ class Matmul(Kernel):
         y_image = f.mul(image, 4 * self.rows * self._ld(self.columns))
         weight = body["weight"]
         gate = body.at("gate", (image, 4 * self._ld(self.depth))) if self.gate else None
-        if self.gate == "weights":
-            assert gate is not None
+        if gate is not None and self.gate == "weights":
             weight = self._gate_weights(body, gate, panels)
+        elif gate is not None:
+            x = self._gate_rows(body, gate, x, rows)
 
-        def cell(row: Index, count: int, vector: Index, vectors: int, source: Value) -> None:
+        def cell(row: Index, count: int, vector: Index, vectors: int) -> None:
+            source = body.at(x, (row, 4 * self._ld(self.depth)))
             self._cell(body, source, weight, y_image, row, count, vector, vectors)
 
         def row_block(row: Index, count: int) -> None:
-            source = body.at(x, (row, 4 * self._ld(self.depth)))
-            if self.gate == "rows":
-                assert gate is not None
-                source = self._gate_rows(body, gate, source, count)
-            self.panels.loop(f, lambda v, vectors: cell(row, count, v, vectors, source), *panels)
+            self.panels.loop(f, lambda vector, vectors: cell(row, count, vector, vectors), *panels)
 
         def panel(vector: Index, vectors: int) -> None:
-            self.row_blocks.loop(
-                f,
-                lambda row, n: cell(row, n, vector, vectors, body.at(x, (row, 4 * self._ld(self.depth)))),
-                *rows,
-            )
+            self.row_blocks.loop(f, lambda row, count: cell(row, count, vector, vectors), *rows)
 
-        if self.row_major or self.gate == "rows":
+        if self.row_major:
             self.row_blocks.loop(f, row_block, *rows)
         else:
             self.panels.loop(f, panel, *panels)
@@ -151,15 +147,13 @@ class Matmul(Kernel):
         f, width = body.f, body.target.vector_bytes
         bias = body.at("bias", (vector, width))
         start = [body.load(bias, v * width) for v in range(vectors)]
-        sums = accumulate(
-            body,
-            start * count,
-            x,
-            [4 * r * self._ld(self.depth) for r in range(count)],
-            body.at(weight, (vector, self.depth * width)),
-            self.depth,
-            vectors,
-        )
+        panel = body.at(weight, (vector, self.depth * width))
+        ahead = None
+        if self.streamed:
+            number = f.div(row, self.row_blocks.sizes[-1])
+            ahead = ahead_of(body, panel, self.depth, vectors, number, self.row_blocks.count)
+        a_rows = [4 * r * self._ld(self.depth) for r in range(count)]
+        sums = accumulate(body, start * count, x, a_rows, panel, self.depth, vectors, ahead=ahead)
         ld = 4 * self._ld(self.columns)
         where = f.add(y_image, f.add(f.mul(row, ld), f.mul(vector, width)))
         y = f.offset(body["y"], where)
@@ -169,17 +163,28 @@ class Matmul(Kernel):
                 by = r * ld + v * width
                 body.store(self.epilogue.apply(body, sums[r * vectors + v], residual, by), y, by)
 
-    def _gate_rows(self, body: Body, gate: Value, source: Value, count: int) -> Value:
-        """`count` rows of x times the gate, in the scratch."""
+    def _gate_rows(self, body: Body, gate: Value, x: Value, rows: tuple[Index, Index]) -> Value:
+        """The task's rows of x times the gate, in the scratch; done once per thread where all tasks share them."""
         f, ld = body.f, 4 * self._ld(self.depth)
 
-        def step(vector: Index, _: object) -> None:
-            by = f.mul(vector, body.target.vector_bytes)
-            scale, read, write = body.load(gate, by), f.offset(source, by), f.offset(body.scratch, by)
-            for r in range(count):
-                body.store(f.fmul(body.load(read, r * ld), scale), write, r * ld)
+        def vector(index: Index, _: object) -> None:
+            by = f.mul(index, body.target.vector_bytes)
+            scale, read, write = body.load(gate, by), f.offset(x, by), f.offset(body.scratch, by)
 
-        f.loop(0, self._ld(self.depth) // self.lanes, step)
+            def block(row: Index, count: int) -> None:
+                at, to = body.at(read, (row, ld)), body.at(write, (row, ld))
+                for r in range(count):
+                    body.store(f.fmul(body.load(at, r * ld), scale), to, r * ld)
+
+            self.row_blocks.loop(f, block, *rows)
+
+        def multiply() -> None:
+            f.loop(0, self._ld(self.depth) // self.lanes, vector)
+
+        if self.images * self.row_tasks == 1:
+            f.when(f.compare("ne", body.first, 0), multiply)
+        else:
+            multiply()
         return body.scratch
 
     def _gate_weights(self, body: Body, gate: Value, panels: tuple[Index, Index]) -> Value:
@@ -228,16 +233,18 @@ def matmul(
         images, rows = 1, images * rows
     lanes = target.lanes
     vectors = round_up(columns, lanes) // lanes
-    block = choose_block(target, rows, vectors, depth)
+    block = choose_block(target, rows, vectors, depth, roomy=epilogue.exponential)
     row_blocks, panels = Partition(rows, block.rows).count, Partition(vectors, block.vectors).count
     half = target.l2_bytes // 2
     row_tasks = max(1, min(row_blocks, -(-least_tasks // images), rows // 32))
     row_tasks = max(row_tasks, min(row_blocks, -(-4 * rows * depth // half)))
     column_tasks = max(1, min(panels, -(-least_tasks // (images * row_tasks))))
-    row_major = 4 * depth * vectors * lanes // column_tasks <= half and row_tasks > 1
+    weight_bytes = 4 * depth * vectors * lanes
+    row_major = weight_bytes // column_tasks <= half and row_tasks > 1
     gate = ""
     if gated:
         gate = "weights" if vectors * lanes < rows / row_tasks else "rows"
-        if gate == "rows":
-            row_major = True
-    return Matmul(images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate)
+    streamed = gate != "weights" and not row_major and comes_from_afar(target, weight_bytes, 4 * rows * depth)
+    return Matmul(
+        images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate, streamed
+    )

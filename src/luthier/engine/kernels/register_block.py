@@ -26,6 +26,9 @@ _START_CYCLES: Final = 8
 #: steps of k that are written out in a row
 _UNROLL: Final = 4
 _MOST_VECTORS: Final = 12
+_LINE: Final = 64
+#: bytes that a stream of weights is asked for ahead of its use
+_DISTANCE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,37 @@ class Block:
         return f"{self.rows}x{self.vectors}"
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Memory that the caches are asked for while a block is computed.
+
+    Attributes:
+        start: of it.
+        lines: cache lines per written-out group of k.
+    """
+
+    start: Value
+    lines: int
+
+
+def comes_from_afar(target: Target, weight_bytes: int, x_bytes: int) -> bool:
+    """Whether fetching the weights takes a good part of a layer's time: they are many, and more than what they meet."""
+    return weight_bytes > max(target.l1_bytes, x_bytes)
+
+
+def ahead_of(body: Body, panel: Value, depth: int, vectors: int, index: Index, blocks: int) -> Ahead:
+    """What to ask for during block `index` of the `blocks` that meet one panel: its share of the next panel.
+
+    A panel that only one block meets is asked for itself, some way ahead.
+    """
+    f, step_bytes = body.f, vectors * body.target.vector_bytes
+    if blocks == 1:
+        return Ahead(f.offset(panel, _DISTANCE), -(-_UNROLL * step_bytes // _LINE))
+    lines = -(-_UNROLL * step_bytes // (_LINE * blocks))
+    share = f.mul(index, depth // _UNROLL * _LINE * lines)
+    return Ahead(f.offset(f.offset(panel, depth * step_bytes), share), lines)
+
+
 def block_cycles(rows: int, vectors: int, depth: int) -> float:
     """Estimate of one block, equation (2) times depth."""
     return max(rows * vectors, rows + vectors, 2 * _LATENCY) / 2 * depth + _START_CYCLES + rows * vectors
@@ -54,8 +88,14 @@ def fits(rows: int, vectors: int, registers: int) -> bool:
     return rows * vectors + (vectors if rows > 1 else 1) + 1 <= registers
 
 
-def choose_block(target: Target, rows: int, vectors: int, depth: int) -> Block:
+def choose_block(target: Target, rows: int, vectors: int, depth: int, *, roomy: bool = False) -> Block:
     """The cheapest block for rows x depth times depth x vectors.
+
+    Args:
+        target: the CPU.
+        rows, vectors, depth: of the product.
+        roomy: whether the epilogue needs registers of its own, a quarter of all: one with an exponential is up to an
+            eighth faster with them.
 
     Example:
         >>> from luthier.engine.target import neon
@@ -70,11 +110,12 @@ def choose_block(target: Target, rows: int, vectors: int, depth: int) -> Block:
             for v, _, n, _ in Partition(vectors, block.vectors).runs()
         )
 
+    most = target.registers * 3 // 4
     candidates = [
         Block(r, v)
         for v in range(1, min(vectors, _MOST_VECTORS) + 1)
         for r in range(1, min(rows, target.registers) + 1)
-        if fits(r, v, target.registers)
+        if fits(r, v, target.registers) and not (roomy and r * v > most)
     ]
     return min(candidates, key=lambda block: (cycles(block), -block.vectors, block.rows))
 
@@ -90,6 +131,7 @@ def accumulate(
     *,
     b_stride: int | None = None,
     a_stride: int = 4,
+    ahead: Ahead | None = None,
 ) -> list[Value]:
     """Equation (1).
 
@@ -103,6 +145,7 @@ def accumulate(
         vectors: columns, in vectors.
         b_stride: bytes from one k to the next in b; None = packed.
         a_stride: bytes from one k to the next in a.
+        ahead: weights to ask for meanwhile.
     """
     f, width = body.f, body.target.vector_bytes
     step_bytes = vectors * width if b_stride is None else b_stride
@@ -121,6 +164,10 @@ def accumulate(
 
     def steps(index: Index, sums: list[Value]) -> list[Value]:
         at_a, at_b = f.offset(a, f.mul(index, a_stride)), f.offset(b, f.mul(index, step_bytes))
+        if ahead is not None:
+            line = f.offset(ahead.start, f.mul(f.div(index, _UNROLL), _LINE * ahead.lines))
+            for number in range(ahead.lines):
+                f.prefetch(line, _LINE * number)
         for k in range(_UNROLL):
             sums = step(at_a, at_b, k, sums)
         return sums
