@@ -4,6 +4,7 @@
 #   make test    make check, then the tests and all doctests
 #   make check   ruff (rules and format) and mypy --strict
 #   make bench   benchmarks/*.py, written to docs/benchmarks.md
+#   make presets every preset compiled by the engine and compared with its meaning, at most ARGS=64 pixels
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
 #
@@ -27,7 +28,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help fit test check bench docs doctest clean
+.PHONY: help fit test check bench presets docs doctest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -74,6 +75,9 @@ bench: $(DEV)
 	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do \
 	   echo "luthier: $$file" >&2; echo >> build/benchmarks.md; $(BIN)/python "$$file" >> build/benchmarks.md; done
 	@cp build/benchmarks.md docs/benchmarks.md.new && mv docs/benchmarks.md.new docs/benchmarks.md
+
+presets: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)
 
 docs: doctest
 	$(BIN)/pdoc --docformat google --math --output-directory build/docs luthier

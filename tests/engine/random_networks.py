@@ -67,10 +67,13 @@ def networks(draw: st.DrawFn) -> Network:
     )
 
 
-def graph_with_numbers(network: Network, *, seed: int = 0, **how: Any) -> tuple[Graph, dict[str, Array]]:
+def graph_with_numbers(
+    network: Network, *, seed: int = 0, x: Array | None = None, **how: Any
+) -> tuple[Graph, dict[str, Array]]:
     """A folded graph, and float32 constants under which every layer keeps its signal alive.
 
-    Weights are random; the statistics of every norm are those of its own input, layer by layer.
+    Weights are random; the statistics of every norm are those of its own input, layer by layer, when the network sees
+    `x`.  Far from that input a deep network multiplies every rounding error: fp32 of any kind is wrong there.
     """
     graph = from_network(network, **how)
     rng = np.random.default_rng(seed)
@@ -82,7 +85,7 @@ def graph_with_numbers(network: Network, *, seed: int = 0, **how: Any) -> tuple[
         else:
             low, high = (0.5, 1.5) if name.endswith(("weight", "var")) else (-0.5, 0.5)
             values[name] = rng.uniform(low, high, tensor.shape)
-    seen = {graph.inputs[0]: rng.normal(size=graph.tensors[graph.inputs[0]].shape)}
+    seen = {graph.inputs[0]: rng.normal(size=graph.tensors[graph.inputs[0]].shape) if x is None else x}
     for op in graph.ops:
         inputs = [seen[name] for name in op.inputs]
         if op.kind == "norm":

@@ -79,4 +79,4 @@ def test_extremes(target: Target, name: str) -> None:
     # a product of infinity and zero is NaN by IEEE's rule; all else goes to nothing
     if name not in ("identity", "hard_swish"):
         assert np.all(np.abs(got[[3, 4, 6]]) < 1e-35)
-    assert got[7] == pytest.approx(float(meaning(name, np.zeros(1))[0]), rel=1e-7)
+    assert got[7] == pytest.approx(float(meaning(name, np.zeros(1))[0]), rel=2e-7)

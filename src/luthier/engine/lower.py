@@ -7,7 +7,6 @@ asks for a network's name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,16 @@ from numpy.typing import NDArray
 from luthier.engine.kernels.activation import FUNCTIONS
 from luthier.engine.kernels.banded import banded
 from luthier.engine.kernels.conv import Convolution, convolution
-from luthier.engine.kernels.copy import copy
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
 from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
-from luthier.engine.kernels.kernel import Kernel
 from luthier.engine.kernels.matmul import matmul
 from luthier.engine.kernels.pool import Pooling, global_pooling
 from luthier.engine.kernels.window import Window
-from luthier.engine.layout import Layout, rank4
+from luthier.engine.layout import Layout
 from luthier.engine.patterns import Fused, Patterns
-from luthier.engine.program import DataOrder, Lowered, Port, Ref, Space, Step
+from luthier.engine.program import DataOrder, Lowered, Ref
+from luthier.engine.steps import Place, Steps
 from luthier.engine.target import Target
 from luthier.errors import InputError, ShapeError
 from luthier.graph.attrs import (
@@ -53,20 +51,6 @@ from luthier.graph.op import Graph, Op
 from luthier.schedule import Schedule, Tile
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a tensor is."""
-
-    space: Space
-    buffer: str
-    layout: Layout
-
-    @property
-    def ref(self) -> Ref:
-        """As an operand."""
-        return Ref(self.space, self.buffer)
 
 
 def lower(
@@ -114,24 +98,15 @@ def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
     return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
 
 
-class _Lowering:
+class _Lowering(Steps):
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
         schedule: Schedule | None,
     ) -> None:  # fmt: skip
-        self.graph, self.values, self.target, self.least_tasks = graph, constants, target, least_tasks
-        self.schedule = schedule
+        super().__init__(graph, target, order, least_tasks)
+        self.values, self.schedule = constants, schedule
         self.patterns = Patterns(graph, _separate(graph, schedule))
-        self.places: dict[str, Place] = {}
-        self.imported: dict[str, Place] = {}
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
-        self.buffers: dict[str, int] = {}
-        self.packed: dict[str, Array] = {}
-        self.steps: list[Step] = []
-        for name in graph.inputs:
-            shape = graph.tensors[name].shape
-            layout = Layout.nchw(shape) if order == "nchw" else Layout.nhwc(shape)
-            self.places[name] = Place("input", name, layout)
 
     def result(self) -> Lowered:
         """All groups, and the outputs in the arena."""
@@ -147,63 +122,6 @@ class _Lowering:
             tuple(self._port(name, place) for name, place in outputs),
             tuple(place.buffer for _, place in outputs),
         )
-
-    # ---- places
-
-    def _port(self, name: str, place: Place) -> Port:
-        return Port(name, self.graph.tensors[name].shape, place.layout)
-
-    def _shape(self, tensor: str) -> tuple[int, int, int, int]:
-        return rank4(self.graph.tensors[tensor].shape)
-
-    def _buffer(self, name: str, layout: Layout) -> Place:
-        self.buffers[name] = 4 * layout.extent
-        return Place("arena", name, layout)
-
-    def _new(self, tensor: str) -> Place:
-        """Room for a tensor that the next step writes."""
-        self.places[tensor] = self._buffer(tensor, Layout.padded(self._shape(tensor), self.target.lanes))
-        return self.places[tensor]
-
-    def _padded(self, tensor: str) -> Place:
-        """A tensor as kernels like it; a caller's array is copied first, once."""
-        place = self.places[tensor]
-        if place.space == "arena":
-            return place
-        if tensor not in self.imported:
-            to = self._buffer(f"{tensor}/padded", Layout.padded(self._shape(tensor), self.target.lanes))
-            self._copy(place, to, place.layout.shape, ())
-            self.imported[tensor] = to
-        return self.imported[tensor]
-
-    def _constant(self, name: str, values: Array) -> Ref:
-        self.packed[name] = values
-        return Ref("constant", name)
-
-    # ---- steps
-
-    def _step(self, kernel: Kernel, operands: dict[str, Ref], ops: tuple[Op, ...]) -> None:
-        refs = tuple(operands[role] for role in kernel.operands)
-        self.steps.append(Step(kernel, refs, tuple(op.name for op in ops)))
-
-    def _copy(
-        self, source: Place, to: Place, shape: tuple[int, int, int, int], ops: tuple[Op, ...], *, start: int = 0,
-        first: int = 0, gaps: bool = True, strides: tuple[int, int, int, int] | None = None,
-    ) -> None:  # fmt: skip
-        """Move `shape` from element `first` of the source to element `start` of the destination.
-
-        Args:
-            gaps: whether whole vectors may be moved where x has room behind its channels.
-            strides: of the source, if not those of its layout.
-        """
-        lanes = self.target.lanes
-        # room behind the channels: in what is read (a caller's array has none) and in what is written
-        room = gaps and source.space == "arena" and all(p.layout.is_padded(lanes) for p in (source, to))
-        kernel = copy(
-            self.target, shape, strides or source.layout.strides, to.layout.strides, start, first,
-            gaps=room and start % lanes == 0, least_tasks=self.least_tasks,
-        )  # fmt: skip
-        self._step(kernel, {"x": source.ref, "y": to.ref}, ops)
 
     def _group(self, group: Fused) -> None:
         head = group.head
