@@ -15,6 +15,7 @@ from luthier.engine.kernels.driver import emit_driver
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.layout import round_up
 from luthier.engine.machine_code import assemble
+from luthier.engine.memory import Buffer
 from luthier.engine.program import Lowered, Port, Space
 from luthier.engine.target import Target
 
@@ -97,7 +98,7 @@ def build_image(lowered: Lowered, target: Target, threads: int) -> Image:
     uses = [[ref.name for ref in step.operands if ref.space == "arena"] for step in lowered.steps]
     arena = plan_arena(lowered.buffers, lifetimes(uses, lowered.output_buffers))
     starts = _starts([values.nbytes for values in lowered.constants.values()])
-    blob = np.zeros(starts[-1], np.uint8)
+    blob = Buffer(starts[-1], "the weights").array(np.uint8)
     places = dict(zip(lowered.constants, starts, strict=False))
     for name, values in lowered.constants.items():
         blob[places[name] : places[name] + values.nbytes] = np.ascontiguousarray(values).view(np.uint8)

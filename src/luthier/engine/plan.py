@@ -54,8 +54,10 @@ class Plan:
         else:
             whole = Buffer(image.arena_bytes, "the activations")
             self._arena = dict.fromkeys(image.buffers, whole)
-        self._constants = Buffer(image.constants.nbytes, "the weights")
-        self._constants.array(np.uint8)[: image.constants.nbytes] = image.constants
+        self._constants = image.constants
+        if self._constants.ctypes.data % ALIGNMENT:
+            self._constants = Buffer(image.constants.nbytes, "the weights").array(np.uint8)
+            self._constants[: image.constants.nbytes] = image.constants
         threads = max(1, image.threads)
         self._scratch = [Buffer(image.scratch_bytes + ALIGNMENT, "scratch") for _ in range(threads)]
         self._counters = Buffer((len(image.records) + 1) * COUNTER_BYTES, "counters")
@@ -68,7 +70,7 @@ class Plan:
                 if operand.space == "input":
                     self._patches.append((row, word, operand.offset))
                 elif operand.space == "constant":
-                    self._table[row, word] = self._constants.address + operand.offset
+                    self._table[row, word] = self._constants.ctypes.data + operand.offset
                 else:
                     self._table[row, word] = self._address(operand.name)
         counters = self._counters.address

@@ -2,22 +2,29 @@
 
     luthier plan N\\n   sha256 of all that follows   length of the header   header (JSON)   code   constants     (1)
 
-N is the format.  A file that was cut short or changed, of another format, or for another CPU is refused: machine
-code is never run on trust.  Reading one needs NumPy, llvmlite and the standard library.
+N is the format.  The header ends in so many blanks that the constants begin on a whole vector of any CPU.  A file that
+was cut short or changed, of another format, or for another CPU is refused: machine code is never run on trust.  Reading
+one needs NumPy, llvmlite and the standard library.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, Operand, Record
 from luthier.engine.layout import Layout
+from luthier.engine.memory import Buffer
 from luthier.engine.program import Port
 from luthier.engine.target import Target, runnable
 from luthier.errors import PlanError
@@ -27,6 +34,7 @@ from luthier.files import replacing
 FORMAT: Final = 1
 _NAME: Final = b"luthier plan "
 _DIGEST: Final = hashlib.sha256().digest_size
+_CHUNK: Final = 2 << 20
 _REMEDY: Final = "compile the network again"
 
 
@@ -38,6 +46,7 @@ def save_image(image: Image, path: Path) -> None:
     """
     plain = {f.name: getattr(image, f.name) for f in fields(image) if f.name not in ("code", "constants")}
     header = json.dumps({**plain, "code_bytes": len(image.code)}, default=asdict).encode()
+    header += b" " * (-(8 + len(header) + len(image.code)) % ALIGNMENT)
     parts = (len(header).to_bytes(8, "little"), header, image.code, image.constants.data)
     digest = hashlib.sha256()
     for part in parts:
@@ -55,21 +64,12 @@ def load_image(path: Path) -> Image:
         PlanError: missing, damaged, of another format, or for a CPU that this machine is not.
     """
     try:
-        data = memoryview(path.read_bytes())
+        with path.open("rb") as stream:
+            body = _body(stream, path)
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
-    first = bytes(data[: len(_NAME) + 20]).partition(b"\n")[0]
-    if not first.startswith(_NAME):
-        raise PlanError(f"{path}: is not a plan; {_REMEDY}")
-    if first != _NAME + b"%d" % FORMAT:
-        found = first.removeprefix(_NAME).decode("ascii", "replace")
-        raise PlanError(f"{path}: is of format {found}, this version reads {FORMAT}; {_REMEDY}")
-    start = len(first) + 1
-    body = data[start + _DIGEST :]
-    if hashlib.sha256(body).digest() != data[start : start + _DIGEST]:
-        raise PlanError(f"{path}: is damaged or was changed; {_REMEDY}")
     length = int.from_bytes(body[:8], "little")
-    header: dict[str, Any] = json.loads(bytes(body[8 : 8 + length]))
+    header: dict[str, Any] = json.loads(body[8 : 8 + length].tobytes())
     target = Target(**header["target"])
     if target.fingerprint not in {known.fingerprint for known in runnable()}:
         raise PlanError(f"{path}: is for the CPU {target.cpu} ({target.isa}), this is {runnable()[0].cpu}; {_REMEDY}")
@@ -83,10 +83,34 @@ def load_image(path: Path) -> Image:
             "inputs": tuple(_port(port) for port in header["inputs"]),
             "outputs": tuple(_port(port) for port in header["outputs"]),
             "output_buffers": tuple(header["output_buffers"]),
-            "code": bytes(body[8 + length : code_end]),
-            "constants": np.frombuffer(body[code_end:], np.uint8),
+            "code": body[8 + length : code_end].tobytes(),
+            "constants": body[code_end:],
         }
     )
+
+
+def _body(stream: io.BufferedReader, path: Path) -> NDArray[np.uint8]:
+    """All behind the digest, checked; read and hashed at the same time, since a plan should start at once."""
+    first = stream.readline(len(_NAME) + 20).rstrip(b"\n")
+    if not first.startswith(_NAME):
+        raise PlanError(f"{path}: is not a plan; {_REMEDY}")
+    if first != _NAME + b"%d" % FORMAT:
+        found = first.removeprefix(_NAME).decode("ascii", "replace")
+        raise PlanError(f"{path}: is of format {found}, this version reads {FORMAT}; {_REMEDY}")
+    wanted, digest = stream.read(_DIGEST), hashlib.sha256()
+    size = os.fstat(stream.fileno()).st_size - stream.tell()
+    body = Buffer(size, "the plan").array(np.uint8)
+    with ThreadPoolExecutor(1) as other:
+        hashed = []
+        for start in range(0, size, _CHUNK):
+            part = body[start : start + _CHUNK].data
+            stream.readinto(part)
+            hashed.append(other.submit(digest.update, part))
+        for one in hashed:
+            one.result()
+    if size < 8 or digest.digest() != wanted:
+        raise PlanError(f"{path}: is damaged or was changed; {_REMEDY}")
+    return body
 
 
 def _record(plain: dict[str, Any]) -> Record:
