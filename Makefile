@@ -5,6 +5,7 @@
 #   make check   ruff (rules and format) and mypy --strict
 #   make presets every preset at two sizes, by all three routes into a graph (minutes)
 #   make bench   benchmarks/*.py, each written to docs/benchmarks/NAME.md; make bench-NAME runs one
+#   make engine-presets  every preset compiled by the engine and compared with its meaning, at most ARGS=64 pixels (minutes)
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
 #
@@ -28,7 +29,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help fit test check presets bench docs doctest clean
+.PHONY: help fit test check presets engine-presets bench docs doctest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -81,6 +82,9 @@ bench-%: benchmarks/%.py $(DEV)
 	@{ printf '\n%s\n' "Written by \`make bench-$*\` at commit $$(git rev-parse --short HEAD), on $$(nproc) cores of \
 	   $$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $$(date -u +%Y-%m-%d)." | tr -s '\t ' ' '; } >> build/bench-$*.md
 	@cp build/bench-$*.md docs/benchmarks/$*.md.new && mv docs/benchmarks/$*.md.new docs/benchmarks/$*.md
+
+engine-presets: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)
 
 docs: doctest
 	$(BIN)/pdoc --docformat google --math --output-directory build/docs luthier

@@ -8,6 +8,7 @@
     |   |-- UnitError                  a quantity without a known unit
     |   |-- DeviceError                a device file or profile that cannot be used
     |   |-- DataError                  images, labels or archives that cannot be read
+    |   |-- PlanError                  a compiled plan that is damaged, or for another CPU
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
     |-- MeasurementError (RuntimeError)  a loop that measures does something else: our fault   exit 1
@@ -54,6 +55,10 @@ class DeviceError(InputError):
 
 class DataError(InputError):
     """Images, labels, archives or tables of measurements that cannot be read, or not learnt from."""
+
+
+class PlanError(InputError):
+    """A file of a compiled plan that is damaged, of another version, or for another CPU."""
 
 
 class RunFolderError(InputError, OSError):

@@ -1,0 +1,46 @@
+"""The activations of the family on one vector; NaN stays NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from luthier.engine.emit import Function, Value
+from luthier.engine.kernels.exponential import gelu, sigmoid, silu
+from luthier.engine.target import Target
+from luthier.graph.attrs import GraphFunction
+
+
+def _relu(f: Function, target: Target, x: Value) -> Value:
+    del target
+    return f.at_least(x, f.constant(0.0))
+
+
+def _relu6(f: Function, target: Target, x: Value) -> Value:
+    del target
+    return f.at_most(f.at_least(x, f.constant(0.0)), f.constant(6.0))
+
+
+def _hard_sigmoid(f: Function, target: Target, x: Value) -> Value:
+    return f.fmul(_relu6(f, target, f.fadd(x, f.constant(3.0))), f.constant(1.0 / 6.0))
+
+
+def _hard_swish(f: Function, target: Target, x: Value) -> Value:
+    return f.fmul(x, _hard_sigmoid(f, target, x))
+
+
+FUNCTIONS: Final[dict[GraphFunction, Callable[[Function, Target, Value], Value]]] = {
+    "identity": lambda f, target, x: x,
+    "relu": _relu,
+    "relu6": _relu6,
+    "silu": silu,
+    "hard_swish": _hard_swish,
+    "gelu": gelu,
+    "sigmoid": sigmoid,
+    "hard_sigmoid": _hard_sigmoid,
+}
+
+
+def activate(f: Function, target: Target, x: Value, function: GraphFunction) -> Value:
+    """`function` of every lane."""
+    return FUNCTIONS[function](f, target, x)

@@ -1,0 +1,230 @@
+"""Convolution with any window, stride, dilation and groups: a matrix product whose rows are read where they lie.
+
+    y[n, c, oy, ox] = epilogue(bias[c] + sum_k,ky,kx x[n, k0(c) + k, iy, ix] * weight[c, k, ky, kx])  (1)
+
+A panel (some vectors of output channels) reads the input channels of all groups that it touches, from k0 on; weights of
+channels that belong to another group are zero.  So nothing is asked of the groups, and where a group fills whole
+panels, nothing is wasted.  x may have any strides: its elements are broadcast one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.engine.emit import I64, Index, Value
+from luthier.engine.kernels.epilogue import PLAIN, Epilogue
+from luthier.engine.kernels.kernel import Body, Kernel
+from luthier.engine.kernels.partition import Partition, share
+from luthier.engine.kernels.register_block import Ahead, Block, accumulate, choose_block
+from luthier.engine.kernels.window import ColumnTile, Window
+from luthier.engine.layout import Layout, round_up
+from luthier.engine.target import Target
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution(Kernel):
+    """Equation (1).
+
+    Attributes:
+        source: layout of x.
+        columns: C_out.
+        window: geometry.
+        groups: of channels.
+        lanes: of the target.
+        block: in registers; its rows are pixels of one output row.
+        row_tasks, column_tasks: parts of the output's rows, and of the panels.
+        epilogue: behind the sum.
+    """
+
+    source: Layout
+    columns: int
+    window: Window
+    groups: int
+    lanes: int
+    block: Block
+    row_tasks: int = 1
+    column_tasks: int = 1
+    epilogue: Epilogue = PLAIN
+
+    @property
+    def operands(self) -> tuple[str, ...]:  # type: ignore[override]
+        """x, weight, bias, y, then the first input channel of each vector, and what the epilogue reads."""
+        return ("x", "weight", "bias", "y", *(["starts"] if self.groups > 1 else []), *self.epilogue.operands)
+
+    @property
+    def panels(self) -> Partition:
+        """Output channels, in vectors."""
+        return Partition(round_up(self.columns, self.lanes) // self.lanes, self.block.vectors)
+
+    @property
+    def tasks(self) -> int:
+        """Images x parts of the rows x parts of the panels."""
+        return self.source.shape[0] * self.row_tasks * self.column_tasks
+
+    @property
+    def title(self) -> str:
+        """Of the kernel."""
+        return f"fp32_conv_{self.window.title}_{self.epilogue.title}_{self.block}"
+
+    def _channels(self) -> list[tuple[int, int, int, int]]:
+        """Of every panel: first and last output channel, first and last input channel."""
+        per_in, per_out = self.source.shape[1] // self.groups, self.columns // self.groups
+        found, first = [], 0
+        for vectors in self.panels.sizes:
+            last = min(first + vectors * self.lanes, self.columns)
+            found.append((first, last, first // per_out * per_in, ((last - 1) // per_out + 1) * per_in))
+            first += vectors * self.lanes
+        return found
+
+    @property
+    def depth(self) -> int:
+        """Input channels that every panel reads."""
+        return max(end - start for _, _, start, end in self._channels())
+
+    def starts(self) -> Array:
+        """k0 of the panel that begins at each vector, int64; never so large that k0 + depth passes the end."""
+        table = np.zeros(self.panels.total, np.int64)
+        for first, _, start, _ in self._channels():
+            table[first // self.lanes] = min(start, self.source.shape[1] - self.depth)
+        return table
+
+    def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
+        """Panels of [ky][kx][k][vectors][lanes]; and the bias with zeros behind it.
+
+        Args:
+            weight: (C_out, C_in / groups, K_H, K_W).
+            bias: (C_out,) or None.
+        """
+        per_in, per_out = self.source.shape[1] // self.groups, self.columns // self.groups
+        starts, panels = self.starts(), []
+        for vectors, (first, last, _, _) in zip(self.panels.sizes, self._channels(), strict=True):
+            panel = np.zeros((*self.window.kernel, self.depth, vectors * self.lanes), np.float32)
+            for group in range(first // per_out, (last - 1) // per_out + 1):
+                low, high = max(first, group * per_out), min(last, (group + 1) * per_out)
+                row = group * per_in - int(starts[first // self.lanes])
+                panel[:, :, row : row + per_in, low - first : high - first] = weight[low:high].transpose(2, 3, 1, 0)
+            panels.append(panel.ravel())
+        behind = np.zeros(self.panels.total * self.lanes, np.float32)
+        if bias is not None:
+            behind[: self.columns] = bias
+        return np.concatenate(panels), behind
+
+    def emit(self, body: Body) -> None:
+        """One task: some rows of one image by some panels."""
+        f, width = body.f, body.target.vector_bytes
+        per_image = self.row_tasks * self.column_tasks
+        image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
+        rows = share(f, f.rem(part, self.row_tasks), self.row_tasks, self.window.out_hw[0])
+        panels = share(f, f.div(part, self.row_tasks), self.column_tasks, self.panels.count)
+        x = body.at("x", (image, 4 * self.source.strides[0]))
+        out_h, out_w = self.window.out_hw
+        ld = self.panels.total * width
+
+        def panel(vector: Index, vectors: int) -> None:
+            taps = self.window.kernel[0] * self.window.kernel[1]
+            weight = body.at("weight", (vector, taps * self.depth * width))
+            bias = body.at("bias", (vector, width))
+            source = x
+            if self.groups > 1:
+                start = f.load(I64, body.at("starts", (vector, 8)), align=8)
+                source = f.offset(x, f.mul(start, 4 * self.source.strides[1]))
+
+            def row(oy: Index, _: object) -> None:
+                where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(vector, width))
+                residual = f.offset(body["residual"], where) if self.epilogue.residual else None
+                self.row(body, oy, source, weight, bias, vectors, f.offset(body["y"], where), ld, residual)
+
+            f.loop(*rows, row)
+
+        self.panels.loop(f, panel, *panels)
+
+    def row(
+        self, body: Body, oy: Index, source: Value, weight: Value, bias: Value, vectors: int, y: Value, ld: int,
+        residual: Value | None = None, ahead: Ahead | None = None,
+    ) -> None:  # fmt: skip
+        """One output row of one panel.
+
+        Args:
+            body: where the code goes.
+            oy: the row.
+            source: to the image's first input channel that the panel reads.
+            weight, bias: of the panel.
+            vectors: of the panel.
+            y, residual: to column 0 of the row that is written, and of the one that is added.
+            ld: bytes between pixels of y.
+            ahead: weights that the row's first tile asks for.
+        """
+        f = body.f
+        for number, tile in enumerate(self.window.column_tiles(self.block.rows)):
+            wanted = ahead if number == 0 else None
+
+            def one(index: Index, _: object, tile: ColumnTile = tile, wanted: Ahead | None = wanted) -> None:
+                ox = f.add(f.mul(index, tile.size), tile.first)
+                sums = self._tile(body, tile, ox, oy, source, weight, bias, vectors, wanted)
+                to = f.mul(ox, ld)
+                write, add = f.offset(y, to), None if residual is None else f.offset(residual, to)
+                for place, value in enumerate(sums):
+                    by = place // vectors * ld + place % vectors * body.target.vector_bytes
+                    body.store(self.epilogue.apply(body, value, add, by), write, by)
+
+            f.loop(0, tile.count, one)
+
+    def _tile(
+        self, body: Body, tile: ColumnTile, ox: Index, oy: Index, source: Value, weight: Value, bias: Value,
+        vectors: int, ahead: Ahead | None = None,
+    ) -> list[Value]:  # fmt: skip
+        """The sums of `tile.size` outputs of row oy from column ox, `vectors` each."""
+        f, width = body.f, body.target.vector_bytes
+        window, (_, channel, down, right) = self.window, (4 * s for s in self.source.strides)
+        start = window.in_row(oy, f)
+        tap_bytes = self.depth * vectors * width
+
+        def tap_row(ky: Index, sums: list[Value]) -> list[Value]:
+            result = list(sums)
+            iy = f.add(start, f.mul(ky, window.dilation[0]))
+            at_row = body.at(source, (iy, down), (window.in_column(ox, f), right))
+            weights = f.offset(weight, f.mul(ky, window.kernel[1] * tap_bytes))
+            for kx, outputs in enumerate(tile.taps):
+                if not outputs:
+                    continue
+                places = [o * vectors + v for o in outputs for v in range(vectors)]
+                rows = [(o * window.stride[1] + kx * window.dilation[1]) * right for o in outputs]
+                part = accumulate(
+                    body, [result[p] for p in places], at_row, rows, f.offset(weights, kx * tap_bytes), self.depth,
+                    vectors, a_stride=channel, ahead=ahead,
+                )  # fmt: skip
+                for place, value in zip(places, part, strict=True):
+                    result[place] = value
+            return result
+
+        first = [body.load(bias, v * width) for v in range(vectors)] * tile.size
+        return f.loop(*window.taps(f, start, 0), tap_row, first)
+
+
+def convolution(
+    target: Target, source: Layout, columns: int, window: Window, groups: int = 1, *,
+    epilogue: Epilogue = PLAIN, least_tasks: int = 8,
+) -> Convolution:  # fmt: skip
+    """Equation (1) with block and tasks chosen for a CPU."""
+    lanes = target.lanes
+    vectors = round_up(columns, lanes) // lanes
+    per_group = columns // groups
+    if groups > 1:  # a panel within one group wastes nothing
+        widest = [v for v in (4, 3, 2) if per_group % (v * lanes) == 0]
+        vectors = widest[0] if widest else 1
+    depth = window.kernel[0] * window.kernel[1] * max(1, source.shape[1] // groups)
+    block = choose_block(target, window.out_hw[1], vectors, depth, roomy=epilogue.exponential)
+    panels = Partition(round_up(columns, lanes) // lanes, block.vectors).count
+    images = source.shape[0]
+    row_tasks = max(1, min(window.out_hw[0], -(-least_tasks // images)))
+    # small maps: cut the panels, so that each weight is read by one thread
+    if window.out_hw[0] * window.out_hw[1] <= 256:
+        row_tasks = 1
+    column_tasks = max(1, min(panels, -(-least_tasks // (images * row_tasks))))
+    return Convolution(source, columns, window, groups, lanes, block, row_tasks, column_tasks, epilogue)

@@ -1,0 +1,52 @@
+"""What is done to a sum before it is written: activation, residual, activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from luthier.engine.emit import Value
+from luthier.engine.kernels.activation import activate
+from luthier.engine.kernels.kernel import Body
+from luthier.graph.attrs import GraphFunction
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """y = after(activation(sum) + residual).
+
+    Attributes:
+        activation: of the sum.
+        residual: whether a tensor of the output's layout is added.
+        after: of that total; `identity` without a residual.
+    """
+
+    activation: GraphFunction = "identity"
+    residual: bool = False
+    after: GraphFunction = "identity"
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Roles that it reads."""
+        return ("residual",) if self.residual else ()
+
+    @property
+    def exponential(self) -> bool:
+        """Whether it takes the registers of a polynomial."""
+        return not {self.activation, self.after}.isdisjoint(("silu", "sigmoid", "gelu"))
+
+    @property
+    def title(self) -> str:
+        """Part of a kernel's name."""
+        return "_".join([self.activation, *(["add", self.after] if self.residual else [])])
+
+    def apply(self, body: Body, value: Value, residual: Value | None, by: int) -> Value:
+        """The value to write; `residual` points to where it is read, `by` bytes behind."""
+        value = activate(body.f, body.target, value, self.activation)
+        if residual is None:
+            return value
+        return activate(body.f, body.target, body.f.fadd(value, body.load(residual, by)), self.after)
+
+
+#: the sum itself
+PLAIN: Final = Epilogue()

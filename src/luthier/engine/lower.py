@@ -1,0 +1,336 @@
+"""Graph -> steps: every group of ops becomes a kernel on buffers.
+
+All choices (blocks, loop orders, parts) are made by the kernels' own functions from shapes and the target; nothing here
+asks for a network's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.engine.kernels.activation import FUNCTIONS
+from luthier.engine.kernels.banded import banded
+from luthier.engine.kernels.conv import Convolution, convolution
+from luthier.engine.kernels.depthwise import Depthwise, depthwise
+from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
+from luthier.engine.kernels.epilogue import Epilogue
+from luthier.engine.kernels.matmul import matmul
+from luthier.engine.kernels.pool import Pooling, global_pooling
+from luthier.engine.kernels.window import Window
+from luthier.engine.layout import Layout
+from luthier.engine.patterns import Fused, Patterns
+from luthier.engine.program import DataOrder, Lowered, Ref
+from luthier.engine.steps import Place, Steps
+from luthier.engine.target import Target
+from luthier.errors import InputError, ShapeError
+from luthier.graph.attrs import (
+    Activation,
+    AdaptivePool,
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalPool,
+    Linear,
+    Mul,
+    Norm,
+    Pad,
+    Pool,
+    Reshape,
+    Shuffle,
+    Slice,
+    Subsample,
+)
+from luthier.graph.mbconv import is_depthwise, is_pointwise
+from luthier.graph.op import Graph, Op
+from luthier.schedule import Schedule, Tile
+
+Array = NDArray[Any]
+
+
+def lower(
+    graph: Graph, constants: Mapping[str, Array], target: Target, *, order: DataOrder = "nchw", least_tasks: int = 8,
+    schedule: Schedule | None = None,
+) -> Lowered:  # fmt: skip
+    """Spell a graph out as kernels.
+
+    Args:
+        graph: fp32; norms that could be folded should be.
+        constants: values by name, float.
+        target: the CPU.
+        order: of the arrays that callers pass in.
+        least_tasks: parts into which each step is cut where it can be.
+        schedule: which convolutions run in bands with the depthwise one behind them, and the bands' rows; None = all
+            that can, in bands as tall as the L1 cache allows.
+    Raises:
+        InputError: a tensor of another number type than fp32.
+        ShapeError: a constant is missing or has another shape.
+    """
+    for tensor in (*graph.tensors.values(), *graph.constants.values()):
+        if tensor.dtype != "fp32":
+            raise InputError(f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs fp32 only")
+    for name, tensor in graph.constants.items():
+        got = constants[name].shape if name in constants else "nothing"
+        if got != tensor.shape:
+            raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
+    return _Lowering(graph, constants, target, order, least_tasks, schedule).result()
+
+
+def _epilogue(group: Fused) -> Epilogue:
+    return Epilogue(group.activation, group.residual is not None, group.after)
+
+
+def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
+    return next((group.tile for group in schedule if op.name in group.ops), None)
+
+
+def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
+    """Convolutions that a schedule keeps apart from the depthwise convolution behind them."""
+    if schedule is None:
+        return frozenset()
+    groups = {name: index for index, group in enumerate(schedule) for name in group.ops}
+    depthwise_groups = {groups[op.name] for op in graph.ops if is_depthwise(graph, op)}
+    return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
+
+
+class _Lowering(Steps):
+    def __init__(
+        self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
+        schedule: Schedule | None,
+    ) -> None:  # fmt: skip
+        super().__init__(graph, target, order, least_tasks)
+        self.values, self.schedule = constants, schedule
+        self.patterns = Patterns(graph, _separate(graph, schedule))
+        self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
+
+    def result(self) -> Lowered:
+        """All groups, and the outputs in the arena."""
+        for group in self.patterns.groups():
+            self._group(group)
+        inputs = tuple(self._port(name, self.places[name]) for name in self.graph.inputs)
+        outputs = [(name, self._padded(name)) for name in self.graph.outputs]
+        return Lowered(
+            tuple(self.steps),
+            self.buffers,
+            self.packed,
+            inputs,
+            tuple(self._port(name, place) for name, place in outputs),
+            tuple(place.buffer for _, place in outputs),
+        )
+
+    def _group(self, group: Fused) -> None:
+        head = group.head
+        match head.attrs:
+            case Conv() | Linear():
+                self._product(group)
+            case Norm() | Affine():
+                self._affine(group)
+            case Activation(function=function) if function in FUNCTIONS:
+                self._elementwise(group, "unary", function)
+            case Add():
+                self._elementwise(group, "add", group.activation)
+            case Mul():
+                self._elementwise(group, "mul", group.activation)
+            case Pool() | GlobalPool() | AdaptivePool():
+                self._pool(head)
+            case Pad(before=before, pads=(top, left, _, _)):
+                self._pad(head, before, top, left)
+            case Subsample(stride=(down, right)):
+                x, y = self._padded(head.inputs[0]), self._new(head.outputs[0])
+                n, c, h, w = x.layout.strides
+                self._copy(x, y, y.layout.shape, (head,), strides=(n, c, h * down, w * right))
+            case Flatten() | Reshape():
+                self._reshape(head)
+            case Concat():
+                self._concat(head)
+            case Slice():
+                self._slice(head, head.attrs)
+            case Shuffle(groups=groups):
+                self._shuffle(head, groups)
+            case _:
+                what = getattr(head.attrs, "function", getattr(head.attrs, "op", ""))
+                raise InputError(
+                    f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
+                )
+
+    def _weights(self, op: Op) -> tuple[Array, Array | None]:
+        weight = np.asarray(self.values[op.constants["weight"]], np.float32)
+        return weight, self.values.get(op.constants.get("bias", ""))
+
+    def _product(self, group: Fused) -> None:
+        """Convolutions and linear layers with their epilogue."""
+        head = group.head
+        weight, bias = self._weights(head)
+        operands: dict[str, Ref] = {}
+        if group.residual is not None:
+            operands["residual"] = self._padded(group.residual).ref
+        if group.gate is not None:
+            operands["gate"] = self._padded(group.gate).ref
+        source = self.places[group.first.source if group.first else group.source]
+        kernel: Any
+        if group.first is not None:
+            consumer = self._depthwise(group, operands)
+            producer = self._convolution(group.first, source.layout)
+            kernel = banded(self.target, producer, consumer, self._band_rows(group))
+            self._pack(operands, group.first.head, producer.pack(*self._weights(group.first.head)), "first_")
+            packed = consumer.pack(weight, bias)
+        elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
+            source = self._padded(group.source)
+            n, c, h, w = source.layout.shape
+            kernel = matmul(
+                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
+                least_tasks=self.least_tasks,
+            )  # fmt: skip
+            packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
+        elif is_depthwise(self.graph, head):
+            source = self._padded(group.source)
+            kernel = self._depthwise(group, operands)
+            packed = kernel.pack(weight, bias)
+        else:
+            kernel = self._convolution(group, source.layout)
+            packed = kernel.pack(weight, bias)
+            if kernel.groups > 1:
+                operands["starts"] = self._constant(f"{head.name}/starts", kernel.starts())
+        self._pack(operands, head, packed)
+        operands |= {"x": source.ref, "y": self._new(group.output).ref}
+        self._step(kernel, operands, group.ops)
+
+    def _pack(self, operands: dict[str, Ref], op: Op, packed: tuple[Array, Array], prefix: str = "") -> None:
+        for role, values in zip(("weight", "bias"), packed, strict=True):
+            operands[prefix + role] = self._constant(f"{op.name}/{role}", values)
+
+    def _window(self, op: Op) -> Window:
+        assert isinstance(op.attrs, Conv)
+        (*_, in_h, in_w), (*_, out_h, out_w) = self._shape(op.inputs[0]), self._shape(op.outputs[0])
+        _, _, kernel_h, kernel_w = self.graph.constant_shapes(op)["weight"]
+        attrs = op.attrs
+        return Window((in_h, in_w), (out_h, out_w), (kernel_h, kernel_w), attrs.stride, attrs.pads, attrs.dilation)
+
+    def _convolution(self, group: Fused, source: Layout) -> Convolution:
+        attrs, columns = group.head.attrs, self._shape(group.output)[1]
+        assert isinstance(attrs, Conv)
+        return convolution(
+            self.target, source, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            least_tasks=self.least_tasks,
+        )  # fmt: skip
+
+    def _depthwise(self, group: Fused, operands: dict[str, Ref]) -> Depthwise:
+        """The kernel; where the mean of its output is wanted, it sums what it writes."""
+        n, c, _, _ = self._shape(group.output)
+        sums = self.patterns.averaged(group) is not None
+        kernel = depthwise(
+            self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
+            least_tasks=self.least_tasks,
+        )  # fmt: skip
+        if sums:
+            parts = Layout.padded((n, c, kernel.row_tasks, 1), self.target.lanes)
+            self.sums[group.output] = self._buffer(f"{group.output}/sums", parts)
+            operands["sums"] = self.sums[group.output].ref
+        return kernel
+
+    def _band_rows(self, group: Fused) -> int | None:
+        """Rows of a band, where the schedule says them."""
+        tile = None if self.schedule is None else _tile_of(self.schedule, group.head)
+        return None if tile is None else tile.rows
+
+    def _elementwise(self, group: Fused, kind: ElementwiseKind, function: Any) -> None:
+        head = group.head
+        sources = [self._padded(name) for name in head.inputs]
+        other = sources[-1].layout.shape
+        kernel = elementwise(self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks)
+        y = self._new(group.output)
+        self._step(kernel, {"x": sources[0].ref, "z": sources[-1].ref, "y": y.ref}, group.ops)
+
+    def _affine(self, group: Fused) -> None:
+        """A scale and shift per channel: a norm that was not folded, or an affine op."""
+        head = group.head
+        x = self._padded(head.inputs[0])
+        channels = x.layout.shape[1]
+        values = {role: np.asarray(self.values[name], np.float64) for role, name in head.constants.items()}
+        weight, bias = values.get("weight", np.ones(1)), values.get("bias", np.zeros(1))
+        if isinstance(head.attrs, Norm):
+            scale = weight / np.sqrt(values["running_var"] + head.attrs.eps)
+            shift = bias - values["running_mean"] * scale
+        else:
+            assert isinstance(head.attrs, Affine)
+            scale, shift = head.attrs.scale * weight, head.attrs.shift + bias
+        both = np.zeros((2, x.layout.strides[3]), np.float32)
+        both[0, :channels], both[1, :channels] = scale, shift
+        kernel = elementwise(self.target, "affine", x.layout.shape, None, group.activation, self.least_tasks)
+        operands = {
+            "x": x.ref,
+            "scale": self._constant(f"{head.name}/scale", both[0]),
+            "shift": self._constant(f"{head.name}/shift", both[1]),
+            "y": self._new(group.output).ref,
+        }
+        self._step(kernel, operands, group.ops)
+
+    def _pool(self, op: Op) -> None:
+        x, attrs = self._padded(op.inputs[0]), op.attrs
+        n, c, h, w = x.layout.shape
+        out = self._shape(op.outputs[0])
+        if isinstance(attrs, Pool):
+            window = Window((h, w), (out[2], out[3]), attrs.kernel, attrs.stride, attrs.pads)
+            divisor = attrs.kernel[0] * attrs.kernel[1] if attrs.count_pads else None
+            kernel = Pooling(n, c, window, self.target.lanes, attrs.reduce, False, divisor)
+        elif isinstance(attrs, AdaptivePool):
+            window = Window((h, w), (out[2], out[3]), (1, 1), (1, 1))
+            kernel = Pooling(n, c, window, self.target.lanes)
+        elif attrs == GlobalPool("avg") and op.inputs[0] in self.sums:
+            x = self.sums[op.inputs[0]]
+            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w)
+        else:
+            assert isinstance(attrs, GlobalPool)
+            kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce)
+        self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
+
+    # ---- moving
+
+    def _zeroed(self, op: Op) -> Place:
+        y = self._new(op.outputs[0])
+        kernel = elementwise(self.target, "zero", y.layout.shape, least_tasks=self.least_tasks)
+        self._step(kernel, {"y": y.ref}, (op,))
+        return y
+
+    def _pad(self, op: Op, before: int, top: int, left: int) -> None:
+        x, y = self._padded(op.inputs[0]), self._zeroed(op)
+        _, _, down, right = y.layout.strides
+        inside = before == 0 and x.layout.strides[3] == right  # else lanes behind C would be copied over zeros
+        self._copy(x, y, x.layout.shape, (op,), start=before + top * down + left * right, gaps=inside)
+
+    def _slice(self, op: Op, attrs: Slice) -> None:
+        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
+        first = attrs.start * x.layout.strides[attrs.axis]
+        self._copy(x, y, y.layout.shape, (op,), first=first, gaps=first % self.target.lanes == 0)
+
+    def _shuffle(self, op: Op, groups: int) -> None:
+        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
+        n, c, h, w = x.layout.shape
+        (a, _, b, d), each = y.layout.strides, c // groups
+        spaced = Place(y.space, y.buffer, Layout(y.layout.shape, (a, groups, b, d)))
+        for group in range(groups):
+            self._copy(x, spaced, (n, each, h, w), (op,), start=group, first=group * each, gaps=False)
+
+    def _concat(self, op: Op) -> None:
+        sources = [self._padded(name) for name in op.inputs]
+        y, start = self._new(op.outputs[0]), 0
+        for x in sources:
+            self._copy(x, y, x.layout.shape, (op,), start=start)
+            start += x.layout.shape[1]
+
+    def _reshape(self, op: Op) -> None:
+        """A map of one pixel is a list of channels already; else by way of the order in which NCHW counts."""
+        x, name = self._padded(op.inputs[0]), op.outputs[0]
+        shape = self._shape(name)
+        if x.layout.shape == shape:
+            self.places[name] = x
+            return
+        dense = self._buffer(f"{name}/dense", Layout.nchw(x.layout.shape))
+        self._copy(x, dense, x.layout.shape, (op,))
+        again = Place("arena", dense.buffer, Layout.nchw(shape))
+        self._copy(again, self._new(name), shape, (op,))

@@ -1,0 +1,154 @@
+"""Which ops of a graph run as one: found by structure, before anything is lowered.
+
+    conv | linear -> [activation] -> [+ tensor -> [activation]]       one kernel, the rest is its epilogue
+    add | mul | norm | affine -> [activation]                                likewise
+    x * gate (N, C, 1, 1) -> pointwise conv                           the gate is applied as the product reads x
+    depthwise -> [activation] -> global average                       the depthwise sums what it writes
+    conv -> [activation] -> depthwise ...                             in bands of rows, the first never whole
+
+`->` is legal where nothing else reads the tensor, except before the average, where the tensor is written anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+
+from luthier.engine.kernels.activation import FUNCTIONS
+from luthier.graph.attrs import Activation, Conv, GlobalPool, GraphFunction
+from luthier.graph.mbconv import is_depthwise, is_pointwise
+from luthier.graph.op import Graph, Op
+
+_WITH_EPILOGUE = frozenset({"conv", "linear"})
+_WITH_ACTIVATION = frozenset({"add", "mul", "norm", "affine"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """Ops that one kernel does.
+
+    Attributes:
+        head: the op that computes.
+        ops: head and followers, in order.
+        output: tensor that leaves.
+        activation, residual, after: the epilogue; residual names the tensor that is added.
+        gate: tensor that multiplies the head's input.
+        source: the head's input, before the gate.
+        first: the group that makes the source of a depthwise convolution band by band; its ops are in `ops` too.
+    """
+
+    head: Op
+    ops: tuple[Op, ...]
+    output: str
+    activation: GraphFunction = "identity"
+    residual: str | None = None
+    after: GraphFunction = "identity"
+    gate: str | None = None
+    source: str = ""
+    first: Fused | None = None
+
+
+class Patterns:
+    """The groups of a graph, in an order in which they can run.
+
+    Args:
+        separate: names of convolutions that are not to run in bands with what follows.
+    """
+
+    def __init__(self, graph: Graph, separate: Set[str] = frozenset()) -> None:
+        self.graph, self.separate = graph, separate
+        self._readers = graph.consumers()
+        self._maker = {name: op for op in graph.ops for name in op.outputs}
+        self._taken: set[str] = set()
+
+    def groups(self) -> list[Fused]:
+        """Every op is in exactly one group.  A group runs where its last op stands."""
+        position = {op.name: index for index, op in enumerate(self.graph.ops)}
+        found = []
+        for op in reversed(self.graph.ops):  # of two branches that are added, the later one takes the sum
+            if op.kind in _WITH_EPILOGUE and op.name not in self._taken:
+                found.append(self._with_epilogue(op))
+        for op in self.graph.ops:
+            if op.name not in self._taken:
+                found.append(self._simple(op))
+        return sorted(self._banded(found), key=lambda group: position[group.ops[-1].name])
+
+    def _banded(self, groups: list[Fused]) -> list[Fused]:
+        """Depthwise groups joined by the convolution whose result they alone read."""
+        makers = {group.output: group for group in groups if self._may_come_first(group)}
+        joined = {}
+        for group in groups:
+            first = makers.get(group.source)
+            if first is not None and is_depthwise(self.graph, group.head) and group.residual is None:
+                joined[group.head.name] = replace(group, ops=first.ops + group.ops, first=first)
+        gone = {group.first.head.name for group in joined.values() if group.first is not None}
+        return [joined.get(g.head.name, g) for g in groups if g.head.name not in gone]
+
+    def _may_come_first(self, group: Fused) -> bool:
+        head = group.head
+        return (
+            isinstance(head.attrs, Conv)
+            and head.attrs.groups == 1
+            and group.residual is None
+            and group.gate is None
+            and len(self._readers[group.output]) == 1
+            and group.output not in self.graph.outputs
+            and self.separate.isdisjoint(op.name for op in group.ops)
+        )
+
+    def _only_reader(self, tensor: str) -> Op | None:
+        readers = self._readers[tensor]
+        free = len(readers) == 1 and tensor not in self.graph.outputs and readers[0].name not in self._taken
+        return readers[0] if free else None
+
+    def _activation(self, tensor: str, ops: list[Op]) -> tuple[GraphFunction, str]:
+        reader = self._only_reader(tensor)
+        if reader is None or not isinstance(reader.attrs, Activation) or reader.attrs.function not in FUNCTIONS:
+            return "identity", tensor
+        ops.append(reader)
+        return reader.attrs.function, reader.outputs[0]
+
+    def _with_epilogue(self, head: Op) -> Fused:
+        ops = [head]
+        activation, tensor = self._activation(head.outputs[0], ops)
+        residual: str | None = None
+        after: GraphFunction = "identity"
+        reader = self._only_reader(tensor)
+        if reader is not None and reader.kind == "add" and reader.inputs[0] != reader.inputs[1]:
+            other = reader.inputs[1] if reader.inputs[0] == tensor else reader.inputs[0]
+            shapes = {self.graph.tensors[name].shape for name in (tensor, other)}
+            if len(shapes) == 1:
+                ops.append(reader)
+                residual = other
+                after, tensor = self._activation(reader.outputs[0], ops)
+        source, gate = head.inputs[0], None
+        product = self._maker.get(source)
+        if (
+            product is not None
+            and product.kind == "mul"
+            and is_pointwise(self.graph, head)
+            and self._only_reader(source) is head
+            and self.graph.tensors[product.inputs[1]].shape == (*self.graph.tensors[product.inputs[0]].shape[:2], 1, 1)
+        ):
+            source, gate = product.inputs
+            ops.insert(0, product)
+        self._taken.update(op.name for op in ops)
+        return Fused(head, tuple(ops), tensor, activation, residual, after, gate, source)
+
+    def _simple(self, head: Op) -> Fused:
+        ops = [head]
+        function: GraphFunction = "identity"
+        tensor = head.outputs[0]
+        if head.kind in _WITH_ACTIVATION:
+            function, tensor = self._activation(tensor, ops)
+        self._taken.update(op.name for op in ops)
+        return Fused(head, tuple(ops), tensor, function, source=head.inputs[0])
+
+    def averaged(self, group: Fused) -> Op | None:
+        """The global average of what a depthwise group writes."""
+        if not is_depthwise(self.graph, group.head):
+            return None
+        for reader in self._readers[group.output]:
+            if reader.attrs == GlobalPool("avg"):
+                return reader
+        return None

@@ -1,0 +1,131 @@
+"""The CPU that code is made for: vector width, registers, instructions and caches, read from the host."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Final
+
+import llvmlite.binding as llvm
+
+from luthier.errors import InputError
+
+#: instruction set -> (LLVM's CPU where it is not the host's, features that the host must have, lanes, registers)
+_X86: Final = {
+    "avx512": ("x86-64-v4", ("avx512f", "avx512dq", "avx512bw", "avx512vl"), 16, 32),
+    "avx2": ("x86-64-v3", ("avx2", "fma"), 8, 16),
+    "sse4": ("x86-64-v2", ("sse4.2",), 4, 16),
+}
+_NEON: Final = ("generic", ("neon",), 4, 32)
+_L1_BYTES: Final = 32 << 10
+_L2_BYTES: Final = 512 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the emitters and the block chooser know about a CPU.
+
+    Attributes:
+        isa: `avx512`, `avx2`, `sse4` or `neon`.
+        triple, cpu, features: as LLVM names them; `features` empty = those of `cpu`.
+        lanes: fp32 numbers in a vector.
+        registers: vectors that the CPU can name.
+        true_division: whether a / b costs less than an estimate of 1 / b and a Newton step.
+        l1_bytes, l2_bytes: caches of one core.
+    """
+
+    isa: str
+    triple: str
+    cpu: str
+    features: str
+    lanes: int
+    registers: int
+    true_division: bool = True
+    l1_bytes: int = _L1_BYTES
+    l2_bytes: int = _L2_BYTES
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector."""
+        return 4 * self.lanes
+
+    @property
+    def is_x86(self) -> bool:
+        """Whether it is an x86-64 CPU."""
+        return self.isa in _X86
+
+    @cached_property
+    def machine(self) -> llvm.TargetMachine:
+        """LLVM's code generator for this CPU."""
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        return llvm.Target.from_triple(self.triple).create_target_machine(
+            cpu=self.cpu, features=self.features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything that decides whether machine code may run here."""
+        return f"{self.triple}/{self.cpu}/{self.features}/{self.isa}"
+
+
+@cache
+def runnable() -> tuple[Target, ...]:
+    """One target per vector width that this machine can run, the widest first.
+
+    Raises:
+        InputError: a CPU without any of the instruction sets.
+    Example:
+        >>> runnable()[0] == host(), all(t.lanes in (4, 8, 16) for t in runnable())
+        (True, True)
+    """
+    triple = llvm.get_process_triple()
+    features = llvm.get_host_cpu_features()
+    name = llvm.get_host_cpu_name()
+    l1_bytes, l2_bytes = _cache_bytes(1), _cache_bytes(2)
+    common = {"triple": triple, "l1_bytes": l1_bytes or _L1_BYTES, "l2_bytes": l2_bytes or _L2_BYTES}
+    table = _X86 if triple.startswith("x86_64") else {"neon": _NEON} if triple.startswith(("aarch64", "arm64")) else {}
+    found = [
+        Target(isa=isa, cpu=cpu, features="", lanes=lanes, registers=registers, **common)
+        for isa, (cpu, needed, lanes, registers) in table.items()
+        if all(features.get(feature) for feature in needed)
+    ]
+    if not found:
+        raise InputError(f"engine: needs AVX-512, AVX2, SSE4.2 or NEON, this CPU ({name}, {triple}) has none of them")
+    # division takes 16 cycles per 512-bit vector on Intel's cores, 5 on AMD's since Zen 4
+    slow = found[0].isa == "avx512" and not name.startswith("znver")
+    widest = replace(found[0], cpu=name, features=features.flatten(), true_division=not slow)
+    return (widest, *found[1:])
+
+
+def host() -> Target:
+    """The widest target of this machine."""
+    return runnable()[0]
+
+
+def neon() -> Target:
+    """A 64-bit Arm CPU of any kind, for emitting code that this machine may not be able to run."""
+    cpu, _, lanes, registers = _NEON
+    return Target(
+        isa="neon", triple="aarch64-unknown-linux-gnu", cpu=cpu, features="", lanes=lanes, registers=registers
+    )
+
+
+def _cache_bytes(level: int) -> int | None:
+    """Size of a core's data cache; None where the system does not tell."""
+    key = f"SC_LEVEL{level}_{'D' if level == 1 else ''}CACHE_SIZE"
+    if key in getattr(os, "sysconf_names", {}) and (size := os.sysconf(key)) > 0:
+        return size
+    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            if int((folder / "level").read_text()) != level or (folder / "type").read_text().strip() == "Instruction":
+                continue
+            match = re.fullmatch(r"(\d+)([KM])", (folder / "size").read_text().strip())
+        except (OSError, ValueError):
+            continue
+        if match:
+            return int(match[1]) << (10 if match[2] == "K" else 20)
+    return None

@@ -1,0 +1,71 @@
+"""The matrix product against NumPy, exactly, around the edges of its blocks, for every vector width."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.engine.harness import call, integers, spread, view
+
+from luthier.engine.kernels.epilogue import Epilogue
+from luthier.engine.kernels.matmul import Matmul, matmul
+from luthier.engine.kernels.register_block import Block
+from luthier.engine.layout import Layout
+from luthier.engine.target import Target, runnable
+
+TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
+
+
+def check(target: Target, kernel: Matmul, seed: int = 0) -> None:
+    """Equation (1) with integers, where the order of a sum cannot matter: equal, not close."""
+    rng = np.random.default_rng(seed)
+    images, rows, depth, columns = kernel.images, kernel.rows, kernel.depth, kernel.columns
+    x, weight = integers(rng, images, depth, rows, 1), integers(rng, columns, depth)
+    bias, gate = integers(rng, columns), integers(rng, images, depth)
+    residual = integers(rng, images, columns, rows, 1)
+    y = Layout.padded((images, columns, rows, 1), target.lanes)
+    packed, behind = kernel.pack(weight, bias)
+    operands = {
+        "x": spread(x, Layout.padded(x.shape, target.lanes)),
+        "weight": packed,
+        "bias": behind,
+        "y": np.full(y.extent, np.nan, np.float32),
+        "gate": spread(gate, Layout.padded(gate.shape, target.lanes)),
+        "residual": spread(residual, y),
+    }
+    got = view(call(target, kernel, operands, seed)["y"], y)
+    want = np.einsum("ikrs,nk->inrs", x * gate[:, :, None, None] if kernel.gate else x, weight)
+    want += bias[:, None, None]
+    want = np.maximum(want, 0) if kernel.epilogue.activation == "relu" else want
+    want = np.clip(want + residual, 0, 6) if kernel.epilogue.residual else want
+    np.testing.assert_array_equal(got, want)
+
+
+@TARGETS
+@pytest.mark.parametrize("rows", [1, 5, 6, 7, 11, 12])
+@pytest.mark.parametrize("columns", [7, 8, 9, 31, 32, 33])
+def test_around_the_block(target: Target, rows: int, columns: int) -> None:
+    check(target, Matmul(1, rows, 9 + rows, columns, target.lanes, Block(6, 2), 2 if rows > 6 else 1))
+
+
+@TARGETS
+@pytest.mark.parametrize("depth", [1, 3, 4, 8, 9, 11, 12, 33])
+def test_around_the_unrolled_depth(target: Target, depth: int) -> None:
+    check(target, matmul(target, 1, 10, depth, 17, epilogue=Epilogue("relu", True, "relu6")))
+
+
+@TARGETS
+@pytest.mark.parametrize("gate", ["", "rows", "weights"])
+@pytest.mark.parametrize("row_major", [False, True])
+@pytest.mark.parametrize("tasks", [(1, 1), (3, 1), (1, 2), (3, 3)])
+def test_every_order_and_split(target: Target, gate: str, row_major: bool, tasks: tuple[int, int]) -> None:
+    kernel = Matmul(2, 23, 18, 3 * target.lanes + 1, target.lanes, Block(7, 1), *tasks, row_major, gate=gate)
+    check(target, kernel, seed=1)
+
+
+@TARGETS
+@pytest.mark.parametrize(("images", "rows", "depth", "columns"), [(1, 49, 40, 24), (3, 196, 20, 10), (2, 1, 64, 50)])
+@pytest.mark.parametrize("gated", [False, True])
+def test_what_is_chosen(target: Target, images: int, rows: int, depth: int, columns: int, gated: bool) -> None:
+    kernel = matmul(target, images, rows, depth, columns, gated=gated)
+    assert kernel.tasks >= 1
+    check(target, kernel)
