@@ -4,8 +4,8 @@
 
 rho is Huber's function: what a neighbour on the machine has disturbed counts in proportion, not squared; t0 keeps the
 clock's microsecond from ruling the fit of the smallest kernels.  A kernel's time is the mean of the fastest fifth of
-its runs in quiet moments (`luthier.deploy.quiet`), in rounds: the machine left alone.  Last, all costs are scaled by the median over the
-graphs of whole time over modelled time, since the fastest runs of all kernels never fall into one call.
+its runs in quiet moments (`luthier.deploy.quiet`): the machine left alone.  Last, all costs are scaled by the median
+over the graphs of whole time over modelled time, since the fastest runs of all kernels never fall into one call.
 
 Source: Lawson and Hanson 1974, chapter 23 (non-negative least squares); Huber 1964, doi 10.1214/aoms/1177703732.
 """
