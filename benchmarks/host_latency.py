@@ -4,7 +4,7 @@
 
 Calibrates on small graphs (no preset is among them), then runs all presets in rounds that are apart in time.  Prints a
 Markdown section.  One thread, batch 1, fp32.  A preset's time is the mean of the fastest fifth of its calls in all
-rounds, as a kernel's is in the calibration: the machine left alone, where it equals the median.  By the clock of the
+rounds, as a kernel's is in the calibration, between two fast references if the machine allows it.  By the clock of the
 thread: what other processes take of the core is not in it, what they take of caches and memory is in the median.
 """
 
@@ -24,12 +24,15 @@ from luthier.cost.macs import graph_macs
 from luthier.deploy.calibrate import calibrate, fastest
 from luthier.deploy.latency import open_session, time_calls
 from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.quiet import Reference
 from luthier.device import Calibration, host, registry
 from luthier.graph.from_network import from_network
 from luthier.graph.op import Graph
 
 WITHIN = 0.15
 ASKED = 0.90
+#: how long a preset waits for a quiet moment, in each round
+PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,24 @@ class Row:
         return max(statistics.median(calls) for calls in self.rounds_s) / self.measured_s - 1
 
 
-def measure(graph: Graph) -> tuple[float, ...]:
-    """Seconds of a few calls."""
+def measure(graph: Graph, reference: Reference) -> tuple[float, ...]:
+    """Seconds of a few calls, in a quiet moment if there is one."""
     session = open_session(to_onnx(graph, random_weights(graph)))
-    return tuple(time_calls(session, budget_s=0.3, min_repeats=3, max_repeats=60, clock=time.thread_time))
+
+    def calls() -> tuple[float, ...]:
+        return tuple(time_calls(session, budget_s=0.2, min_repeats=3, max_repeats=60, clock=time.thread_time))
+
+    return reference.quietly(calls, PATIENCE_S)
 
 
-def run(names: Sequence[str], rounds: int, calibration: Calibration) -> list[Row]:
+def run(names: Sequence[str], rounds: int, calibration: Calibration, reference: Reference) -> list[Row]:
     """All presets, one after another, as many times as there are rounds."""
     graphs = {name: from_network(presets.get(name), fold_norm=True) for name in names}
     times: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
     for index in range(rounds):
         for name, graph in graphs.items():
             print(f"round {index + 1} of {rounds}: {name}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
-            times[name].append(measure(graph))
+            times[name].append(measure(graph, reference))
     return [
         Row(
             name, presets.get(name).resolution, graph_macs(graph), calibrated_latency(graph, calibration).latency_s,
@@ -133,9 +140,10 @@ def main() -> int:
     parser.add_argument("--presets", nargs="*", default=presets.names())
     arguments = parser.parse_args()
     start = time.perf_counter()
-    calibration = calibrate(host.describe(registry.energy_table))
+    reference = Reference()
+    calibration = calibrate(host.describe(registry.energy_table), reference=reference)
     seconds = time.perf_counter() - start
-    print(section(run(arguments.presets, arguments.rounds, calibration), calibration, seconds))
+    print(section(run(arguments.presets, arguments.rounds, calibration, reference), calibration, seconds))
     return 0
 
 

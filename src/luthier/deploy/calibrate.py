@@ -4,8 +4,8 @@
 
 rho is Huber's function: what a neighbour on the machine has disturbed counts in proportion, not squared; t0 keeps the
 clock's microsecond from ruling the fit of the smallest kernels.  A kernel's time is the mean of the fastest fifth of
-its runs, in rounds that are apart in time: the machine left alone.  Last, all costs are scaled by the median over the
-graphs of whole time over modelled time, since the fastest runs of all kernels never fall into one call.
+its runs in quiet moments (`luthier.deploy.quiet`): the machine left alone.  Last, all costs are scaled by the median
+over the graphs of whole time over modelled time, since the fastest runs of all kernels never fall into one call.
 
 Source: Lawson and Hanson 1974, chapter 23 (non-negative least squares); Huber 1964, doi 10.1214/aoms/1177703732.
 """
@@ -27,7 +27,8 @@ from luthier.cost.onnxruntime import Kernel
 from luthier.deploy.calibration_set import calibration_set
 from luthier.deploy.latency import open_session, runtime_name, time_calls
 from luthier.deploy.onnx_file import random_weights, to_onnx
-from luthier.deploy.profile import owners, run_nodes
+from luthier.deploy.profile import Node, owners, run_nodes
+from luthier.deploy.quiet import Reference
 from luthier.device import Calibration, Device
 from luthier.errors import InputError
 from luthier.graph.builder import Builder
@@ -39,6 +40,8 @@ _FASTEST: Final = 0.2
 _T0_S: Final = 2e-6
 _HUBER: Final = 0.1
 _PASSES: Final = 8
+#: how long one graph waits for a quiet moment, in each round
+_PATIENCE_S: Final = 0.6
 #: what one core may have of the last cache: neighbours of other machines take the rest, so it is fitted
 _SHARES_BYTES: Final = tuple(float(mib << 20) for mib in (8, 16, 24, 32, 48))
 #: where the device does not say what a core's own cache holds
@@ -67,14 +70,16 @@ class _Measured:
 
 
 def calibrate(
-    device: Device, *, threads: int = 1, budget_s: float = 45.0, say: Say = lambda share, what: None
-) -> Calibration:
+    device: Device, *, threads: int = 1, budget_s: float = 45.0, say: Say = lambda share, what: None,
+    reference: Reference | None = None,
+) -> Calibration:  # fmt: skip
     """Measure ONNX Runtime's kernels on this machine.
 
     Args:
         device: this machine; its memory levels say what one core's own cache holds.
         threads: of the run time's pool.
-        budget_s: seconds for all rounds; one round is made whatever the budget (about 20 s on one core).
+        budget_s: seconds for all rounds; one round is made whatever the budget (about 20 s on a quiet core).
+        reference: of what else is compared with the calibration; None = a new one.
         say: told how far it is.
     Returns:
         A calibration whose `kernels` `luthier.cost.calibrated` reads.
@@ -83,11 +88,12 @@ def calibrate(
     """
     block = layout_block()
     measured = [_Measured(graph, to_onnx(graph, random_weights(graph))) for graph in calibration_set()]
+    reference = reference or Reference()
     start, rounds, longest_s = time.perf_counter(), 0, 0.0
     while rounds == 0 or time.perf_counter() - start + longest_s < budget_s:
         begun = time.perf_counter()
         for index, one in enumerate(measured):
-            _measure(one, threads)
+            _measure(one, threads, reference)
             spent = (time.perf_counter() - start) / budget_s if budget_s > 0 else 1.0
             first = (index + 1) / len(measured) if rounds == 0 else 1.0
             say(min(1.0, spent, first), f"ONNX Runtime, graph {index + 1} of {len(measured)}, round {rounds + 1}")
@@ -201,10 +207,15 @@ def layout_block() -> int:
     )
 
 
-def _measure(one: _Measured, threads: int) -> None:
+def _measure(one: _Measured, threads: int, reference: Reference) -> None:
     clock = time.thread_time if threads == 1 else time.perf_counter
-    one.whole += time_calls(open_session(one.model, threads), budget_s=0.05, min_repeats=4, clock=clock)
-    nodes = run_nodes(one.model, threads, budget_s=0.1, min_repeats=5)
+
+    def once() -> tuple[list[float], list[Node]]:
+        whole = time_calls(open_session(one.model, threads), budget_s=0.05, min_repeats=4, clock=clock)
+        return whole, run_nodes(one.model, threads, budget_s=0.1, min_repeats=5)
+
+    whole, nodes = reference.quietly(once, _PATIENCE_S)
+    one.whole += whole
     seen: Counter[tuple[Any, ...]] = Counter()
     for node, ops in zip(nodes, owners(one.graph, nodes), strict=True):
         # nodes come in another order, with other names for changes of layout, in every session
