@@ -96,7 +96,7 @@ def test_measure_keeps_what_it_found(luthier: Callable[..., Any], home: Path, mo
 def test_measure_calibrates_when_asked(
     luthier: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = Calibration("a run time", 1, "a test", {}, kernels={"add": {"byte": 1e-11}})
+    known = Calibration("a run time", 1, "a test", kernels={"add": {"byte": 1e-11}})
     monkeypatch.setattr(measure, "measure", lambda table, budget_s, say: host.describe(table))
     monkeypatch.setattr(calibrate, "calibrate", lambda device, say: known)
     for options, kept in (((), ()), (("--calibrate",), (known,))):
