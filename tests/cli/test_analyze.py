@@ -49,7 +49,9 @@ def test_the_document_agrees_with_the_cost_model(luthier: Any) -> None:
     assert found["elementwise_ops"] == expected.elementwise_ops
     assert sum(group["macs"] for group in found["groups"]) == sum(op["macs"] for op in found["ops"]) == B0_MACS
     kinds = {key: value for key, value in found.items() if key.endswith("_kind")}
-    assert set(kinds.values()) <= {"modelled", "predicted"}
+    assert set(kinds.values()) <= {"modelled", "predicted", "measured"}
+    assert found["latency_s_kind"] == "modelled"
+    assert found["measured_latency_s"] is None
     assert found["latency_s"] == pytest.approx(sum(group["attainable_s"] for group in found["groups"]), rel=1e-9)
     assert found["latency_s"] > 2 * B0_MACS / 57.6e9 / 4 * 0.99  # 4 cores x 14.4 GFLOP/s; one thread runs here
 

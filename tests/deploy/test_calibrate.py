@@ -115,7 +115,7 @@ def test_calibrate_measures_this_machine(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_calibration_is_kept_with_its_device_to_the_last_digit() -> None:
     rows, costs = samples()
-    known = Calibration("a run time", 1, f"{len(rows)} kernels", {}, kernels=costs, block=8, cache_bytes=CACHES)
+    known = Calibration("a run time", 1, f"{len(rows)} kernels", kernels=costs, block=8, cache_bytes=CACHES)
     device = replace(host.describe(energy_table), calibrations=(known,))
     stored = device_from_text(device_to_text(device, energy_table), energy_table)
     assert stored.calibrations == (known,)

@@ -118,7 +118,7 @@ def test_a_fused_sum_belongs_to_the_convolution() -> None:
 
 
 def test_repeats_and_runtime_are_said(measured: Profile) -> None:
-    assert measured.repeats >= 5
+    assert measured.repeats >= 3  # on a busy machine only the calls that were disturbed least count
     assert measured.runtime.startswith("ONNX Runtime ")
 
 

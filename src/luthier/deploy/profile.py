@@ -121,7 +121,8 @@ def _lost_s() -> float:
 def owners(graph: Graph, nodes: list[Node]) -> Iterator[tuple[str, ...]]:
     """For every node the ops that it computes.
 
-    A node carries the name of an op or of its output, with the run time's additions; only HardSwish that stands alone
+    A node carries the name of an op or of its output, with the run time's additions, or where an op takes several nodes
+    the op's name and a word; only HardSwish that stands alone
     falls apart into nodes with new names, in the order of the graph.
     """
     names = {op.outputs[0]: op.name for op in graph.ops} | {op.name: op.name for op in graph.ops}
@@ -131,7 +132,8 @@ def owners(graph: Graph, nodes: list[Node]) -> Iterator[tuple[str, ...]]:
     for name, kind, *_ in nodes:
         for suffix in _SUFFIXES:
             name = name.removesuffix(suffix)
-        name = names.get(name.removeprefix(_FUSED), "")
+        name = name.removeprefix(_FUSED)
+        name = names.get(name) or names.get(name.rpartition(".")[0], "")
         if name:
             yield fused.get(name, (name,))
         elif kind == "HardSigmoid" and swish:

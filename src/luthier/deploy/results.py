@@ -31,7 +31,7 @@ class Profile:
         kernels: in the order in which they ran.
         whole_s: median without the profiler.
         profiler_s: what the profiler adds to one node, see `profiler_overhead_s`; taken off every kernel.
-        repeats: of the profiled run.
+        repeats: of the profiled run, those that another process disturbed left out.
         runtime: what ran it, with version and threads.
     """
 
