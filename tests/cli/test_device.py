@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,10 @@ def test_a_bad_file_is_one_line_and_exit_2(luthier: Callable[..., Any], tmp_path
 
 def test_measure_keeps_what_it_found(luthier: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the least time that a user can give is longer than a test needs
-    monkeypatch.setattr(measure, "measure", lambda table, budget_s, say: measure.run.measure(table, budget_s / 30, say))
+    def short(table: Any, budget_s: float, say: Any, calibrations: Any) -> Any:
+        return measure.run.measure(table, budget_s / 30, say, calibrations)
+
+    monkeypatch.setattr(measure, "measure", short)
     ended = luthier("device", "measure", "--time-limit", "3s", "--json")
     assert ended.code == 0, ended.err
     path = home / "devices" / "host.toml"
@@ -97,7 +101,12 @@ def test_measure_calibrates_when_asked(
     luthier: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = Calibration("a run time", 1, "a test", kernels={"add": {"byte": 1e-11}})
-    monkeypatch.setattr(measure, "measure", lambda table, budget_s, say: host.describe(table))
+
+    def measured(table: Any, budget_s: float, say: Any, calibrations: Any) -> Any:
+        device = host.describe(table)
+        return replace(device, calibrations=tuple(run(device) for run in calibrations))
+
+    monkeypatch.setattr(measure, "measure", measured)
     monkeypatch.setattr(calibrate, "calibrate", lambda device, say: known)
     for options, kept in (((), ()), (("--calibrate",), (known,))):
         ended = luthier("device", "measure", *options)

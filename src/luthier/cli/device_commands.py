@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -90,11 +90,12 @@ def measure(
         def say(share: float, what: str) -> None:
             bar.update(task, completed=share, description=what)
 
-        device = run(energy_table, budget_s, say)
+        calibrations = []
         if calibrate:
             from luthier.deploy.calibrate import calibrate as calibrate_runtime
 
-            device = replace(device, calibrations=(calibrate_runtime(device, say=say),))
+            calibrations.append(partial(calibrate_runtime, say=say))
+        device = run(energy_table, budget_s, say, calibrations)
     path = host.store(device, energy_table)
     _print(device)
     console.print(f"{path}: written", markup=False, soft_wrap=True)

@@ -72,11 +72,13 @@ def examine(model: str, device: Device, question: Question) -> Examination:
     Raises:
         InputError: the model or the question cannot be used; the message is one line.
     """
+    if question.measure:
+        _check_measurable(device, question)
     graph, values = resolve_graph(model, batch=question.batch, resolution=question.resolution, lenient=question.lenient)
-    make = partial(_schedule, device=device, question=question)
+    ready = deployed(graph, question.precision)
     analysis = analyze(
         graph, device, model=Path(model).name or model, precision=question.precision,
-        schedule=make(deployed(graph, question.precision)), threads=question.threads, budget=question.budget,
+        schedule=_schedule(ready, device, question), threads=question.threads, budget=question.budget,
     )  # fmt: skip
     advice = None
     if analysis.violations and analysis.batch == 1:
@@ -84,8 +86,8 @@ def examine(model: str, device: Device, question: Question) -> Examination:
         advice = _advise(changeable or fold_norm_into_conv(graph), device, question)
     return Examination(
         analysis=analysis, advice=advice, prediction=_predict(graph, device),
-        calibrated=_calibrated(deployed(graph, question.precision), device, question.threads),
-        profile=_profile(graph, values, device, question) if question.measure else None,
+        calibrated=_calibrated(ready, device, question.threads),
+        profile=_profile(graph, values, question.threads) if question.measure else None,
     )  # fmt: skip
 
 
@@ -132,16 +134,19 @@ def _calibrated(graph: Graph, device: Device, threads: int) -> CalibratedLatency
     return None
 
 
-def _profile(graph: Graph, values: Values | None, device: Device, question: Question) -> Profile:
-    """Measured in ONNX Runtime, at the graph's own fp32; weights are random where the name stands for none."""
+def _check_measurable(device: Device, question: Question) -> None:
     if device.name != "host":
         raise InputError(f"--measure: runs the network on this machine, got --device {device.name}; use --device host")
     if question.precision is not None and question.precision.label != "fp32":
         raise InputError(f"--measure: runs fp32 in this version, got --precision {question.precision.label}")
+
+
+def _profile(graph: Graph, values: Values | None, threads: int) -> Profile:
+    """Measured in ONNX Runtime, at the graph's own fp32; weights are random where the name stands for none."""
     from luthier.deploy.onnx_file import random_weights
     from luthier.deploy.profile import profile
     from luthier.graph.fold import fold_constants
 
     folded = fold_norm_into_conv(graph)
     weights = random_weights(folded) if values is None else fold_constants(graph, values)
-    return profile(folded, weights, threads=question.threads, budget_s=MEASURE_S)
+    return profile(folded, weights, threads=threads, budget_s=MEASURE_S)
