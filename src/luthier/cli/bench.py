@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -16,6 +16,10 @@ from luthier.units import show
 
 if TYPE_CHECKING:
     from luthier.deploy.results import Contender, Contest
+
+_COLUMNS: Final = ("run time", "median", "spread", "ratio", "of peak", "error", "memory", "load")
+#: characters that the table needs, also where the terminal has fewer
+_WIDTH: Final = 100
 
 
 def bench(
@@ -46,6 +50,7 @@ def bench(
     as_json: limits.Json = False,
 ) -> None:
     """Run a network in Luthier and in other run times, in turn, each in a process of its own; say who is faster."""
+    from luthier.deploy.peers import NAMES
     from luthier.job.bench import Match, bench
 
     if fallback is not None:
@@ -53,7 +58,7 @@ def bench(
     match = Match(
         threads=_counts(threads), dtype=limits.read_dtype(dtype), batch=batch, resolution=resolution,
         pretrained=pretrained, rounds=rounds, pythons=_pythons(peer_python or []), work_dir=work_dir,
-        **({} if against is None else {"against": [name for name in against.split(",") if name]}),
+        against=NAMES if against is None else [name for name in against.split(",") if name],
     )  # fmt: skip
     console = output.console()
     found = []
@@ -86,14 +91,13 @@ def _pythons(given: list[str]) -> Mapping[str, str]:
 
 
 def _show(console: Any, found: Contest) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     side = "x".join(map(str, found.resolution))
+    title = f"{found.model}, {found.dtype}, batch {found.batch}, {side} px, {_threads(found.threads)}, "
     table = Table(
-        "run time", *("median", "spread", "ratio", "of peak", "error", "memory", "load"), box=None, pad_edge=False,
-        title=f"{found.model}, {found.dtype}, batch {found.batch}, {side} px, {_threads(found.threads)}, "
-        f"weights: {found.weights}",
-        title_justify="left",
+        *(Column(name, no_wrap=True) for name in _COLUMNS), title=f"{title}weights: {found.weights}",
+        title_justify="left", box=None, pad_edge=False,
     )  # fmt: skip
     ours = found.ours
     for one in sorted(found.contenders, key=lambda one: (not one.agrees, one.median_s or math.inf)):
@@ -105,7 +109,7 @@ def _show(console: Any, found: Contest) -> None:
             "" if one.floor_share is None else f"{one.floor_share:.0%}",
             f"{one.max_rel_error:.1e}", _text(one.peak_rss_bytes, "bytes"), _text(one.load_s, "latency"),
         )  # fmt: skip
-    console.print(table, markup=False)
+    console.print(table, markup=False, width=max(console.width, _WIDTH), crop=False)
     for line in remarks(found):
         console.print(line, markup=False, soft_wrap=True)
 

@@ -35,18 +35,35 @@ class LiteRt(Peer):
         interpreter: Any = Interpreter(model_path=str(converted), num_threads=threads)
         interpreter.allocate_tensors()
         (spec,) = interpreter.get_input_details()
-        outputs = [detail["index"] for detail in interpreter.get_output_details()]
+        outputs = interpreter.get_output_details()
 
         def run(x: Array) -> list[Array]:
             interpreter.set_tensor(spec["index"], x)
             interpreter.invoke()
-            return [interpreter.get_tensor(index) for index in outputs]
+            return [interpreter.get_tensor(output["index"]) for output in outputs]
 
-        return Opened(run, _form, lambda found: [y.transpose(0, 3, 1, 2) if y.ndim == 4 else y for y in found])
+        return Opened(
+            run, lambda x: _form(x, spec), lambda found: [_read(y, out) for y, out in zip(found, outputs, strict=True)]
+        )
 
 
-def _form(x: Array) -> Array:
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x)
+def _form(x: Array, spec: dict[str, Any]) -> Array:
+    """(N, H, W, C), and in 8-bit networks q = round(x / scale) + zero_point."""
+    turned = np.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x)
+    if spec["dtype"] == np.float32:
+        return turned
+    scale, zero_point = spec["quantization"]
+    span = np.iinfo(spec["dtype"])
+    found: Array = np.clip(np.rint(turned / scale) + zero_point, span.min, span.max).astype(spec["dtype"])
+    return found
+
+
+def _read(y: Array, spec: dict[str, Any]) -> Array:
+    """(N, C, H, W), and real = scale * (q - zero_point)."""
+    if spec["dtype"] != np.float32:
+        scale, zero_point = spec["quantization"]
+        y = scale * (y.astype(np.float32) - zero_point)
+    return y.transpose(0, 3, 1, 2) if y.ndim == 4 else y
 
 
 def _quantised(path: Path, made: Path, samples: Array) -> Path:
@@ -54,6 +71,6 @@ def _quantised(path: Path, made: Path, samples: Array) -> Path:
 
     tool = quantizer.Quantizer(str(path))
     tool.load_quantization_recipe(recipe.static_wi8_ai8())
-    statistics = tool.calibrate({"serving_default": [{"input_0": _form(x)} for x in samples]})
+    statistics = tool.calibrate({"serving_default": [{"input_0": _form(x, {"dtype": np.float32})} for x in samples]})
     tool.quantize(statistics).export_model(str(made), overwrite=True)
     return made

@@ -199,7 +199,7 @@ class _Writer:
         assert isinstance(op.attrs, kinds.Conv)
         attrs = op.attrs
         in_channels = self.graph.tensors[op.inputs[0]].shape[1]
-        x, padding = self.padded(op, weight.shape[2:], attrs.stride, attrs.pads, attrs.dilation)  # type: ignore[arg-type]  # two sides
+        x, padding = self.padded(op, weight.shape[2:], attrs.stride, attrs.pads, attrs.dilation)
         depthwise = attrs.groups == in_channels > 1 and weight.shape[1] == 1
         ordered = weight.transpose(1, 2, 3, 0) if depthwise else weight.transpose(0, 2, 3, 1)
         operands = [x, self.constant(f"{op.name}/weight", ordered), self.constant(f"{op.name}/bias", bias)]
@@ -305,12 +305,12 @@ class _Writer:
             case kinds.Add() | kinds.Mul():
                 operands = [self.activation(name) for name in op.inputs]
                 function, y = self.fused(op)
-                kind = op.kind
-                self.emit(kind.upper(), operands, y, f"{kind.title()}Options", fusedActivationFunction=function)
+                options = f"{op.kind.title()}Options"
+                self.emit(op.kind.upper(), operands, y, options, fusedActivationFunction=function)
             case kinds.GlobalPool(reduce=reduce):
-                kind, x, y = "MEAN" if reduce == "avg" else "REDUCE_MAX", op.inputs[0], self.activation(op.outputs[0])
-                axes = self.integers(op, "axes", [1, 2])
-                self.emit(kind, [self.activation(x), axes], y, "ReducerOptions", keepDims=True)
+                operands = [self.activation(op.inputs[0]), self.integers(op, "axes", [1, 2])]
+                mean = "MEAN" if reduce == "avg" else "REDUCE_MAX"
+                self.emit(mean, operands, self.activation(op.outputs[0]), "ReducerOptions", keepDims=True)
             case kinds.Pool() as attrs:
                 self._pool(op, attrs)
             case kinds.Affine() | kinds.Norm() as attrs:
@@ -333,7 +333,7 @@ class _Writer:
             case kinds.Shuffle(groups=groups) if len(shape) == 4:
                 self._shuffle(op, groups)
             case kinds.Softmax():
-                x, y = self.activation(op.inputs[0]), self.activation(op.outputs[0])
-                self.emit("SOFTMAX", [x], y, "SoftmaxOptions", beta=1.0)
+                source = self.activation(op.inputs[0])
+                self.emit("SOFTMAX", [source], self.activation(op.outputs[0]), "SoftmaxOptions", beta=1.0)
             case _:
                 raise PeerError(f"LiteRT: {op.name}: op {op.kind} has no TFLite form here")

@@ -88,7 +88,8 @@ def _apply(graph: Graph, op: Op, inputs: list[Tensor], held: dict[str, Tensor]) 
         case kinds.Slice(axis=axis, start=start, stop=stop):
             return x.narrow(axis, start, stop - start)
         case kinds.Shuffle(groups=groups):
-            return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+            n, c, *rest = x.shape
+            return x.reshape(n, groups, c // groups, *rest).transpose(1, 2).reshape(x.shape)
         case kinds.Resize(out_hw=out_hw, mode=mode):
             return F.interpolate(x, out_hw, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
         case kinds.Flatten() | kinds.Reshape():

@@ -79,7 +79,8 @@ class Worker:
         """Seconds of single calls, each with another input than the call before."""
         assert self._opened is not None
         run, forms, clock = self._opened.run, self._forms, time.perf_counter
-        index, times_s = self._calls, []
+        index = self._calls
+        times_s: list[float] = []
         gc.disable()
         start = clock()
         while index < self._calls + WARM_CALLS or clock() - start < WARM_S:
