@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -41,7 +41,8 @@ def bench(
         int, typer.Option("--rounds", min=0, max=1000, help="Turns of each run time; 0 = only convert and check.")
     ] = 10,
     peer_python: Annotated[
-        list[str] | None, typer.Option("--peer-python", metavar="NAME=PATH", help="An interpreter that has this peer.")
+        list[str] | None,
+        typer.Option("--peer-python", metavar="[NAME=]PATH", help="An interpreter that has this peer, or all."),
     ] = None,
     work_dir: Annotated[
         Path | None, typer.Option("--work-dir", help="Keep converted networks here, for the next call.")
@@ -57,7 +58,7 @@ def bench(
         raise InputError(f"--fallback {fallback}: bench times Luthier's own engine and takes no fallback; leave it out")
     match = Match(
         threads=_counts(threads), dtype=limits.read_dtype(dtype), batch=batch, resolution=resolution,
-        pretrained=pretrained, rounds=rounds, pythons=_pythons(peer_python or []), work_dir=work_dir,
+        pretrained=pretrained, rounds=rounds, pythons=peer_pythons(peer_python or []), work_dir=work_dir,
         against=NAMES if against is None else [name for name in against.split(",") if name],
     )  # fmt: skip
     console = output.console()
@@ -79,15 +80,23 @@ def _counts(text: str) -> list[int]:
         raise InputError(f"--threads {text}: must be numbers, such as 1 or 1,2") from None
 
 
-def _pythons(given: list[str]) -> Mapping[str, str]:
-    from luthier.deploy.peers import get
+def peer_pythons(given: Sequence[str]) -> dict[str, str]:
+    """Parse `--peer-python`: `NAME=PATH`, or `PATH` for all peers that have none of their own.
 
-    pairs = [text.partition("=") for text in given]
-    for text, (name, equals, path) in zip(given, pairs, strict=True):
-        if not equals or not Path(path).is_file():
-            raise InputError(f"--peer-python {text}: must be NAME=PATH of an interpreter")
-        get(name)
-    return {name: path for name, _, path in pairs}
+    Raises:
+        InputError: no such peer, or no such file.
+    """
+    from luthier.deploy.peers import NAMES, get
+
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not Path(path if equals else text).is_file():
+            raise InputError(f"--peer-python {text}: must be NAME=PATH, or PATH, of an interpreter that exists")
+        if equals:
+            get(name)
+        found |= {name: path} if equals else {peer: text for peer in NAMES if f"{peer}=" not in " ".join(given)}
+    return found
 
 
 def _show(console: Any, found: Contest) -> None:

@@ -43,6 +43,7 @@ class Peer(ABC):
         title: for people.
         packages: distributions that it needs, the run time itself first.
         dtypes: number types in which it runs networks on this kind of CPU.
+        per_threads: whether what `convert` makes is for one number of threads.
         environment: variables that its process is started with.
     """
 
@@ -50,6 +51,7 @@ class Peer(ABC):
     title: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     dtypes: ClassVar[tuple[DType, ...]]
+    per_threads: ClassVar[bool] = False
     environment: ClassVar[Mapping[str, str]] = {}
 
     @property

@@ -11,6 +11,7 @@ class Luthier(Peer):
     """See `luthier.engine`; arrays in NCHW, as most peers take them."""
 
     name, title, packages, dtypes = "luthier", "Luthier", ("luthier",), ("fp32",)
+    per_threads = True
 
     @property
     def version(self) -> str:

@@ -12,6 +12,7 @@ class Torch(Peer):
     """Inductor's kernels are kept on disk: `convert` compiles once, so that `open` finds them."""
 
     name, title, packages, dtypes = "torch", "torch", ("torch",), ("fp32", "bf16")
+    per_threads = True
     # glibc would give back and fault in again what each run frees
     environment = {  # noqa: RUF012  # never changed
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
