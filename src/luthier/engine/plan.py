@@ -55,9 +55,7 @@ class Plan:
             whole = Buffer(image.arena_bytes, "the activations")
             self._arena = dict.fromkeys(image.buffers, whole)
         self._constants = image.constants
-        if self._constants.ctypes.data % ALIGNMENT:
-            self._constants = Buffer(image.constants.nbytes, "the weights").array(np.uint8)
-            self._constants[: image.constants.nbytes] = image.constants
+        assert not self._constants.ctypes.data % ALIGNMENT
         threads = max(1, image.threads)
         self._scratch = [Buffer(image.scratch_bytes + ALIGNMENT, "scratch") for _ in range(threads)]
         self._counters = Buffer((len(image.records) + 1) * COUNTER_BYTES, "counters")
