@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -111,14 +113,35 @@ class Plan:
         """
         arrays = self._checked(inputs)
         with self._lock:
-            for row, word, number in self._patches:
-                self._table[row, word] = arrays[number].ctypes.data
+            self._bind(arrays)
             if self._debug:
                 for buffer in {id(b): b for b in self._arena.values()}.values():
-                    buffer.array(np.float32)[:] = np.nan
+                    buffer.array(np.uint8)[:] = 0xFF  # NaN of every floating-point type
             self._workers.run()
             results = tuple(self._taken(output) for output in self._outputs)
         return results[0] if len(results) == 1 else results
+
+    def step_times(self, *inputs: Array) -> list[int]:
+        """Run once on the caller's thread, step by step; nanoseconds of each, without those of the call itself.
+
+        The results are in the arena, and are not returned: see `luthier.engine.profile`.
+
+        Raises:
+            ShapeError, InputError: as a call.
+        """
+        arrays = self._checked(inputs)
+        with self._lock:
+            self._bind(arrays)
+            stamps = [perf_counter_ns()]
+            for first, count in ((0, 0), (0, 0), *((step, 1) for step in range(len(self._table)))):
+                self._workers.run_steps(first, count)
+                stamps.append(perf_counter_ns())
+        call, *spans = (after - before for before, after in pairwise(stamps[1:]))
+        return [max(span - call, 0) for span in spans]
+
+    def _bind(self, arrays: list[Array]) -> None:
+        for row, word, number in self._patches:
+            self._table[row, word] = arrays[number].ctypes.data
 
     def _taken(self, output: Array) -> Array:
         last = any(port.layout.strides[1] == 1 and port.layout.shape[2:] != (1, 1) for port in self.image.inputs)

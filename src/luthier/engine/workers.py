@@ -79,6 +79,8 @@ class Workers:
         }
         for word, value in (fixed | system_words(portable=portable)).items():
             self._team.words[word // 8] = value
+        self._part = Buffer(Word.BYTES, "counters")  # a team of one, for parts of the table
+        self._part.array(np.int64)[:] = self._team.words
         self._scratch = scratch[0].address
         self._process = os.getpid()
         self._threads = [
@@ -101,6 +103,13 @@ class Workers:
             self._team.run_together(self._team.block.address, self._scratch)
         else:
             self._team.run_alone(self._team.block.address, self._scratch)
+
+    def run_steps(self, first: int, count: int) -> None:
+        """A part of a run on the caller's thread alone."""
+        words, whole = self._part.array(np.int64), self._team.words
+        words[Word.STEPS // 8] = count
+        words[Word.TABLE // 8] = whole[Word.TABLE // 8] + first * whole[Word.RECORD_BYTES // 8]
+        self._team.run_alone(self._part.address, self._scratch)
 
 
 class _Team:
