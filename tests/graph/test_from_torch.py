@@ -93,7 +93,8 @@ SPELLINGS: dict[str, Step] = {
     "gelu by erf, other order": lambda x: x * ((torch.erf(x * math.sqrt(0.5)) + 1) * 0.5),
     "relu": F.relu, "clamp(min=0)": lambda x: x.clamp(min=0), "relu_": lambda x: (x + 0.0).relu_(),
     "relu6": F.relu6, "hardtanh": lambda x: F.hardtanh(x, 0, 6), "tanh": torch.tanh, "mish": F.mish,
-    "leaky": lambda x: F.leaky_relu(x, 0.1), "elu": lambda x: F.elu(x, 0.7), "idle": lambda x: F.dropout(x, 0.5, False),
+    "leaky": lambda x: F.leaky_relu(x, 0.1), "elu": lambda x: F.elu(x, 0.7), "softplus": F.softplus,
+    "x*tanh(softplus(x))": lambda x: x * F.softplus(x).tanh(), "idle": lambda x: F.dropout(x, 0.5, False),
     "affine": lambda x: 1.5 - 0.5 * x, "sub": lambda x: x.neg() - 0.25,
 }  # fmt: skip
 MEANS: list[Step] = [
@@ -192,6 +193,12 @@ def steps(draw: st.DrawFn) -> nn.Module:
             lambda x: torch.cat(torch.split(x, [3, 5], 1)[::-1], 1),
             lambda x: x[:, 2:3] * x,
             lambda x: x * x[:, :, :1, :1],
+            lambda x: x * x[:, :, :1] + x[:, :, :, :1],
+            lambda x: x[:, :, :1] * x[:, :, :, :1],
+            lambda x: x.mean((2, 3), keepdim=True) + x.amax(1, keepdim=True),
+            lambda x: torch.cat([x, x.mean(3, keepdim=True).expand(-1, -1, -1, 2)], 3),
+            lambda x: x * x.sum(1, keepdim=True),
+            lambda x: F.adaptive_max_pool2d(x, (x.shape[2], 1)) + x,
         )
     )
 
@@ -234,6 +241,7 @@ SAME = [
     ("gelu", "gelu by erf", "gelu by erf, other order"),
     ("relu", "clamp(min=0)"),
     ("relu6", "hardtanh"),
+    ("mish", "x*tanh(softplus(x))"),
 ]
 
 
@@ -456,8 +464,10 @@ def test_lenient_leaves_half_understood_views_and_several_outputs() -> None:
         (lambda x: x, "computes nothing"),
         (lambda x: F.dropout(x, 0.5), "dropout that stays on in evaluation"),
         (lambda x: x + torch.randn(1, 4, 1, 1), "aten.randn has no meaning here"),
-        (lambda x: x.mean(1, keepdim=True), "a reduction of .1, 4, 6, 6. over axes .1."),
-        (lambda x: torch.cat((x, x), 2), "a concatenation along axis 2"),
+        (lambda x: x.mean((1, 2), keepdim=True), r"a reduction of .1, 4, 6, 6. over axes .1, 2."),
+        (lambda x: torch.cat((x, x), 0), "a concatenation along axis 0"),
+        (lambda x: x.max(1)[1] + x, "aten.add has no meaning here"),
+        (lambda x: torch.max(x, x * 2), "a maximum of two tensors"),
         (lambda x: x / (x + 1), "a quotient of two activations"),
         (lambda x: torch.clamp(x, x * 0.5), r"aten\.clamp has no meaning here"),
         (lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)), "no meaning here|cannot be traced"),

@@ -40,6 +40,7 @@ class Elementwise(Kernel):
         lanes: of the target.
         function: applied last.
         parts: of N * H rows.
+        alpha: of the function.
     """
 
     kind: ElementwiseKind
@@ -48,6 +49,7 @@ class Elementwise(Kernel):
     lanes: int
     function: GraphFunction = "identity"
     parts: int = 1
+    alpha: float = 0.0
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -101,13 +103,14 @@ class Elementwise(Kernel):
             other = f.offset(body["z"], f.add(beside, lane if whole else 0))
             second = body.load(other) if whole else f.broadcast(other)
             value = f.fadd(value, second) if self.kind == "add" else f.fmul(value, second)
-        body.store(activate(f, body.target, value, self.function), f.offset(body["y"], place))
+        body.store(activate(f, body.target, value, self.function, self.alpha), f.offset(body["y"], place))
 
 
 def elementwise(
     target: Target, kind: ElementwiseKind, shape: tuple[int, int, int, int],
     other: tuple[int, int, int, int] | None = None, function: GraphFunction = "identity", least_tasks: int = 8,
+    alpha: float = 0.0,
 ) -> Elementwise:  # fmt: skip
     """Equations (1) and (2), cut into tasks."""
     n, _, h, _ = shape
-    return Elementwise(kind, shape, other or shape, target.lanes, function, min(n * h, least_tasks))
+    return Elementwise(kind, shape, other or shape, target.lanes, function, min(n * h, least_tasks), alpha)
