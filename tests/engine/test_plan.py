@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.random_networks import exact, graph_with_numbers, networks, relative_error
+from random_networks import networks
+from tests.engine.numbers import exact, graph_with_numbers, relative_error
 
 from luthier.arch import Network
 from luthier.arch.presets import get
