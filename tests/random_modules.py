@@ -256,8 +256,8 @@ HEADS: list[Callable[[int], nn.Module]] = [
 
 
 @st.composite
-def modules(draw: st.DrawFn, widths: tuple[int, ...] = (8,), most: int = 4) -> nn.Module:
+def modules(draw: st.DrawFn, widths: tuple[int, ...] = (8,), least: int = 1) -> nn.Module:
     """A whole network of three input channels."""
     channels = draw(st.sampled_from(widths))
-    parts = draw(st.lists(steps(channels), min_size=1, max_size=most))
+    parts = draw(st.lists(steps(channels), min_size=least, max_size=4))
     return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), *parts, draw(st.sampled_from(HEADS))(channels))

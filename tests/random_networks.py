@@ -14,8 +14,8 @@ from luthier.arch.block import _PLACES, _SKIPS, Activation, BlockKind
 from luthier.nn import build
 
 Array = NDArray[Any]
-#: half of all blocks are the family's own
-_KINDS: tuple[BlockKind, ...] = (*get_args(BlockKind), *("mbconv",) * 5)
+#: two thirds of all blocks are the family's own
+_KINDS: tuple[BlockKind, ...] = (*("mbconv",) * 10, *get_args(BlockKind))
 
 
 @st.composite
@@ -24,7 +24,7 @@ def _attentions(draw: st.DrawFn, kind: BlockKind) -> Attention | None:
         return None
     return Attention(
         kind=draw(st.sampled_from(["se", "se", "se", "se", "se", "ese", "eca"])),
-        place=draw(st.sampled_from(_PLACES[kind])),
+        place=draw(st.sampled_from([p for p in (*_PLACES[kind], "after_depthwise") if p in _PLACES[kind]])),
         ratio=draw(st.sampled_from([0.25, 0.5, 1.0])),
         reference=draw(st.sampled_from(["input", "gated"])),
         gate=draw(st.sampled_from(["sigmoid", "hard_sigmoid"])),
@@ -45,7 +45,7 @@ def _blocks(draw: st.DrawFn, in_channels: int, widest: int) -> Block:
         out_channels=out,
         kernel_size=draw(st.sampled_from([2, 3, 4] if kind == "pool" and stride > 1 else [1, 3, 3, 5, 7])),
         stride=stride,
-        expand_ratio=draw(st.sampled_from([0.5, 1, 1.5, 3, 6])),
+        expand_ratio=draw(st.sampled_from([3, 1.5, 4, 6, 0.5, 1])),
         activation=draw(st.sampled_from([None, *get_args(Activation)])),
         attention=draw(_attentions(kind)),
         skip=skip,
@@ -59,7 +59,7 @@ def _blocks(draw: st.DrawFn, in_channels: int, widest: int) -> Block:
 def networks(draw: st.DrawFn, most_stages: int = 3, widest: int = 20) -> Network:
     """Up to `most_stages` blocks of any kind, kernel, stride, expansion, width, activation and attention."""
     channels, stages = 3, []
-    for index in range(draw(st.integers(1, most_stages))):
+    for index in range(draw(st.sampled_from([*range(2, most_stages + 1), 1]))):
         block = draw(_blocks(channels, widest))
         channels = block.out_channels
         stages.append(Stage(name=f"s{index}", blocks=(block,)))

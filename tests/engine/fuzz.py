@@ -67,7 +67,7 @@ def cases(widest: int = 40) -> st.SearchStrategy[Case]:
     side = st.integers(7, 24)
     return st.builds(
         Case,
-        source=st.one_of(networks(widest=widest), networks(widest=widest), modules((4, 6, 10, 18, 34))),
+        source=st.one_of(networks(widest=widest), networks(widest=widest), modules((4, 6, 10, 18, 34), least=2)),
         hw=st.tuples(side, side), batch=st.integers(1, 3), target=st.sampled_from(runnable()),
         threads=st.sampled_from([1, 1, 2, 3]), order=st.sampled_from(["nchw", "nhwc"]),
         onnx=st.sampled_from([True, False, False, False]), seed=st.integers(0, 99),
