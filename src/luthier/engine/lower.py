@@ -28,7 +28,7 @@ from luthier.engine.patterns import Fused, Patterns
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.steps import Place, Steps
 from luthier.engine.target import Target
-from luthier.errors import InputError, ShapeError
+from luthier.errors import InputError, ShapeError, UnsupportedError
 from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
@@ -159,7 +159,7 @@ class _Lowering(Steps):
                 self._shuffle(head, groups)
             case _:
                 what = getattr(head.attrs, "function", getattr(head.attrs, "op", ""))
-                raise InputError(
+                raise UnsupportedError(
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
 

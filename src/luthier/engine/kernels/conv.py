@@ -90,7 +90,8 @@ class Convolution(Kernel):
     @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"{self.types.title}_conv{'_tiles' if self.matrix else ''}_{self.window.title}_{self.epilogue.title}_{self.block}"
+        how = "_tiles" if self.matrix else ""
+        return f"{self.types.title}_conv{how}_{self.window.title}_{self.epilogue.title}_{self.block}"
 
     def _channels(self) -> list[tuple[int, int, int, int]]:
         """Of every panel: first and last output channel, first and last input channel."""
