@@ -91,10 +91,6 @@ def lower(
     return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
-def _epilogue(group: Fused) -> Epilogue:
-    return Epilogue(group.activation, group.residual is not None, group.after)
-
-
 def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
     return next((group.tile for group in schedule if op.name in group.ops), None)
 
@@ -177,6 +173,10 @@ class _Lowering(Steps):
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
 
+    def _epilogue(self, group: Fused) -> Epilogue:
+        coarse = self._element(group.output) != FP32
+        return Epilogue(group.activation, group.residual is not None, group.after, coarse)
+
     def _weights(self, op: Op) -> tuple[Array, Array | None]:
         weight = np.asarray(self.values[op.constants["weight"]], np.float32)
         return weight, self.values.get(op.constants.get("bias", ""))
@@ -202,7 +202,7 @@ class _Lowering(Steps):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
             kernel = matmul(
-                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
+                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=self._epilogue(group),
                 least_tasks=self.least_tasks, types=self._types(group, source.element),
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
@@ -239,7 +239,7 @@ class _Lowering(Steps):
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
-            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=self._epilogue(group),
             least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y),
         )  # fmt: skip
 
@@ -248,7 +248,7 @@ class _Lowering(Steps):
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
-            self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
+            self.target, n, c, self._window(group.head), epilogue=self._epilogue(group), sums=sums,
             least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)),
         )  # fmt: skip
         if sums:
