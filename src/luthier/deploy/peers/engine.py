@@ -39,6 +39,11 @@ class Engine:
         except OSError as error:
             raise InputError(f"--peer-python {peer.name}={python}: cannot be started ({error.strerror})") from None
 
+    @property
+    def process_id(self) -> int:
+        """Of the worker."""
+        return self._process.pid
+
     def __enter__(self) -> Engine:
         return self
 
