@@ -103,7 +103,7 @@ def test_what_has_no_form_is_refused() -> None:
 
     for attrs, words in (
         (kinds.Activation("mish"), "'mish' has no TFLite form"),
-        (kinds.Resize((22, 18)), "op resize has no TFLite form"),
+        (kinds.AdaptivePool((3, 2)), "op adaptive_pool has no TFLite form"),
         (kinds.Pool("avg", (3, 3), (1, 1), (1, 1, 1, 1), True), "averages count padding otherwise"),
     ):
         with pytest.raises(PeerError, match=words):
