@@ -242,7 +242,7 @@ def test_processes_end_with_the_engine(tmp_path: Path) -> None:
     with Engine(get("luthier"), 1, tmp_path) as engine:
         engine.ask("load")
         engine.stop()
-    with pytest.raises(ProcessLookupError):
+    with pytest.raises(ProcessLookupError, match="No such process"):
         os.kill(engine.process_id, 0)
 
 
