@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from luthier.cost.macs import graph_macs
 from luthier.deploy.onnx_file import to_onnx
 from luthier.deploy.peers.engine import Engine
-from luthier.deploy.peers.peer import DTYPES, DType, Peer
+from luthier.deploy.peers.peer import DTYPES, Peer
 from luthier.deploy.peers.registry import get
+from luthier.deploy.precision import DType
 from luthier.deploy.results import Contender, Contest
 from luthier.device.measure.distance import core_distance_s
 from luthier.device.measure.peak import peak_meter
