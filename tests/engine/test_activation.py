@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.engine.harness import Array
 
+from luthier.device.jit import Library, assemble
 from luthier.engine.emit import I64, PTR, Index, Module
 from luthier.engine.kernels.activation import FUNCTIONS, activate
-from luthier.engine.machine_code import Library, assemble
 from luthier.engine.target import Target, runnable
 from luthier.graph.reference import FUNCTIONS as MEANING
 
@@ -34,7 +34,7 @@ def library(target: Target) -> Library:
             f.store(activate(f, target, f.load(f.vector, f["x"], by), name), f["y"], by)
 
         f.loop(0, f["n"], step, step=target.lanes)
-    return Library(assemble(module.text(), target), list(FUNCTIONS))
+    return Library(assemble(module.text(), target.machine), list(FUNCTIONS))
 
 
 def evaluate(target: Target, name: str, x: Array) -> Array:
