@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.device.jit import Library
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.lower import lower
-from luthier.engine.machine_code import Library
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
