@@ -76,13 +76,12 @@ class Plan:
         readers = self.readers[tensor]
         return tensor not in self.graph.outputs and len(readers) == 1 and _clips(readers[0])
 
-    def function(self, tensor: str) -> Activation | None:
+    def function_op(self, tensor: str) -> Op | None:
         """The activation that alone reads a tensor and does not keep its scale."""
         readers = self.readers[tensor]
         if tensor in self.graph.outputs or len(readers) != 1 or keeps_scale(readers[0]):
             return None
-        attrs = readers[0].attrs
-        return attrs if isinstance(attrs, Activation) else None
+        return readers[0] if readers[0].kind == "activation" else None
 
     def known_range(self, tensor: str) -> tuple[float, float] | None:
         """What the function that makes a tensor cannot leave."""

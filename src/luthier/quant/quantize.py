@@ -41,7 +41,7 @@ def quantize(
         calibration: (N, C, H, W) float32, as the network takes images; a few hundred are enough.
         observer: how ranges are chosen, see `luthier.quant.observe`.
         correct_bias: see `luthier.quant.correct`; takes the integer reference over all images.
-        compile: runs the fp32 graph, for instance `luthier.engine.compile`; None of it is kept.
+        compile: runs the fp32 graph, for instance `luthier.engine.compile`; nothing of it is kept.
     Returns:
         The quantised graph, and its constants by name: int8, int32, and float32 where an op stays in fp32.
     Raises:
@@ -56,7 +56,7 @@ def quantize(
         >>> small, values = quantize(build.graph(build_conv), {"y.weight": np.full((1, 1, 1, 1), 0.5)}, images)
         >>> values["y.weight"].item(), small.tensors["x"].zero_point
         (127, 127)
-        >>> run(small, values, {"x": images[:1]})["y"].round(2).tolist()
+        >>> run(small, values, {"x": images[:1]})["y"].astype(float).round(2).tolist()
         [[[[-0.5, -0.41], [-0.32, -0.23]]]]
     """
     constants = fold_constants(graph, constants)
