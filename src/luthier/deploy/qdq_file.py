@@ -39,7 +39,7 @@ def to_qdq(graph: Graph, constants: Mapping[str, Array], metadata: Mapping[str, 
     for name in graph.inputs:
         if graph.tensors[name].scale is not None:
             writer.pair(graph.tensors[name], name, f"{name}.real")
-    for name, tensor in graph.constants.items():
+    for tensor in graph.constants.values():
         writer.constant(tensor)
     for op in graph.ops:
         writer.op(op)

@@ -51,22 +51,22 @@ class Observed:
 
 
 def observe(
-    graph: Graph, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile = with_numpy
+    plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile = with_numpy
 ) -> Observed:
     """Run the graph on images and watch.
 
     Args:
-        graph: fp32, norms folded.
+        plan: of a graph in fp32, norms folded.
         constants: values by name.
         batches: as `in_batches` makes them.
         compile: runs the graph, for instance `luthier.engine.compile`.
     Raises:
         DataError: a tensor is not finite.
     """
-    plan = Plan(graph)
+    graph = plan.graph
     counted = [name for members in plan.shared() for name in members if plan.counted(name)]
     summed = [op.outputs[0] for op in graph.ops if op.kind in ("conv", "linear")]
-    weights = _channel_weights(graph, constants, batches, plan, compile)
+    weights = _channel_weights(plan, constants, batches, compile)
     histograms = {name: Histogram() for name in counted}
     totals: dict[str, list[Array]] = {name: [] for name in summed}
     run = _watched(graph, constants, [*counted, *summed], compile)
@@ -100,9 +100,10 @@ def _watched(
 
 
 def _channel_weights(
-    graph: Graph, constants: Mapping[str, Array], batches: Sequence[Batch], plan: Plan, compile: Compile
+    plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile
 ) -> dict[str, Array]:
     """How much an error in each channel of a tensor counts: its gain to the outputs, behind the function if any."""
+    graph = plan.graph
     run = _watched(graph, constants, moment_tensors(graph), compile)
     first = batches[: -(-_MOMENT_IMAGES // len(batches[0][0]))]
     gains = output_gains(graph, constants, [moments(graph, run(batch)) for batch in first])
@@ -116,12 +117,11 @@ def _relative(gain: Array) -> Array:
     return np.asarray(gain / mean + _LEAST_WEIGHT) if mean > 0 else np.ones_like(gain)
 
 
-def calibrate(graph: Graph, observed: Observed, observer: Observer = "mse") -> dict[str, Levels]:
+def calibrate(plan: Plan, observed: Observed, observer: Observer = "mse") -> dict[str, Levels]:
     """Scale and zero point of every tensor that is to be stored in integers.
 
     The range of a gate (sigmoid, hard-sigmoid) and of a softmax is known, [0, 1], whatever was observed.
     """
-    plan = Plan(graph)
     levels: dict[str, Levels] = {}
     for members in plan.shared():
         counted = [name for name in members if plan.counted(name)]

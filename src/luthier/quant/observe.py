@@ -53,8 +53,8 @@ class Histogram:
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
         self._cover(max(-self.low, self.high))
-        bins = (values.ravel() * np.float32(_BINS / 2 / self.limit) + np.float32(_BINS / 2)).astype(np.int32)
-        np.minimum(bins, _BINS - 1, out=bins)
+        # the factor is a power of two, so that floor() sees the exact quotient
+        bins = np.floor(values.ravel() * np.float32(_BINS / 2 / self.limit)).astype(np.int32) + _BINS // 2
         if weights is None:
             self.counts += np.bincount(bins, minlength=_BINS)
         else:
@@ -62,7 +62,7 @@ class Histogram:
             self.counts += np.bincount(bins, along.ravel(), _BINS)
 
     def _cover(self, limit: float) -> None:
-        while self.limit < limit:
+        while self.limit <= limit:
             halves = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.zeros(_BINS)
             self.counts[_BINS // 4 : 3 * _BINS // 4] = halves
@@ -70,8 +70,8 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Count what another histogram has counted; the other is widened to this one's limit."""
-        self._cover(other.limit)
-        other._cover(self.limit)
+        self._cover(other.limit / 2)
+        other._cover(self.limit / 2)
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.counts += other.counts
 
