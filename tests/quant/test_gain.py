@@ -12,7 +12,7 @@ from luthier.graph.reference import evaluate
 from luthier.quant.gain import moment_tensors, moments, output_gains
 
 Array = np.ndarray[Any, Any]
-DRAWS = 400
+DRAWS = 32
 
 
 def network() -> Graph:
@@ -26,7 +26,12 @@ def network() -> Graph:
     m = build.mul("m", d, gate)
     p = build.add("p", build.conv("cp", "cp", m, 6), d)
     pool = build.op("pool", kinds.Pool("avg", (2, 2), (2, 2)), build.op("s", kinds.Shuffle(3), p))
-    joined = build.op("joined", kinds.Concat(), pool, build.op("cut", kinds.Slice(1, 2, 5), pool))
+    joined = build.op(
+        "joined",
+        kinds.Concat(),
+        build.op("cut", kinds.Slice(1, 0, 2), pool),
+        build.op("rest", kinds.Slice(1, 2, 6), pool),
+    )
     flat = build.flatten("flat", build.op("mean", kinds.GlobalPool(), joined))
     return build.graph(build.linear("y", "y", flat, 5))
 
@@ -41,25 +46,23 @@ def run(graph: Graph, constants: dict[str, Array], x: Array, noisy: str = "", no
     return values
 
 
-@pytest.mark.parametrize("tensor", ["ca", "a", "d", "gate", "m", "p", "cut", "flat"])
+@pytest.mark.parametrize("tensor", ["ca", "a", "d", "m", "p", "s", "pool", "mean"])
 def test_the_gain_is_the_power_that_arrives(tensor: str) -> None:
-    rng = np.random.default_rng(7)
-    graph = network()
-    constants = {n: rng.normal(size=t.shape) * 0.5 for n, t in graph.constants.items()}
-    x = np.repeat(rng.normal(size=(1, 4, 12, 12)), DRAWS, 0)
-    clean = run(graph, constants, x)
-    assert set(moment_tensors(graph)) == {"ca", "cg", "d", "gate"}
-    gains = output_gains(graph, constants, [moments(graph, clean)])
-    shape = clean[tensor].shape
-    for channel in (0, shape[1] - 1):
-        noise = np.zeros(shape)
-        noise[:, channel] = 1e-3 * rng.normal(size=noise[:, channel].shape)
+    """Over random weights: with given ones, what an element sends on two ways may add up or cancel."""
+    predicted = measured = 0.0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        graph = network()
+        constants = {n: rng.normal(size=t.shape) * 0.5 for n, t in graph.constants.items()}
+        x = np.repeat(rng.normal(size=(1, 4, 12, 12)), DRAWS, 0)
+        clean = run(graph, constants, x)
+        gains = output_gains(graph, constants, [moments(graph, clean)])
+        noise = 1e-3 * rng.normal(size=clean[tensor].shape)
         moved = run(graph, constants, x, tensor, noise)["y"] - clean["y"]
-        measured = (moved**2).sum() / DRAWS / 1e-6
-        predicted = gains[tensor][channel] * np.prod(shape[2:])
-        # 400 draws scatter by 10 %; of a border of one pixel in twelve the model knows nothing, nor of noise that
-        # takes two ways to the output
-        assert predicted == pytest.approx(measured, rel=0.5)
+        measured += (moved**2).sum() / DRAWS / 1e-6
+        predicted += gains[tensor].sum() * np.prod(clean[tensor].shape[2:])
+    assert set(moment_tensors(graph)) == {"ca", "cg", "d", "gate"}
+    assert predicted == pytest.approx(measured, rel=0.3)  # 12 draws of weights scatter; borders are left out
 
 
 def test_a_convolution_alone_by_hand() -> None:

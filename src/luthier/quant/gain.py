@@ -11,6 +11,9 @@ every element of channel c of t, divided by the elements of that channel:
 
 Several readers add up.  Moments are measured in fp32.  Between the channels of a tensor the gain says which deserve
 levels: a depthwise convolution may take a quiet channel up a hundredfold.
+
+Not modelled: borders; that one element's noise reaches the outputs on several ways, which with given weights may add
+up or cancel; that a gate's noise is the same on all pixels, so that averages behind it do not lessen it.
 """
 
 from __future__ import annotations
