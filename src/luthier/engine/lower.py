@@ -74,11 +74,7 @@ def lower(
     for tensor in (*graph.tensors.values(), *graph.constants.values()):
         if tensor.dtype != "fp32":
             raise InputError(f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs fp32 only")
-    for name, tensor in graph.constants.items():
-        got = constants[name].shape if name in constants else "nothing"
-        if got != tensor.shape:
-            raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
-    return _Lowering(graph, constants, target, order, least_tasks, schedule).result()
+    return Lowering(graph, constants, target, order, least_tasks, schedule).result()
 
 
 def _epilogue(group: Fused) -> Epilogue:
@@ -98,11 +94,25 @@ def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
     return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
 
 
-class _Lowering(Steps):
+class Lowering(Steps):
+    """The steps of a graph of numbers in the making.
+
+    Attributes:
+        values: of the constants, by name.
+        patterns: which ops run as one.
+        sums: of tensors whose depthwise convolution summed them over parts of the rows.
+    Raises:
+        ShapeError: a constant is missing or has another shape.
+    """
+
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
         schedule: Schedule | None,
     ) -> None:  # fmt: skip
+        for name, tensor in graph.constants.items():
+            got = constants[name].shape if name in constants else "nothing"
+            if got != tensor.shape:
+                raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
         super().__init__(graph, target, order, least_tasks)
         self.values, self.schedule = constants, schedule
         self.patterns = Patterns(graph, _separate(graph, schedule))

@@ -15,6 +15,7 @@ from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import COUNTER_BYTES, HEAD_WORDS
 from luthier.engine.lower import lower
+from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.machine_code import Library
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
@@ -206,7 +207,8 @@ def compile(
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
     target = target or host()
-    lowered = lower(
+    make = lower_integers if is_quantised(graph) else lower
+    lowered = make(
         graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
     )
     return Plan(build_image(lowered, target, threads), debug=debug)
