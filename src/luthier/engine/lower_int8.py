@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.device.matrix_unit import permitted
+from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.kernels.int8.conv import Convolution8, Geometry, convolution8
 from luthier.engine.kernels.int8.convert import Convert
 from luthier.engine.kernels.int8.copy import Copy8
@@ -23,7 +24,7 @@ from luthier.engine.kernels.int8.result import Activation8, Result, is_wide, num
 from luthier.engine.kernels.int8.units import SLACK, UNIT, byte_layout, has, units
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout, round_up
-from luthier.engine.lower import Lowering
+from luthier.engine.lower import Lowering, check_constants
 from luthier.engine.patterns import Fused, Patterns
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.steps import Place
@@ -75,6 +76,7 @@ def lower_integers(
         InputError: a sum of products may not fit in 32 bits.
         ShapeError: a constant is missing or has another shape.
     """
+    check_constants(graph, constants)
     return IntegerLowering(graph, constants, target, order, least_tasks, schedule).result()
 
 
@@ -131,10 +133,13 @@ class IntegerLowering(Lowering):
         n, _, h, _ = self._shape(tensor)
         return max(1, min(n * h, self.least_tasks))
 
-    def _padded(self, tensor: str) -> Place:
+    def _element(self, tensor: str) -> Element:
+        return FP32  # whatever is not an integer
+
+    def _padded(self, tensor: str, element: Element | None = None) -> Place:
         """The numbers of a tensor; those of integers are made first, once."""
         if self._tensor(tensor).scale is not None:
-            if tensor not in self.imported:
+            if (tensor, FP32) not in self.converted:
                 source = self._bytes(tensor)
                 to = self._buffer(f"{tensor}/real", Layout.padded(self._shape(tensor), self.target.lanes))
                 kernel = Convert(
@@ -142,9 +147,9 @@ class IntegerLowering(Lowering):
                 )
                 operands = {"real": to.ref, "integer": source.ref, "levels": self._levels(tensor)}
                 self._step(kernel, operands, ())
-                self.imported[tensor] = to
-            return self.imported[tensor]
-        place = super()._padded(tensor)
+                self.converted[tensor, FP32] = to
+            return self.converted[tensor, FP32]
+        place = super()._padded(tensor, FP32)
         if not place.layout.is_padded(self.target.lanes):  # written in units
             to = self._buffer(f"{tensor}/padded", Layout.padded(self._shape(tensor), self.target.lanes))
             self._copy(place, to, place.layout.shape, (), gaps=False)

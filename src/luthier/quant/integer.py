@@ -91,7 +91,7 @@ def compute(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, A
     _, zero = levels(graph.tensors[op.inputs[0]])
     match op.attrs:
         case Conv() | Linear() as attrs:
-            acc = _sums(x, zero, constants["weight"], constants.get("bias"), attrs)
+            acc = sums(x, zero, constants["weight"], constants.get("bias"), attrs)
             scaled = acc.astype(np.float32)
             scaled *= multipliers(graph, op).reshape(1, -1, *(1,) * (acc.ndim - 2))
             return scaled if out.scale is None else round_to_u8(scaled, levels(out)[1])
@@ -125,7 +125,7 @@ def _centred(q: Array, zero_point: int) -> Array:
     return q.astype(np.float32) - np.float32(zero_point)
 
 
-def _sums(x: Array, zero_point: int, weight: Array, bias: Array | None, attrs: Conv | Linear) -> Array:
+def sums(x: Array, zero_point: int, weight: Array, bias: Array | None, attrs: Conv | Linear) -> Array:
     """acc of equation (1), exact.
 
     Float32 holds every integer up to 2^24, and so every partial sum if the largest possible one stays below; float64

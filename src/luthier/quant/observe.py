@@ -95,7 +95,7 @@ def choose_levels(seen: Histogram, observer: Observer, function: Callable[[Array
         >>> seen.add(np.linspace(-9, 3, 1000, dtype=np.float32))
         >>> seen_by_hard_swish = choose_levels(seen, "mse", lambda x: x * np.clip(x + 3, 0, 6) / 6)
         >>> choose_levels(seen, "minmax").zero_point, seen_by_hard_swish.zero_point
-        (191, 127)
+        (191, 129)
     """
     match observer:
         case "minmax":

@@ -14,8 +14,10 @@ from luthier.errors import DataError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv
 from luthier.graph.op import Graph, Op, Tensor
 from luthier.quant.affine import Levels, quantize_bias, quantize_weight, weight_scales
-from luthier.quant.calibrate import Compile, Plan, calibrate, with_numpy
+from luthier.quant.calibrate import Compile, calibrate, in_batches, observe, with_numpy
+from luthier.quant.correct import correct_biases
 from luthier.quant.observe import Observer
+from luthier.quant.plan import Plan
 
 Array = NDArray[Any]
 
@@ -26,6 +28,7 @@ def quantize(
     calibration: Array | Mapping[str, Array],
     *,
     observer: Observer = "mse",
+    correct_bias: bool = True,
     compile: Compile = with_numpy,
 ) -> tuple[Graph, dict[str, Array]]:
     """The graph in 8-bit integers, with its constants; see `luthier.graph.integers` for what they stand for.
@@ -37,6 +40,7 @@ def quantize(
         constants: values by name, float.
         calibration: (N, C, H, W) float32, as the network takes images; a few hundred are enough.
         observer: how ranges are chosen, see `luthier.quant.observe`.
+        correct_bias: see `luthier.quant.correct`; takes the integer reference over all images.
         compile: runs the fp32 graph, for instance `luthier.engine.compile`; None of it is kept.
     Returns:
         The quantised graph, and its constants by name: int8, int32, and float32 where an op stays in fp32.
@@ -51,7 +55,7 @@ def quantize(
         >>> images = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 1, 2, 2)
         >>> small, values = quantize(build.graph(build_conv), {"y.weight": np.full((1, 1, 1, 1), 0.5)}, images)
         >>> values["y.weight"].item(), small.tensors["x"].zero_point
-        (127, 128)
+        (127, 127)
         >>> run(small, values, {"x": images[:1]})["y"].round(2).tolist()
         [[[[-0.5, -0.41], [-0.32, -0.23]]]]
     """
@@ -60,8 +64,10 @@ def quantize(
     for name, value in constants.items():
         if not np.isfinite(value).all():
             raise DataError(f"quantize: constant {name!r} holds NaN or infinity")
-    levels = calibrate(graph, constants, calibration, observer=observer, compile=compile)
-    return with_levels(graph, constants, levels)
+    batches = in_batches(graph, calibration)
+    observed = observe(graph, constants, batches, compile)
+    quantized = with_levels(graph, constants, calibrate(graph, observed, observer))
+    return correct_biases(*quantized, batches, observed.means) if correct_bias else quantized
 
 
 def with_levels(

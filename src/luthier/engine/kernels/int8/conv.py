@@ -34,6 +34,7 @@ from luthier.engine.target import Target
 
 Array = NDArray[Any]
 _UNROLL = 4
+_WAY_OUT = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,11 +286,14 @@ def convolution8(
     Args:
         target: the CPU.
         geometry, channels, result, grouped: see `Convolution8`.
-        tiles: whether the matrix unit may be used; it is where a line has rows enough to be worth the way out of it.
+        tiles: whether the matrix unit may be used; it is where its estimate is smaller: for sixteen rows of a unit, in
+            cycles, 8 words of each tap against 16 for every 64 channels of a tap and 40 on the way in and out.
         least_tasks: parts to cut into, if there are as many.
     """
     words, columns, unit_count = geometry.depth // 4, geometry.columns, units(channels)
-    tiles = tiles and columns >= 4
+    tap_count = len(geometry.taps)
+    dots, products = 8 * words * tap_count, 16 * tap_count * (round_up(geometry.depth, 64) // 64)
+    tiles = tiles and columns >= 4 and products + _WAY_OUT < dots
     if tiles:
         block = Block(columns if columns <= 16 else 32, min(unit_count, 2))
     else:
