@@ -1,4 +1,4 @@
-"""Leave to use the matrix unit of x86 CPUs (AMX): Linux gives its registers to a process that asks."""
+"""Leave to use the matrix unit of x86 CPUs (AMX), which Linux gives to processes that ask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 @cache
 def permitted() -> bool:
-    """Ask, once for the process and the threads that it will begin; False where there is no such unit or no leave."""
+    """Ask for the tile registers, which a process must do once before it uses them; False where there are none.
+
+    Example:
+        >>> permitted() in (True, False)
+        True
+    """
     if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         return False
     try:

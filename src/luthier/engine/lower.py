@@ -26,7 +26,7 @@ from luthier.engine.kernels.pool import Pooling, global_pooling
 from luthier.engine.kernels.resize import resizing
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
-from luthier.engine.patterns import Fused, Patterns
+from luthier.engine.patterns import Fused, Patterns, is_global_average
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.steps import Place, Steps
 from luthier.engine.target import Target
@@ -96,10 +96,6 @@ def check_constants(graph: Graph, constants: Mapping[str, Array]) -> None:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
 
 
-def _epilogue(group: Fused) -> Epilogue:
-    return Epilogue(group.activation, group.residual is not None, group.after)
-
-
 def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
     return next((group.tile for group in schedule if op.name in group.ops), None)
 
@@ -166,9 +162,10 @@ class Lowering(Steps):
             case Softmax():
                 self._channels(head, "softmax")
             case Resize(out_hw, mode):
-                x = self._padded(head.inputs[0], FP32)
-                kernel = resizing(self.target, x.layout.shape, out_hw, mode == "bilinear", self.least_tasks)
-                self._step(kernel, {"x": x.ref, "y": self._new(head.outputs[0], FP32).ref}, (head,))
+                x, y = self._padded(head.inputs[0]), self._new(head.outputs[0])
+                types, bilinear = Types(x.element, FP32, y.element), mode == "bilinear"
+                kernel = resizing(self.target, x.layout.shape, out_hw, bilinear, self.least_tasks, types)
+                self._step(kernel, {"x": x.ref, "y": y.ref}, (head,))
             case Pad(before=before, pads=(top, left, _, _)):
                 self._pad(head, before, top, left)
             case Subsample(stride=(down, right)):
@@ -188,6 +185,10 @@ class Lowering(Steps):
                 raise UnsupportedError(
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
+
+    def _epilogue(self, group: Fused) -> Epilogue:
+        coarse = self._element(group.output) != FP32
+        return Epilogue(group.activation, group.residual is not None, group.after, coarse)
 
     def _weights(self, op: Op) -> tuple[Array, Array | None]:
         weight = np.asarray(self.values[op.constants["weight"]], np.float32)
@@ -214,7 +215,7 @@ class Lowering(Steps):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
             kernel = matmul(
-                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
+                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=self._epilogue(group),
                 least_tasks=self.least_tasks, types=self._types(group, source.element),
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
@@ -251,7 +252,7 @@ class Lowering(Steps):
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
-            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=self._epilogue(group),
             least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y),
         )  # fmt: skip
 
@@ -260,7 +261,7 @@ class Lowering(Steps):
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
-            self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
+            self.target, n, c, self._window(group.head), epilogue=self._epilogue(group), sums=sums,
             least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)),
         )  # fmt: skip
         if sums:
@@ -319,25 +320,26 @@ class Lowering(Steps):
         n, c, h, w = x.layout.shape
         out = self._shape(op.outputs[0])
         types = Types(x.element, FP32, self._element(op.outputs[0]))
-        if isinstance(attrs, Pool):
+        if is_global_average(self.graph, op) and op.inputs[0] in self.sums:
+            x = self.sums[op.inputs[0]]
+            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
+        elif isinstance(attrs, Pool):
             window = Window((h, w), (out[2], out[3]), attrs.kernel, attrs.stride, attrs.pads)
             divisor = attrs.kernel[0] * attrs.kernel[1] if attrs.count_pads else None
             kernel = Pooling(n, c, window, self.target.lanes, attrs.reduce, False, divisor, types)
         elif isinstance(attrs, AdaptivePool):
             window = Window((h, w), (out[2], out[3]), (1, 1), (1, 1))
             kernel = Pooling(n, c, window, self.target.lanes, types=types)
-        elif attrs == GlobalPool("avg") and op.inputs[0] in self.sums:
-            x = self.sums[op.inputs[0]]
-            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
         else:
             assert isinstance(attrs, GlobalPool)
             kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce, types=types)
         self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
 
     def _channels(self, op: Op, kind: Literal["max", "avg", "softmax"]) -> None:
-        x = self._padded(op.inputs[0], FP32)
-        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks)
-        self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0], FP32).ref}, (op,))
+        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
+        types = Types(x.element, FP32, y.element)
+        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks, types)
+        self._step(kernel, {"x": x.ref, "y": y.ref}, (op,))
 
     # ---- moving
 
