@@ -83,12 +83,17 @@ def lower(
             raise InputError(
                 f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs {' and '.join(ELEMENTS)}"
             )
+    check_constants(graph, constants)
+    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
+    return Lowering(graph, values, target, order, least_tasks, schedule).result()
+
+
+def check_constants(graph: Graph, constants: Mapping[str, Array]) -> None:
+    """ShapeError where a constant is missing or has another shape."""
     for name, tensor in graph.constants.items():
         got = constants[name].shape if name in constants else "nothing"
         if got != tensor.shape:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
-    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
-    return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
 def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
@@ -104,7 +109,15 @@ def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
     return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
 
 
-class _Lowering(Steps):
+class Lowering(Steps):
+    """The steps of a graph of numbers in the making.
+
+    Attributes:
+        values: of the constants, by name.
+        patterns: which ops run as one.
+        sums: of tensors whose depthwise convolution summed them over parts of the rows.
+    """
+
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
         schedule: Schedule | None,

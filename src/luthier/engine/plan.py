@@ -17,6 +17,7 @@ from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.lower import lower
+from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
@@ -223,7 +224,8 @@ def compile(
         raise InputError(f"compile: dtype must be 'fp32' or 'bf16', got {dtype!r}")
     graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
-    lowered = lower(
+    make = lower_integers if is_quantised(graph) else lower
+    lowered = make(
         graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
     )
     return Plan(build_image(lowered, target, threads), debug=debug)
