@@ -83,16 +83,17 @@ def lower(
             raise InputError(
                 f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs {' and '.join(ELEMENTS)}"
             )
+    check_constants(graph, constants)
+    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
+    return Lowering(graph, values, target, order, least_tasks, schedule).result()
+
+
+def check_constants(graph: Graph, constants: Mapping[str, Array]) -> None:
+    """ShapeError where a constant is missing or has another shape."""
     for name, tensor in graph.constants.items():
         got = constants[name].shape if name in constants else "nothing"
         if got != tensor.shape:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
-    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
-    return _Lowering(graph, values, target, order, least_tasks, schedule).result()
-
-
-def _epilogue(group: Fused) -> Epilogue:
-    return Epilogue(group.activation, group.residual is not None, group.after)
 
 
 def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
@@ -108,7 +109,15 @@ def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
     return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
 
 
-class _Lowering(Steps):
+class Lowering(Steps):
+    """The steps of a graph of numbers in the making.
+
+    Attributes:
+        values: of the constants, by name.
+        patterns: which ops run as one.
+        sums: of tensors whose depthwise convolution summed them over parts of the rows.
+    """
+
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
         schedule: Schedule | None,
@@ -177,6 +186,10 @@ class _Lowering(Steps):
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
 
+    def _epilogue(self, group: Fused) -> Epilogue:
+        coarse = self._element(group.output) != FP32
+        return Epilogue(group.activation, group.residual is not None, group.after, coarse)
+
     def _weights(self, op: Op) -> tuple[Array, Array | None]:
         weight = np.asarray(self.values[op.constants["weight"]], np.float32)
         return weight, self.values.get(op.constants.get("bias", ""))
@@ -202,7 +215,7 @@ class _Lowering(Steps):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
             kernel = matmul(
-                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
+                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=self._epilogue(group),
                 least_tasks=self.least_tasks, types=self._types(group, source.element),
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
@@ -239,7 +252,7 @@ class _Lowering(Steps):
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
-            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=self._epilogue(group),
             least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y),
         )  # fmt: skip
 
@@ -248,7 +261,7 @@ class _Lowering(Steps):
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
-            self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
+            self.target, n, c, self._window(group.head), epilogue=self._epilogue(group), sums=sums,
             least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)),
         )  # fmt: skip
         if sums:

@@ -20,11 +20,13 @@ class Epilogue:
         activation: of the sum.
         residual: whether a tensor of the output's layout is added.
         after: of that total; `identity` without a residual.
+        coarse: whether the result is kept as bf16, for which shorter activations will do.
     """
 
     activation: GraphFunction = "identity"
     residual: bool = False
     after: GraphFunction = "identity"
+    coarse: bool = False
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -43,10 +45,11 @@ class Epilogue:
 
     def apply(self, body: Body, value: Value, residual: Value | None, by: int, element: Element = FP32) -> Value:
         """The value to write; `residual` points to where it is read, `by` bytes behind, as `element`."""
-        value = activate(body.f, body.target, value, self.activation)
+        value = activate(body.f, body.target, value, self.activation, coarse=self.coarse)
         if residual is None:
             return value
-        return activate(body.f, body.target, body.f.fadd(value, body.load(residual, by, element)), self.after)
+        total = body.f.fadd(value, body.load(residual, by, element))
+        return activate(body.f, body.target, total, self.after, coarse=self.coarse)
 
 
 #: the sum itself
