@@ -12,9 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.arch import Precision
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
+from luthier.engine.kernels.element import ELEMENTS
 from luthier.engine.lower import lower
 from luthier.engine.machine_code import Library
 from luthier.engine.memory import Buffer, Guarded
@@ -25,6 +27,7 @@ from luthier.engine.target import Target, host
 from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
+from luthier.graph.precision import with_precision
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
@@ -205,8 +208,8 @@ def compile(
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
         schedule: see `luthier.engine.lower`; None = the engine's own.
-        dtype: `bf16` stores large tensors so, see `luthier.engine.reduced`; calls pass and get float32 all the same.
-            None = as the graph says.
+        dtype: `fp32`, or `bf16`, which stores large tensors so, see `luthier.engine.reduced`; calls pass and get
+            float32 all the same.  None = as the graph's tensors say.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -219,8 +222,10 @@ def compile(
     """
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
-    if dtype not in (None, "fp32", "bf16"):
-        raise InputError(f"compile: dtype must be 'fp32' or 'bf16', got {dtype!r}")
+    if dtype not in (None, *ELEMENTS):
+        raise InputError(f"compile: dtype must be one of {', '.join(ELEMENTS)}, got {dtype!r}")
+    if dtype is not None:
+        graph = with_precision(graph, Precision(weight="fp32", activation="fp32"))
     graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
     lowered = lower(
