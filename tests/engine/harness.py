@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.device.jit import Library, assemble
 from luthier.engine.emit import Module
 from luthier.engine.kernels.element import FP32, Element, from_bf16
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.layout import Layout
-from luthier.engine.machine_code import Library, assemble
 from luthier.engine.memory import Guarded
 from luthier.engine.target import Target
 
@@ -25,7 +25,7 @@ def call(target: Target, kernel: Kernel, operands: Mapping[str, Array], shuffle:
     """Compile `kernel` and run all its tasks, in a random order; returns the operands afterwards."""
     module = Module(target.lanes, target.triple, str(target.machine.target_data))
     kernel.emit(Body(module, target, "kernel", kernel.operands))
-    library = Library(assemble(module.text(), target), ["kernel"])
+    library = Library(assemble(module.text(), target.machine), ["kernel"])
     memory = {name: Guarded(operands[name].nbytes) for name in kernel.operands}
     views = {name: memory[name].array(operands[name].dtype) for name in kernel.operands}
     for name, view in views.items():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.engine.harness import Array
 
+from luthier.device.jit import Library, assemble
 from luthier.engine.emit import I64, PTR, Index, Module
 from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC, activate
-from luthier.engine.machine_code import Library, assemble
 from luthier.engine.target import Target, runnable
 from luthier.graph import attrs as kinds
 from luthier.graph.reference import activate as meant
@@ -42,7 +42,7 @@ def library(target: Target) -> Library:
             f.store(y, f["y"], by)
 
         f.loop(0, f["n"], step, step=target.lanes)
-    return Library(assemble(module.text(), target), [name.replace(" ", "_") for name in NAMES])
+    return Library(assemble(module.text(), target.machine), [name.replace(" ", "_") for name in NAMES])
 
 
 def evaluate(target: Target, name: str, x: Array) -> Array:

@@ -115,5 +115,7 @@ def test_what_is_refused() -> None:
     graph, constants = graph_with_numbers(get("mbconv_thumbnail"))
     with pytest.raises(InputError, match="compile: dtype must be one of fp32, bf16, got 'fp16'"):
         compile(graph, constants, dtype="fp16")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="compile: dtype='bf16' is for graphs of fp32 tensors, this one has bf16"):
+        compile(as_bf16(graph), constants, dtype="bf16")
     with pytest.raises(InputError, match=r"tensor '.*' is fp16, this version runs fp32 and bf16"):
         compile(with_precision(graph, Precision(weight="fp16", activation="fp16")), constants)

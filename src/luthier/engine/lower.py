@@ -26,7 +26,7 @@ from luthier.engine.kernels.pool import Pooling, global_pooling
 from luthier.engine.kernels.resize import resizing
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
-from luthier.engine.patterns import Fused, Patterns
+from luthier.engine.patterns import Fused, Patterns, is_global_average
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.steps import Place, Steps
 from luthier.engine.target import Target
@@ -83,12 +83,17 @@ def lower(
             raise InputError(
                 f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs {' and '.join(ELEMENTS)}"
             )
+    check_constants(graph, constants)
+    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
+    return Lowering(graph, values, target, order, least_tasks, schedule).result()
+
+
+def check_constants(graph: Graph, constants: Mapping[str, Array]) -> None:
+    """ShapeError where a constant is missing or has another shape."""
     for name, tensor in graph.constants.items():
         got = constants[name].shape if name in constants else "nothing"
         if got != tensor.shape:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
-    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
-    return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
 def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
@@ -104,7 +109,15 @@ def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
     return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
 
 
-class _Lowering(Steps):
+class Lowering(Steps):
+    """The steps of a graph of numbers in the making.
+
+    Attributes:
+        values: of the constants, by name.
+        patterns: which ops run as one.
+        sums: of tensors whose depthwise convolution summed them over parts of the rows.
+    """
+
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
         schedule: Schedule | None,
@@ -149,9 +162,10 @@ class _Lowering(Steps):
             case Softmax():
                 self._channels(head, "softmax")
             case Resize(out_hw, mode):
-                x = self._padded(head.inputs[0], FP32)
-                kernel = resizing(self.target, x.layout.shape, out_hw, mode == "bilinear", self.least_tasks)
-                self._step(kernel, {"x": x.ref, "y": self._new(head.outputs[0], FP32).ref}, (head,))
+                x, y = self._padded(head.inputs[0]), self._new(head.outputs[0])
+                types, bilinear = Types(x.element, FP32, y.element), mode == "bilinear"
+                kernel = resizing(self.target, x.layout.shape, out_hw, bilinear, self.least_tasks, types)
+                self._step(kernel, {"x": x.ref, "y": y.ref}, (head,))
             case Pad(before=before, pads=(top, left, _, _)):
                 self._pad(head, before, top, left)
             case Subsample(stride=(down, right)):
@@ -306,25 +320,26 @@ class _Lowering(Steps):
         n, c, h, w = x.layout.shape
         out = self._shape(op.outputs[0])
         types = Types(x.element, FP32, self._element(op.outputs[0]))
-        if isinstance(attrs, Pool):
+        if is_global_average(self.graph, op) and op.inputs[0] in self.sums:
+            x = self.sums[op.inputs[0]]
+            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
+        elif isinstance(attrs, Pool):
             window = Window((h, w), (out[2], out[3]), attrs.kernel, attrs.stride, attrs.pads)
             divisor = attrs.kernel[0] * attrs.kernel[1] if attrs.count_pads else None
             kernel = Pooling(n, c, window, self.target.lanes, attrs.reduce, False, divisor, types)
         elif isinstance(attrs, AdaptivePool):
             window = Window((h, w), (out[2], out[3]), (1, 1), (1, 1))
             kernel = Pooling(n, c, window, self.target.lanes, types=types)
-        elif attrs == GlobalPool("avg") and op.inputs[0] in self.sums:
-            x = self.sums[op.inputs[0]]
-            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
         else:
             assert isinstance(attrs, GlobalPool)
             kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce, types=types)
         self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
 
     def _channels(self, op: Op, kind: Literal["max", "avg", "softmax"]) -> None:
-        x = self._padded(op.inputs[0], FP32)
-        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks)
-        self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0], FP32).ref}, (op,))
+        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
+        types = Types(x.element, FP32, y.element)
+        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks, types)
+        self._step(kernel, {"x": x.ref, "y": y.ref}, (op,))
 
     # ---- moving
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.arch import Precision
+from luthier.device.jit import Library
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.kernels.element import ELEMENTS
 from luthier.engine.lower import lower
-from luthier.engine.machine_code import Library
+from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
@@ -27,7 +27,6 @@ from luthier.engine.target import Target, host
 from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
-from luthier.graph.precision import with_precision
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
@@ -208,7 +207,7 @@ def compile(
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
         schedule: see `luthier.engine.lower`; None = the engine's own.
-        dtype: `fp32`, or `bf16`, which stores large tensors so, see `luthier.engine.reduced`; calls pass and get
+        dtype: of an fp32 graph: `bf16` stores its large tensors so, see `luthier.engine.reduced`; calls pass and get
             float32 all the same.  None = as the graph's tensors say.
         debug: see `Plan`.
     Raises:
@@ -224,11 +223,13 @@ def compile(
         raise InputError(f"compile: threads must be at least 1, got {threads}")
     if dtype not in (None, *ELEMENTS):
         raise InputError(f"compile: dtype must be one of {', '.join(ELEMENTS)}, got {dtype!r}")
-    if dtype is not None:
-        graph = with_precision(graph, Precision(weight="fp32", activation="fp32"))
+    others = sorted({tensor.dtype for tensor in graph.tensors.values()} - {"fp32"})
+    if dtype is not None and others:
+        raise InputError(f"compile: dtype={dtype!r} is for graphs of fp32 tensors, this one has {', '.join(others)}")
     graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
-    lowered = lower(
+    make = lower_integers if is_quantised(graph) else lower
+    lowered = make(
         graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
     )
     return Plan(build_image(lowered, target, threads), debug=debug)

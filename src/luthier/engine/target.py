@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Final
 
 import llvmlite.binding as llvm
 
+from luthier.device.host import caches
 from luthier.device.matrix_unit import permitted
 from luthier.errors import InputError
 
@@ -90,8 +88,8 @@ def runnable() -> tuple[Target, ...]:
     triple = llvm.get_process_triple()
     features = llvm.get_host_cpu_features()
     name = llvm.get_host_cpu_name()
-    l1_bytes, l2_bytes = _cache_bytes(1), _cache_bytes(2)
-    common = {"triple": triple, "l1_bytes": l1_bytes or _L1_BYTES, "l2_bytes": l2_bytes or _L2_BYTES}
+    sizes = {found.level: found.size_bytes for found in caches()}
+    common = {"triple": triple, "l1_bytes": sizes.get(1, _L1_BYTES), "l2_bytes": sizes.get(2, _L2_BYTES)}
     table = _X86 if triple.startswith("x86_64") else {"neon": _NEON} if triple.startswith(("aarch64", "arm64")) else {}
     found = [
         Target(isa=isa, cpu=cpu, features="", lanes=lanes, registers=registers, **common)
@@ -126,20 +124,3 @@ def neon() -> Target:
     return Target(
         isa="neon", triple="aarch64-unknown-linux-gnu", cpu=cpu, features="", lanes=lanes, registers=registers
     )
-
-
-def _cache_bytes(level: int) -> int | None:
-    """Size of a core's data cache; None where the system does not tell."""
-    key = f"SC_LEVEL{level}_{'D' if level == 1 else ''}CACHE_SIZE"
-    if key in getattr(os, "sysconf_names", {}) and (size := os.sysconf(key)) > 0:
-        return size
-    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            if int((folder / "level").read_text()) != level or (folder / "type").read_text().strip() == "Instruction":
-                continue
-            match = re.fullmatch(r"(\d+)([KM])", (folder / "size").read_text().strip())
-        except (OSError, ValueError):
-            continue
-        if match:
-            return int(match[1]) << (10 if match[2] == "K" else 20)
-    return None

@@ -71,7 +71,9 @@ class Workers:
         counters = Buffer(len(table) * COUNTER_BYTES, "counters")
         self._team = _Team(functions, Buffer(Word.BYTES, "counters"), (table, scratch, counters, keep))
         fixed = {
-            Word.SPINS: _SPINS,
+            Word.SPINS: int(os.environ.get("SPINS", _SPINS)),
+            Word.PATIENCE: int(os.environ.get("PATIENCE", 256)),
+            Word.NAP_NS: int(os.environ.get("NAP", 100000)),
             Word.TABLE: table.ctypes.data,
             Word.RECORD_BYTES: table.strides[0],
             Word.STEPS: len(table),

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from luthier.graph.attrs import Conv, Linear
 from luthier.graph.integers import in_integers, levels, sum_scales, to_integers
 from luthier.graph.op import Graph, Op, Tensor
-from luthier.quant.calibrate import Batch, channel_means
+from luthier.quant.calibrate import Batch
+from luthier.quant.gain import channel_means
 from luthier.quant.integer import compute, sums
 
 Array = NDArray[Any]

@@ -8,6 +8,7 @@ what is counted in each set      the tensors that other ops make; but not what r
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from luthier.graph.attrs import Activation
@@ -21,18 +22,21 @@ KNOWN_RANGES: Final = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh"
 class Plan:
     """What of a folded fp32 graph runs in integers, by structure alone.
 
+    Args:
+        keep: names of ops that are to stay in fp32.
     Attributes:
         integer: names of the ops.
         scaled: names of the tensors that get a scale: read by such an op, or made by one that is not a product.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, keep: Collection[str] = ()) -> None:
         self.graph = graph
         self.readers = graph.consumers()
         self._maker = {op.outputs[0]: op for op in graph.ops}
+        self._possible = {op.name for op in graph.ops if op.kind in INTEGER_KINDS}.difference(keep)
         self.integer: set[str] = set()
         for op in reversed(graph.ops):
-            if op.kind in INTEGER_KINDS and not self._stays_real(op):
+            if op.name in self._possible and not self._stays_real(op):
                 self.integer.add(op.name)
         self.scaled = {name for op in graph.ops if op.name in self.integer for name in op.inputs}
         self.scaled |= {
@@ -49,7 +53,7 @@ class Plan:
         maker = self._maker.get(tensor)
         if maker is not None and maker.kind in MOVES:
             return all(self._is_sum(name) for name in maker.inputs)
-        return maker is None or maker.kind in ("conv", "linear") or maker.kind not in INTEGER_KINDS
+        return maker is None or maker.kind in ("conv", "linear") or maker.name not in self._possible
 
     def shared(self) -> list[list[str]]:
         """The scaled tensors, in sets that have one scale each."""
@@ -76,13 +80,12 @@ class Plan:
         readers = self.readers[tensor]
         return tensor not in self.graph.outputs and len(readers) == 1 and _clips(readers[0])
 
-    def function(self, tensor: str) -> Activation | None:
+    def function_op(self, tensor: str) -> Op | None:
         """The activation that alone reads a tensor and does not keep its scale."""
         readers = self.readers[tensor]
         if tensor in self.graph.outputs or len(readers) != 1 or keeps_scale(readers[0]):
             return None
-        attrs = readers[0].attrs
-        return attrs if isinstance(attrs, Activation) else None
+        return readers[0] if readers[0].kind == "activation" else None
 
     def known_range(self, tensor: str) -> tuple[float, float] | None:
         """What the function that makes a tensor cannot leave."""
