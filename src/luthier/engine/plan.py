@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from time import perf_counter_ns
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.device.jit import Library
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
-from luthier.engine.kernels.driver import COUNTER_BYTES, HEAD_WORDS
+from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.lower import lower
-from luthier.engine.machine_code import Library
+from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
+from luthier.engine.reduced import as_bf16
 from luthier.engine.target import Target, host
-from luthier.engine.workers import Shared, Workers
+from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
-_DRIVER = ("run_alone", "run_together", "announce", "await_run")
 
 
 class Plan:
@@ -47,7 +49,7 @@ class Plan:
         self._debug = debug
         self._lock = threading.Lock()
         functions = sorted({record.function for record in image.records})
-        self._library = Library(image.code, (*functions, *_DRIVER))
+        self._library = Library(image.code, (*functions, *FUNCTIONS))
         self._arena: dict[str, Buffer] = {}
         if debug:
             self._arena = {name: Guarded(size, name) for name, (_, size) in image.buffers.items()}
@@ -55,12 +57,9 @@ class Plan:
             whole = Buffer(image.arena_bytes, "the activations")
             self._arena = dict.fromkeys(image.buffers, whole)
         self._constants = image.constants
-        if self._constants.ctypes.data % ALIGNMENT:
-            self._constants = Buffer(image.constants.nbytes, "the weights").array(np.uint8)
-            self._constants[: image.constants.nbytes] = image.constants
+        assert not self._constants.ctypes.data % ALIGNMENT
         threads = max(1, image.threads)
         self._scratch = [Buffer(image.scratch_bytes + ALIGNMENT, "scratch") for _ in range(threads)]
-        self._counters = Buffer((len(image.records) + 1) * COUNTER_BYTES, "counters")
         words = HEAD_WORDS + max((len(record.operands) for record in image.records), default=0)
         self._table = np.zeros((len(image.records), words), np.int64)
         self._patches: list[tuple[int, int, int]] = []  # row, word, number of the input
@@ -73,17 +72,9 @@ class Plan:
                     self._table[row, word] = self._constants.ctypes.data + operand.offset
                 else:
                     self._table[row, word] = self._address(operand.name)
-        counters = self._counters.address
-        head = (self._table.ctypes.data, 8 * words, len(image.records), counters)
-        shared = Shared(
-            {name: self._library.addresses[name] for name in _DRIVER},
-            head,
-            counters + len(image.records) * COUNTER_BYTES,
-            tuple(buffer.address for buffer in self._scratch),
-        )
-        keep = (self._library, self._arena, self._constants, self._scratch, self._counters, self._table)
-        self._workers = Workers(shared, keep)
-        weakref.finalize(self, self._workers.close)
+        keep = (self._library, self._arena, self._constants)
+        functions = {name: self._library.addresses[name] for name in FUNCTIONS}
+        self._workers = Workers(functions, self._table, self._scratch, keep)
         self._outputs = [self._view(port, name) for port, name in zip(image.outputs, image.output_buffers, strict=True)]
 
     def _address(self, buffer: str) -> int:
@@ -124,14 +115,35 @@ class Plan:
         """
         arrays = self._checked(inputs)
         with self._lock:
-            for row, word, number in self._patches:
-                self._table[row, word] = arrays[number].ctypes.data
+            self._bind(arrays)
             if self._debug:
                 for buffer in {id(b): b for b in self._arena.values()}.values():
-                    buffer.array(np.float32)[:] = np.nan
+                    buffer.array(np.uint8)[:] = 0xFF  # NaN of every floating-point type
             self._workers.run()
             results = tuple(self._taken(output) for output in self._outputs)
         return results[0] if len(results) == 1 else results
+
+    def step_times(self, *inputs: Array) -> list[int]:
+        """Run once on the caller's thread, step by step; nanoseconds of each, without those of the call itself.
+
+        The results are in the arena, and are not returned: see `luthier.engine.profile`.
+
+        Raises:
+            ShapeError, InputError: as a call.
+        """
+        arrays = self._checked(inputs)
+        with self._lock:
+            self._bind(arrays)
+            stamps = [perf_counter_ns()]
+            for first, count in ((0, 0), (0, 0), *((step, 1) for step in range(len(self._table)))):
+                self._workers.run_steps(first, count)
+                stamps.append(perf_counter_ns())
+        call, *spans = (after - before for before, after in pairwise(stamps[1:]))
+        return [max(span - call, 0) for span in spans]
+
+    def _bind(self, arrays: list[Array]) -> None:
+        for row, word, number in self._patches:
+            self._table[row, word] = arrays[number].ctypes.data
 
     def _taken(self, output: Array) -> Array:
         last = any(port.layout.strides[1] == 1 and port.layout.shape[2:] != (1, 1) for port in self.image.inputs)
@@ -182,17 +194,20 @@ def compile(
     threads: int = 1,
     order: DataOrder = "nchw",
     schedule: Schedule | None = None,
+    dtype: Literal["fp32", "bf16"] | None = None,
     debug: bool = False,
 ) -> Plan:
     """Compile a graph for this machine.
 
     Args:
-        graph: fp32, of any fixed batch; fold its norms first, see `luthier.graph.fold_norm_into_conv`.
+        graph: fp32 and bf16, of any fixed batch; fold its norms first, see `luthier.graph.fold_norm_into_conv`.
         constants: values by name.
         target: None = the widest vectors that this CPU has.
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
         schedule: see `luthier.engine.lower`; None = the engine's own.
+        dtype: `bf16` stores large tensors so, see `luthier.engine.reduced`; calls pass and get float32 all the same.
+            None = as the graph says.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -205,8 +220,12 @@ def compile(
     """
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
+    if dtype not in (None, "fp32", "bf16"):
+        raise InputError(f"compile: dtype must be 'fp32' or 'bf16', got {dtype!r}")
+    graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
-    lowered = lower(
+    make = lower_integers if is_quantised(graph) else lower
+    lowered = make(
         graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
     )
     return Plan(build_image(lowered, target, threads), debug=debug)

@@ -7,12 +7,14 @@ does not have yet into a ring; the consumer reads them there, and nothing else o
 
     ring rows = (rows - 1) * stride + reach,      row iy lies in slot iy mod (ring rows)              (2)
 
+A producer on pixels alone may count the whole map as one row (`flat`): small maps make longer rows for it.
+
 A task is one block of channels of a part of an image's rows.  Parts of one image compute the rows that both need twice.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,8 +23,11 @@ from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise, TapRows
 from luthier.engine.kernels.kernel import Body, Kernel
+from luthier.engine.kernels.matrix import matrix_block
 from luthier.engine.kernels.partition import share
 from luthier.engine.kernels.register_block import ahead_of, comes_from_afar
+from luthier.engine.kernels.window import Window
+from luthier.engine.layout import Layout
 from luthier.engine.target import Target
 
 Array = NDArray[Any]
@@ -46,11 +51,18 @@ class Banded(Kernel):
     streamed: bool = False
 
     def __post_init__(self) -> None:
-        assert self.producer.window.out_hw == self.consumer.window.in_hw
+        assert self.is_flat or self.producer.window.out_hw == self.consumer.window.in_hw
         assert self.producer.columns == self.consumer.channels
         assert not self.producer.epilogue.residual
         assert not self.consumer.epilogue.residual
         assert self.producer.groups == 1
+        assert self.producer.types.y == self.consumer.types.x
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the producer counts the map, all of which the only band needs, as one row."""
+        (h, w), pixels = self.consumer.window.in_hw, self.producer.window.out_hw
+        return h > 1 and pixels == (1, h * w) and self.consumer.row_tasks == 1 and self.ring_rows == h
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -71,16 +83,19 @@ class Banded(Kernel):
 
     @property
     def scratch_bytes(self) -> int:  # type: ignore[override]
-        """The ring."""
+        """The producer's, then the ring."""
         block = self.producer.panels.sizes[0] * self.producer.lanes
-        return 4 * self.ring_rows * self.consumer.window.in_hw[1] * block
+        return (
+            self.producer.scratch_bytes
+            + self.consumer.types.x.bytes * self.ring_rows * self.consumer.window.in_hw[1] * block
+        )
 
     @property
     def title(self) -> str:
         """Of the kernel."""
         first, second = self.producer, self.consumer
         names = f"{first.window.title}_{first.epilogue.title}_{second.window.title}_{second.epilogue.title}"
-        return f"fp32_banded_{names}_{first.block}x{self.rows}"
+        return f"{self.consumer.types.title}_banded_{names}_{first.block}x{self.rows}"
 
     def emit(self, body: Body) -> None:
         """One task."""
@@ -90,7 +105,7 @@ class Banded(Kernel):
         image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
         block, row_part = f.div(part, parts), f.rem(part, parts)
         rows = share(f, row_part, parts, self.consumer.window.out_hw[0])
-        x = body.at("x", (image, 4 * self.producer.source.strides[0]))
+        x = body.at("x", (image, self.producer.types.x.bytes * self.producer.source.strides[0]))
 
         def channels(first: Index, vectors: int) -> None:
             sums: Value | None = None
@@ -101,7 +116,9 @@ class Banded(Kernel):
                     body.store(Value(f.vector, "zeroinitializer"), sums, v * width)
             self._bands(body, image, x, first, vectors, rows, sums)
 
+        self.producer.begin(body)
         panels.loop(f, channels, block, f.add(block, 1))
+        self.producer.end(body)
 
     def _bands(
         self, body: Body, image: Index, x: Value, first: Index, vectors: int, rows: tuple[Index, Index],
@@ -117,7 +134,8 @@ class Banded(Kernel):
             needed = f.add(window.in_row(f.sub(end, 1), f), window.reach)
             upto = f.min(f.max(needed, 0), window.in_hw[0])
             begin = f.max(produced[0], f.max(start, 0))
-            f.loop(begin, upto, lambda iy, _: self._produce(body, x, first, vectors, iy))
+            rows = (0, 1) if self.is_flat else (begin, upto)
+            f.loop(*rows, lambda iy, _: self._produce(body, x, first, vectors, iy))
 
             def vector(v: Index, _: object) -> None:
                 self._consume(body, image, first, vectors, v, (oy, end), sums)
@@ -129,20 +147,23 @@ class Banded(Kernel):
 
     def _slot(self, body: Body, iy: Index, vectors: int) -> Value:
         """Column 0 of an input row in the ring."""
-        row_bytes = self.consumer.window.in_hw[1] * vectors * body.target.vector_bytes
-        return body.at(body.scratch, (body.f.rem(iy, self.ring_rows), row_bytes))
+        row_bytes = self.consumer.window.in_hw[1] * vectors * body.width(self.consumer.types.x)
+        return body.at(self._ring(body), (body.f.rem(iy, self.ring_rows), row_bytes))
+
+    def _ring(self, body: Body) -> Value:
+        return body.f.offset(body.scratch, self.producer.scratch_bytes)
 
     def _produce(self, body: Body, x: Value, first: Index, vectors: int, iy: Index) -> None:
         """One row of e, into the ring."""
         width, producer = body.target.vector_bytes, self.producer
         taps = producer.window.kernel[0] * producer.window.kernel[1]
-        weight = body.at("first_weight", (first, taps * producer.depth * width))
+        weight = body.at("first_weight", (first, taps * producer.tap_steps * width))
         bias = body.at("first_bias", (first, width))
         ahead = None
         if self.streamed:
-            ahead = ahead_of(body, weight, producer.depth, vectors, iy, producer.window.out_hw[0])
+            ahead = ahead_of(body, weight, producer.tap_steps, vectors, iy, producer.window.out_hw[0])
         to = self._slot(body, iy, vectors)
-        producer.row(body, iy, x, weight, bias, vectors, to, vectors * width, ahead=ahead)
+        producer.row(body, iy, x, weight, bias, vectors, to, vectors * body.width(producer.types.y), ahead=ahead)
 
     def _consume(
         self, body: Body, image: Index, first: Index, vectors: int, v: Index, rows: tuple[Index, Index],
@@ -150,13 +171,14 @@ class Banded(Kernel):
     ) -> None:  # fmt: skip
         """One vector of channels of one band."""
         f, width, consumer = body.f, body.target.vector_bytes, self.consumer
-        window, index, ld = consumer.window, f.add(first, v), consumer.vectors * width
-        (out_h, out_w), ring_ld = window.out_hw, vectors * width
+        window, index, types = consumer.window, f.add(first, v), consumer.types
+        x_step, y_step = body.width(types.x), body.width(types.y)
+        (out_h, out_w), ld, ring_ld = window.out_hw, consumer.vectors * y_step, vectors * x_step
         row_bytes = window.in_hw[1] * ring_ld
         weight = body.at("weight", (index, window.kernel[0] * window.kernel[1] * width))
         bias = body.at("bias", (index, width))
-        lane = f.mul(v, width)
-        ring_end = f.offset(body.scratch, f.add(lane, self.ring_rows * row_bytes))
+        lane = f.mul(v, x_step)
+        ring_end = f.offset(self._ring(body), f.add(lane, self.ring_rows * row_bytes))
 
         def following(at: Value) -> Value:
             behind = f.offset(at, window.dilation[0] * row_bytes)
@@ -169,21 +191,41 @@ class Banded(Kernel):
             # a window that lies beside the map altogether has no first row; any slot will do
             top = f.max(f.add(start, f.mul(taps[0], window.dilation[0])), 0)
             at = f.offset(self._slot(body, top, vectors), lane)
-            where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(index, width))
+            where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(index, y_step))
             return consumer.row(body, TapRows(taps, at, following, ring_ld), weight, bias, where, ld, carried)
 
-        total = f.loop(*rows, row, [] if sums is None else [body.load(sums, lane)])
+        total = f.loop(*rows, row, [] if sums is None else [body.load(sums, f.mul(v, width))])
         if sums is not None:
-            body.store(total[0], sums, lane)
+            body.store(total[0], sums, f.mul(v, width))
 
 
 def banded(target: Target, producer: Convolution, consumer: Depthwise, rows: int | None = None) -> Banded:
     """Equation (1); without `rows` the band is the tallest whose ring stays in the L1 cache, at least one row."""
     window = consumer.window
-    row_bytes = window.in_hw[1] * producer.panels.sizes[0] * target.vector_bytes
+    row_bytes = window.in_hw[1] * producer.panels.sizes[0] * target.lanes * consumer.types.x.bytes
     fitting = (target.l1_bytes // row_bytes - window.reach) // window.stride[0] + 1
     tallest = -(-window.out_hw[0] // consumer.row_tasks)
     height, width = producer.window.in_hw
-    afar = comes_from_afar(target, 4 * producer.depth * producer.columns, 4 * producer.depth * height * width)
-    streamed = afar and producer.window.kernel == (1, 1)
-    return Banded(producer, consumer, max(1, min(rows or fitting, tallest)), streamed)
+    types, depth = producer.types, producer.depth
+    afar = comes_from_afar(target, 4 * producer.tap_steps * producer.columns, types.x.bytes * depth * height * width)
+    band = max(1, min(rows or fitting, tallest))
+    needed = (band - 1) * window.stride[0] + window.reach
+    if producer.matrix and consumer.row_tasks == 1 and band == window.out_hw[0] and needed >= window.in_hw[0]:
+        producer = _flat(producer)
+    streamed = afar and producer.window.kernel == (1, 1) and not producer.matrix
+    return Banded(producer, consumer, band, streamed)
+
+
+def _flat(producer: Convolution) -> Convolution:
+    """The same on a map of one row, where its pixels lie side by side."""
+    n, c, h, w = producer.source.shape
+    image, channel, down, right = producer.source.strides
+    if producer.window.stride != (1, 1) or down != w * right:
+        return producer
+    pixels = h * w
+    return replace(
+        producer,
+        source=Layout((n, c, 1, pixels), (image, channel, pixels * right, right)),
+        window=Window((1, pixels), (1, pixels), (1, 1), (1, 1)),
+        block=matrix_block(pixels, producer.block.vectors),
+    )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from luthier.engine.emit import Value
-from luthier.engine.kernels.activation import activate
+from luthier.engine.kernels.activation import EXPONENTIAL, activate
+from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.kernels.kernel import Body
 from luthier.graph.attrs import GraphFunction
 
@@ -19,11 +20,13 @@ class Epilogue:
         activation: of the sum.
         residual: whether a tensor of the output's layout is added.
         after: of that total; `identity` without a residual.
+        coarse: whether the result is kept as bf16, for which shorter activations will do.
     """
 
     activation: GraphFunction = "identity"
     residual: bool = False
     after: GraphFunction = "identity"
+    coarse: bool = False
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -33,19 +36,20 @@ class Epilogue:
     @property
     def exponential(self) -> bool:
         """Whether it takes the registers of a polynomial."""
-        return not {self.activation, self.after}.isdisjoint(("silu", "sigmoid", "gelu"))
+        return not {self.activation, self.after}.isdisjoint(EXPONENTIAL)
 
     @property
     def title(self) -> str:
         """Part of a kernel's name."""
         return "_".join([self.activation, *(["add", self.after] if self.residual else [])])
 
-    def apply(self, body: Body, value: Value, residual: Value | None, by: int) -> Value:
-        """The value to write; `residual` points to where it is read, `by` bytes behind."""
-        value = activate(body.f, body.target, value, self.activation)
+    def apply(self, body: Body, value: Value, residual: Value | None, by: int, element: Element = FP32) -> Value:
+        """The value to write; `residual` points to where it is read, `by` bytes behind, as `element`."""
+        value = activate(body.f, body.target, value, self.activation, coarse=self.coarse)
         if residual is None:
             return value
-        return activate(body.f, body.target, body.f.fadd(value, body.load(residual, by)), self.after)
+        total = body.f.fadd(value, body.load(residual, by, element))
+        return activate(body.f, body.target, total, self.after, coarse=self.coarse)
 
 
 #: the sum itself
