@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.engine.random_networks import graph_with_numbers, networks
+from random_networks import networks
+from tests.engine.numbers import graph_with_numbers
 
 from luthier.arch import Network, presets
 from luthier.engine import compile
