@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +37,8 @@ Array = NDArray[Any]
 class Plan:
     """Machine code, weights and one arena; a call is one run.
 
-    Several Python threads may call one plan: calls take turns.  NaN in the input gives NaN wherever it reaches.
+    Several Python threads may call one plan: calls take turns.  A forked child may call it too; its runs have one
+    thread.  NaN in the input gives NaN wherever it reaches.
 
     Args:
         image: what to run.
@@ -49,6 +52,7 @@ class Plan:
         self.image = image
         self._debug = debug
         self._lock = threading.Lock()
+        _PLANS.add(self)
         functions = sorted({record.function for record in image.records})
         self._library = Library(image.code, (*functions, *FUNCTIONS))
         self._arena: dict[str, Buffer] = {}
@@ -173,8 +177,25 @@ class Plan:
         save_image(self.image, path)
 
     def close(self) -> None:
-        """End the plan's threads; they also end when the plan is forgotten."""
-        self._workers.close()
+        """End the plan's threads, after the run in progress; later runs are done by their caller alone.
+
+        They also end when the plan is forgotten, and when Python ends.
+        """
+        with self._lock:
+            self._workers.close()
+
+
+#: plans of this process: a lock that another thread holds while the process forks would stay locked in the child
+_PLANS: weakref.WeakSet[Plan] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for plan in _PLANS:
+        plan._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def load(path: Path, *, debug: bool = False) -> Plan:
