@@ -12,6 +12,7 @@ from luthier import __version__
 from luthier.cli import commands, device_commands, device_fit
 from luthier.cli.analyze import analyze
 from luthier.cli.output import guarded
+from luthier.cli.scale import scale
 from luthier.errors import InputError
 
 _INTERRUPTED: Final = 130
@@ -31,6 +32,7 @@ device_commands.app.command("fit")(device_fit.fit)
 app.command("fit")(commands.fit)
 app.command("train")(commands.train)
 app.command("analyze")(analyze)
+app.command("scale")(scale)
 app.command("run")(commands.run)
 app.command("report")(commands.report)
 data_app.command("convert")(commands.convert)
