@@ -98,10 +98,10 @@ class _Writer:
         return self._tensor(name, value.shape, _TYPES[value.dtype.name], len(self.buffers) - 1)
 
     def integers(self, op: Op, role: str, values: Any) -> int:
-        return self.constant(f"{op.name}/{role}", np.array(values, np.int32))
+        return self.constant(f"{op.name}:{role}", np.array(values, np.int32))
 
     def number(self, op: Op, role: str, value: float) -> int:
-        return self.constant(f"{op.name}/{role}", np.array(value, np.float32))
+        return self.constant(f"{op.name}:{role}", np.array(value, np.float32))
 
     def emit(self, kind: str, inputs: Sequence[int], output: int, options: str = "", **fields: Any) -> int:
         """One operator; `options` names its class of options."""
