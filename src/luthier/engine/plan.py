@@ -28,6 +28,8 @@ from luthier.graph.op import Graph
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
+#: of no step, that `step_times` makes to learn what a call costs
+_IDLE_CALLS = 5
 _DRIVER = ("run_alone", "run_together", "announce", "await_run")
 
 
@@ -136,7 +138,7 @@ class Plan:
         return results[0] if len(results) == 1 else results
 
     def step_times(self, *inputs: Array) -> list[int]:
-        """Run once on the caller's thread, step by step; nanoseconds of each, without those of the call itself.
+        """Run once on the caller's thread, step by step; nanoseconds of each, at least 1, less those of a call of no step.
 
         The results are in the arena, and are not returned: see `luthier.engine.profile`.
 
@@ -148,12 +150,13 @@ class Plan:
         with self._lock:
             self._bind(arrays)
             stamps = [perf_counter_ns()]
-            for count in (0, 0, *[1] * steps):
+            for count in (*[0] * _IDLE_CALLS, *[1] * steps):
                 self._alone(table, width, count, counters, self._own_scratch)
                 stamps.append(perf_counter_ns())
                 table += width * count
-        call, *spans = (after - before for before, after in pairwise(stamps[1:]))
-        return [max(span - call, 0) for span in spans]
+        spans = [after - before for before, after in pairwise(stamps)]
+        call = min(spans[:_IDLE_CALLS])
+        return [max(span - call, 1) for span in spans[_IDLE_CALLS:]]
 
     def _bind(self, arrays: list[Array]) -> None:
         for row, word, number in self._patches:
