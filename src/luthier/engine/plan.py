@@ -132,7 +132,7 @@ class Plan:
             self._bind(arrays)
             if self._debug:
                 for buffer in {id(b): b for b in self._arena.values()}.values():
-                    buffer.array(np.float32)[:] = np.nan
+                    buffer.array(np.uint8)[:] = 0xFF  # NaN of every floating-point type
             self._workers.run()
             results = tuple(self._taken(output) for output in self._outputs)
         return results[0] if len(results) == 1 else results
