@@ -86,10 +86,6 @@ def lower(
     return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
-def _epilogue(group: Fused) -> Epilogue:
-    return Epilogue(group.activation, group.residual is not None, group.after)
-
-
 def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
     return next((group.tile for group in schedule if op.name in group.ops), None)
 
@@ -163,14 +159,24 @@ class _Lowering(Steps):
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
 
-    def _weights(self, op: Op) -> tuple[Array, Array | None]:
-        weight = np.asarray(self.values[op.constants["weight"]], np.float32)
-        return weight, self.values.get(op.constants.get("bias", ""))
+    def _epilogue(self, group: Fused) -> Epilogue:
+        """fp32 weights carry the factor of an exponential; rounded to bf16 they would be other weights."""
+        folded = self.graph.constants[group.head.constants["weight"]].dtype == "fp32"
+        return Epilogue(group.activation, group.residual is not None, group.after, folded)
+
+    def _weights(self, group: Fused) -> tuple[Array, Array | None]:
+        constants, factor = group.head.constants, self._epilogue(group).factor
+        weight, bias = (
+            self.values[constants[role]] * np.float64(factor) if role in constants else None
+            for role in ("weight", "bias")
+        )
+        assert weight is not None
+        return np.asarray(weight, np.float32), bias
 
     def _product(self, group: Fused) -> None:
         """Convolutions and linear layers with their epilogue."""
         head = group.head
-        weight, bias = self._weights(head)
+        weight, bias = self._weights(group)
         operands: dict[str, Ref] = {}
         if group.residual is not None:
             operands["residual"] = self._padded(group.residual, self._element(group.output)).ref
@@ -182,13 +188,13 @@ class _Lowering(Steps):
             consumer = self._depthwise(group, operands, FP32)
             producer = self._convolution(group.first, source, FP32)
             kernel = banded(self.target, producer, consumer, self._band_rows(group))
-            self._pack(operands, group.first.head, producer.pack(*self._weights(group.first.head)), "first_")
+            self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
             packed = consumer.pack(weight, bias)
         elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
             kernel = matmul(
-                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
+                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=self._epilogue(group),
                 least_tasks=self.least_tasks, types=self._types(group, source.element),
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
@@ -225,7 +231,7 @@ class _Lowering(Steps):
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
-            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=self._epilogue(group),
             least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y),
         )  # fmt: skip
 
@@ -234,7 +240,7 @@ class _Lowering(Steps):
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
-            self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
+            self.target, n, c, self._window(group.head), epilogue=self._epilogue(group), sums=sums,
             least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)),
         )  # fmt: skip
         if sums:
