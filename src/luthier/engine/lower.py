@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.kernels.activation import FUNCTIONS
-from luthier.engine.kernels.banded import banded
+from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
 from luthier.engine.kernels.element import ELEMENTS, FP32, Element, Types, as_stored
@@ -22,6 +22,7 @@ from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import matmul
 from luthier.engine.kernels.pool import Pooling, global_pooling
+from luthier.engine.kernels.projected import Projected, projected
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
 from luthier.engine.patterns import Fused, Patterns
@@ -106,7 +107,7 @@ class _Lowering(Steps):
     ) -> None:  # fmt: skip
         super().__init__(graph, target, order, least_tasks)
         self.values, self.schedule = constants, schedule
-        self.patterns = Patterns(graph, _separate(graph, schedule))
+        self.patterns = Patterns(graph, _separate(graph, schedule), self._joins)
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
 
     def result(self) -> Lowered:
@@ -182,14 +183,15 @@ class _Lowering(Steps):
             operands["residual"] = self._padded(group.residual, self._element(group.output)).ref
         if group.gate is not None:
             operands["gate"] = self._padded(group.gate, FP32).ref
-        source = self.places[group.first.source if group.first else group.source]
+        source = self._source(group)
         kernel: Any
-        if group.first is not None:
-            consumer = self._depthwise(group, operands, FP32)
-            producer = self._convolution(group.first, source, FP32)
-            kernel = banded(self.target, producer, consumer, self._band_rows(group))
-            self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
-            packed = consumer.pack(weight, bias)
+        if group.first is not None and is_depthwise(self.graph, group.first.head):
+            kernel = self._projected(group, operands)
+            self._pack(operands, head, kernel.project.pack(weight.reshape(weight.shape[:2]), bias), "last_")
+            head, packed = group.first.head, kernel.depthwise.pack(*self._weights(group.first))
+        elif group.first is not None:
+            kernel = self._banded(group, operands)
+            packed = kernel.consumer.pack(weight, bias)
         elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
@@ -210,6 +212,53 @@ class _Lowering(Steps):
         self._pack(operands, head, packed)
         operands |= {"x": source.ref, "y": self._new(group.output).ref}
         self._step(kernel, operands, group.ops)
+
+    def _source(self, group: Fused) -> Place:
+        """What a group reads: the source of the first of its convolutions."""
+        while group.first is not None:
+            group = group.first
+        return self._padded(group.source) if is_depthwise(self.graph, group.head) else self.places[group.source]
+
+    def _banded(self, group: Fused, operands: dict[str, Ref]) -> Banded:
+        """A depthwise convolution with the one before it."""
+        assert group.first is not None
+        consumer = self._depthwise(group, operands, FP32)
+        producer = self._convolution(group.first, self.places[group.first.source], FP32)
+        self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
+        return banded(self.target, producer, consumer, self._band_rows(group))
+
+    def _projected(self, group: Fused, operands: dict[str, Ref]) -> Projected:
+        """A depthwise convolution, perhaps with the one before it, and the pointwise one behind it."""
+        wide = group.first
+        assert wide is not None
+        n, c, _, columns = self._shape(wide.output)
+        element = self._element(wide.output)
+        project = matmul(
+            self.target, 1, columns, c, self._shape(group.output)[1], epilogue=self._epilogue(group), least_tasks=1,
+            types=self._types(group, element),
+        )  # fmt: skip
+        # one row is cut no further, whatever it takes
+        project = replace(project, row_tasks=1, column_tasks=1, streamed=False, x_streamed=False)
+        made: Banded | Depthwise
+        if wide.first is None:
+            made = self._depthwise(wide, operands, self._padded(wide.source).element)
+        else:
+            made = self._banded(wide, operands)
+        return projected(self.target, made, project, self.least_tasks, self._band_rows(group))
+
+    def _joins(self, first: Fused, group: Fused) -> bool:
+        """Whether a depthwise group is projected in bands.
+
+        A schedule says it; else it is worth while where the tensor between them would take a good part of the L2 cache
+        and its weights would not.
+        """
+        if self.schedule is not None:
+            tile, ops = next((g.tile, g.ops) for g in self.schedule if group.head.name in g.ops)
+            return first.head.name in ops and tile.rows is not None
+        between = self.graph.tensors[first.output].bytes
+        constants = [name for op in (*first.ops, *group.ops) for name in op.constants.values()]
+        weights = sum(self.graph.constants[name].bytes for name in constants)
+        return between > self.target.l2_bytes // 4 and weights < self.target.l2_bytes // 8
 
     def _types(self, group: Fused, x: Element) -> Types:
         """Of a product: what it reads, its weights as the graph stores them, what it writes."""
