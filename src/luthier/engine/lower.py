@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.engine.bands import joins, separate, tile_of
 from luthier.engine.kernels.activation import FUNCTIONS
 from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.conv import Convolution, convolution
@@ -51,7 +53,7 @@ from luthier.graph.attrs import (
 )
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
-from luthier.schedule import Schedule, Tile
+from luthier.schedule import Schedule
 
 Array = NDArray[Any]
 
@@ -68,8 +70,8 @@ def lower(
         target: the CPU.
         order: of the arrays that callers pass in.
         least_tasks: parts into which each step is cut where it can be.
-        schedule: which convolutions run in bands with the depthwise one behind them, and the bands' rows; None = all
-            that can, in bands as tall as the L1 cache allows.
+        schedule: which convolutions run in bands with the next one, and the bands' rows; None = all that can before a
+            depthwise one, in bands as tall as the L1 cache allows, and projections where `luthier.engine.bands` says.
     Raises:
         InputError: a tensor of another number type than fp32 and bf16.
         ShapeError: a constant is missing or has another shape.
@@ -87,19 +89,6 @@ def lower(
     return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
-def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
-    return next((group.tile for group in schedule if op.name in group.ops), None)
-
-
-def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
-    """Convolutions that a schedule keeps apart from the depthwise convolution behind them."""
-    if schedule is None:
-        return frozenset()
-    groups = {name: index for index, group in enumerate(schedule) for name in group.ops}
-    depthwise_groups = {groups[op.name] for op in graph.ops if is_depthwise(graph, op)}
-    return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
-
-
 class _Lowering(Steps):
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
@@ -107,7 +96,7 @@ class _Lowering(Steps):
     ) -> None:  # fmt: skip
         super().__init__(graph, target, order, least_tasks)
         self.values, self.schedule = constants, schedule
-        self.patterns = Patterns(graph, _separate(graph, schedule), self._joins)
+        self.patterns = Patterns(graph, separate(graph, schedule), partial(joins, graph, target, schedule))
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
 
     def result(self) -> Lowered:
@@ -231,7 +220,7 @@ class _Lowering(Steps):
         """A depthwise convolution, perhaps with the one before it, and the pointwise one behind it."""
         wide = group.first
         assert wide is not None
-        n, c, _, columns = self._shape(wide.output)
+        _, c, _, columns = self._shape(wide.output)
         element = self._element(wide.output)
         project = matmul(
             self.target, 1, columns, c, self._shape(group.output)[1], epilogue=self._epilogue(group), least_tasks=1,
@@ -245,20 +234,6 @@ class _Lowering(Steps):
         else:
             made = self._banded(wide, operands)
         return projected(self.target, made, project, self.least_tasks, self._band_rows(group))
-
-    def _joins(self, first: Fused, group: Fused) -> bool:
-        """Whether a depthwise group is projected in bands.
-
-        A schedule says it; else it is worth while where the tensor between them would take a good part of the L2 cache
-        and its weights would not.
-        """
-        if self.schedule is not None:
-            tile, ops = next((g.tile, g.ops) for g in self.schedule if group.head.name in g.ops)
-            return first.head.name in ops and tile.rows is not None
-        between = self.graph.tensors[first.output].bytes
-        constants = [name for op in (*first.ops, *group.ops) for name in op.constants.values()]
-        weights = sum(self.graph.constants[name].bytes for name in constants)
-        return between > self.target.l2_bytes // 4 and weights < self.target.l2_bytes // 8
 
     def _types(self, group: Fused, x: Element) -> Types:
         """Of a product: what it reads, its weights as the graph stores them, what it writes."""
@@ -300,7 +275,7 @@ class _Lowering(Steps):
 
     def _band_rows(self, group: Fused) -> int | None:
         """Rows of a band, where the schedule says them."""
-        tile = None if self.schedule is None else _tile_of(self.schedule, group.head)
+        tile = tile_of(self.schedule, group.head)
         return None if tile is None else tile.rows
 
     def _elementwise(self, group: Fused, kind: ElementwiseKind, function: Any) -> None:

@@ -138,7 +138,7 @@ class Plan:
         return results[0] if len(results) == 1 else results
 
     def step_times(self, *inputs: Array) -> list[int]:
-        """Run once on the caller's thread, step by step; nanoseconds of each, at least 1, less those of a call of no step.
+        """Run once on the caller's thread, step by step; nanoseconds of each, less those of a call of no step.
 
         The results are in the arena, and are not returned: see `luthier.engine.profile`.
 
