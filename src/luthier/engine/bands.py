@@ -6,13 +6,13 @@ from luthier.engine.patterns import Fused
 from luthier.engine.target import Target
 from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
-from luthier.schedule import Schedule, Tile
+from luthier.schedule import Schedule
 
 
-def tile_of(schedule: Schedule | None, op: Op) -> Tile | None:
-    """The tile of an op's group; None without a schedule."""
+def band_rows(schedule: Schedule | None, op: Op) -> int | None:
+    """The rows of a band, where the schedule says them."""
     groups = () if schedule is None else schedule.groups
-    return next((group.tile for group in groups if op.name in group.ops), None)
+    return next((group.tile.rows for group in groups if op.name in group.ops), None)
 
 
 def separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:

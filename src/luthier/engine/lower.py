@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.bands import joins, separate, tile_of
-from luthier.engine.kernels.activation import FUNCTIONS
+from luthier.engine.bands import band_rows, joins, separate
+from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC
 from luthier.engine.kernels.banded import Banded, banded
+from luthier.engine.kernels.channels import over_channels
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
 from luthier.engine.kernels.element import ELEMENTS, FP32, Element, Types, as_stored
@@ -25,6 +26,7 @@ from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import matmul
 from luthier.engine.kernels.pool import Pooling, global_pooling
 from luthier.engine.kernels.projected import Projected, projected
+from luthier.engine.kernels.resize import resizing
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
 from luthier.engine.patterns import Fused, Patterns
@@ -37,6 +39,7 @@ from luthier.graph.attrs import (
     AdaptivePool,
     Add,
     Affine,
+    ChannelPool,
     Concat,
     Conv,
     Flatten,
@@ -47,8 +50,10 @@ from luthier.graph.attrs import (
     Pad,
     Pool,
     Reshape,
+    Resize,
     Shuffle,
     Slice,
+    Softmax,
     Subsample,
 )
 from luthier.graph.mbconv import is_depthwise, is_pointwise
@@ -121,7 +126,7 @@ class _Lowering(Steps):
                 self._product(group)
             case Norm() | Affine():
                 self._affine(group)
-            case Activation(function=function) if function in FUNCTIONS:
+            case Activation(function=function) if function in FUNCTIONS or function in PARAMETRIC:
                 self._elementwise(group, "unary", function)
             case Add():
                 self._elementwise(group, "add", group.activation)
@@ -129,6 +134,14 @@ class _Lowering(Steps):
                 self._elementwise(group, "mul", group.activation)
             case Pool() | GlobalPool() | AdaptivePool():
                 self._pool(head)
+            case ChannelPool(reduce=kind):
+                self._channels(head, kind)
+            case Softmax():
+                self._channels(head, "softmax")
+            case Resize(out_hw, mode):
+                x = self._padded(head.inputs[0], FP32)
+                kernel = resizing(self.target, x.layout.shape, out_hw, mode == "bilinear", self.least_tasks)
+                self._step(kernel, {"x": x.ref, "y": self._new(head.outputs[0], FP32).ref}, (head,))
             case Pad(before=before, pads=(top, left, _, _)):
                 self._pad(head, before, top, left)
             case Subsample(stride=(down, right)):
@@ -137,8 +150,8 @@ class _Lowering(Steps):
                 self._copy(x, y, y.layout.shape, (head,), strides=(n, c, h * down, w * right))
             case Flatten() | Reshape():
                 self._reshape(head)
-            case Concat():
-                self._concat(head)
+            case Concat(axis):
+                self._concat(head, axis)
             case Slice():
                 self._slice(head, head.attrs)
             case Shuffle(groups=groups):
@@ -190,7 +203,6 @@ class _Lowering(Steps):
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
         elif is_depthwise(self.graph, head):
-            source = self._padded(group.source)
             kernel = self._depthwise(group, operands, source.element)
             packed = kernel.pack(weight, bias)
         else:
@@ -214,7 +226,7 @@ class _Lowering(Steps):
         consumer = self._depthwise(group, operands, FP32)
         producer = self._convolution(group.first, self.places[group.first.source], FP32)
         self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
-        return banded(self.target, producer, consumer, self._band_rows(group))
+        return banded(self.target, producer, consumer, band_rows(self.schedule, group.head))
 
     def _projected(self, group: Fused, operands: dict[str, Ref]) -> Projected:
         """A depthwise convolution, perhaps with the one before it, and the pointwise one behind it."""
@@ -233,7 +245,7 @@ class _Lowering(Steps):
             made = self._depthwise(wide, operands, self._padded(wide.source).element)
         else:
             made = self._banded(wide, operands)
-        return projected(self.target, made, project, self.least_tasks, self._band_rows(group))
+        return projected(self.target, made, project, self.least_tasks, band_rows(self.schedule, group.head))
 
     def _types(self, group: Fused, x: Element) -> Types:
         """Of a product: what it reads, its weights as the graph stores them, what it writes."""
@@ -273,19 +285,15 @@ class _Lowering(Steps):
             operands["sums"] = self.sums[group.output].ref
         return kernel
 
-    def _band_rows(self, group: Fused) -> int | None:
-        """Rows of a band, where the schedule says them."""
-        tile = tile_of(self.schedule, group.head)
-        return None if tile is None else tile.rows
-
     def _elementwise(self, group: Fused, kind: ElementwiseKind, function: Any) -> None:
         head = group.head
         sources = [self._padded(name) for name in head.inputs]
         other = sources[-1].layout.shape
+        alpha = head.attrs.alpha if isinstance(head.attrs, Activation) else 0.0
         y = self._new(group.output)
         kernel = elementwise(
             self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks,
-            types=Types(sources[0].element, sources[-1].element, y.element),
+            types=Types(sources[0].element, sources[-1].element, y.element), alpha=alpha,
         )  # fmt: skip
         self._step(kernel, {"x": sources[0].ref, "z": sources[-1].ref, "y": y.ref}, group.ops)
 
@@ -337,6 +345,11 @@ class _Lowering(Steps):
             kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce, types=types)
         self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
 
+    def _channels(self, op: Op, kind: Literal["max", "avg", "softmax"]) -> None:
+        x = self._padded(op.inputs[0], FP32)
+        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks)
+        self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0], FP32).ref}, (op,))
+
     # ---- moving
 
     def _zeroed(self, op: Op) -> Place:
@@ -366,12 +379,12 @@ class _Lowering(Steps):
         for group in range(groups):
             self._copy(x, spaced, (n, each, h, w), (op,), start=group, first=group * each, gaps=False)
 
-    def _concat(self, op: Op) -> None:
+    def _concat(self, op: Op, axis: int) -> None:
         sources = [self._padded(name) for name in op.inputs]
         y, start = self._new(op.outputs[0]), 0
         for x in sources:
             self._copy(x, y, x.layout.shape, (op,), start=start)
-            start += x.layout.shape[1]
+            start += x.layout.shape[axis] * y.layout.strides[axis]
 
     def _reshape(self, op: Op) -> None:
         """A map of one pixel is a list of channels already; else by way of the order in which NCHW counts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -15,14 +14,14 @@ from numpy.typing import NDArray
 
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
-from luthier.engine.kernels.driver import COUNTER_BYTES, HEAD_WORDS
+from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.lower import lower
 from luthier.engine.machine_code import Library
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
 from luthier.engine.target import Target, host
-from luthier.engine.workers import Shared, Workers
+from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
 from luthier.schedule import Schedule
@@ -30,7 +29,6 @@ from luthier.schedule import Schedule
 Array = NDArray[Any]
 #: of no step, that `step_times` makes to learn what a call costs
 _IDLE_CALLS = 5
-_DRIVER = ("run_alone", "run_together", "announce", "await_run")
 
 
 class Plan:
@@ -51,7 +49,7 @@ class Plan:
         self._debug = debug
         self._lock = threading.Lock()
         functions = sorted({record.function for record in image.records})
-        self._library = Library(image.code, (*functions, *_DRIVER))
+        self._library = Library(image.code, (*functions, *FUNCTIONS))
         self._arena: dict[str, Buffer] = {}
         if debug:
             self._arena = {name: Guarded(size, name) for name, (_, size) in image.buffers.items()}
@@ -59,12 +57,9 @@ class Plan:
             whole = Buffer(image.arena_bytes, "the activations")
             self._arena = dict.fromkeys(image.buffers, whole)
         self._constants = image.constants
-        if self._constants.ctypes.data % ALIGNMENT:
-            self._constants = Buffer(image.constants.nbytes, "the weights").array(np.uint8)
-            self._constants[: image.constants.nbytes] = image.constants
+        assert not self._constants.ctypes.data % ALIGNMENT
         threads = max(1, image.threads)
         self._scratch = [Buffer(image.scratch_bytes + ALIGNMENT, "scratch") for _ in range(threads)]
-        self._counters = Buffer((len(image.records) + 1) * COUNTER_BYTES, "counters")
         words = HEAD_WORDS + max((len(record.operands) for record in image.records), default=0)
         self._table = np.zeros((len(image.records), words), np.int64)
         self._patches: list[tuple[int, int, int]] = []  # row, word, number of the input
@@ -77,18 +72,9 @@ class Plan:
                     self._table[row, word] = self._constants.ctypes.data + operand.offset
                 else:
                     self._table[row, word] = self._address(operand.name)
-        counters = self._counters.address
-        head = (self._table.ctypes.data, 8 * words, len(image.records), counters)
-        shared = Shared(
-            {name: self._library.addresses[name] for name in _DRIVER},
-            head,
-            counters + len(image.records) * COUNTER_BYTES,
-            tuple(buffer.address for buffer in self._scratch),
-        )
-        keep = (self._library, self._arena, self._constants, self._scratch, self._counters, self._table)
-        self._workers = Workers(shared, keep)
-        self._alone, self._head, self._own_scratch = shared.alone, head, shared.scratch[0]
-        weakref.finalize(self, self._workers.close)
+        keep = (self._library, self._arena, self._constants)
+        functions = {name: self._library.addresses[name] for name in FUNCTIONS}
+        self._workers = Workers(functions, self._table, self._scratch, keep)
         self._outputs = [self._view(port, name) for port, name in zip(image.outputs, image.output_buffers, strict=True)]
 
     def _address(self, buffer: str) -> int:
@@ -146,14 +132,12 @@ class Plan:
             ShapeError, InputError: as a call.
         """
         arrays = self._checked(inputs)
-        table, width, steps, counters = self._head
         with self._lock:
             self._bind(arrays)
             stamps = [perf_counter_ns()]
-            for count in (*[0] * _IDLE_CALLS, *[1] * steps):
-                self._alone(table, width, count, counters, self._own_scratch)
+            for first, count in (*[(0, 0)] * _IDLE_CALLS, *((step, 1) for step in range(len(self._table)))):
+                self._workers.run_steps(first, count)
                 stamps.append(perf_counter_ns())
-                table += width * count
         spans = [after - before for before, after in pairwise(stamps)]
         call = min(spans[:_IDLE_CALLS])
         return [max(span - call, 1) for span in spans[_IDLE_CALLS:]]
