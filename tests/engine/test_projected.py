@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.engine.harness import integers, spread
-from tests.engine.random_networks import exact, graph_with_numbers, relative_error
+from tests.engine.numbers import exact, graph_with_numbers, relative_error
 from tests.engine.test_windows import attrs, run, window
 
 from luthier.arch.presets import get
@@ -21,6 +21,7 @@ from luthier.engine.kernels.projected import Projected, projected
 from luthier.engine.kernels.register_block import Block
 from luthier.engine.layout import Layout
 from luthier.graph.reference import conv2d
+from luthier.graph.reference import run as reference
 from luthier.schedule import Group, Schedule, Tile, fused, unfused
 
 TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
@@ -87,18 +88,22 @@ def test_bands_are_as_tall_as_an_eighth_of_the_second_cache() -> None:
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "efficientnet_lite0"])
 def test_a_schedule_joins_the_whole_block(name: str, threads: int) -> None:
     """`fused` puts an inverted bottleneck without a gate into one group: one step, and a smaller arena."""
-    x = np.random.default_rng(1).normal(size=(2, 3, 64, 64)).astype(np.float32)
-    graph, constants = graph_with_numbers(get(name), resolution=64, batch=1, x=x[:1])
+    x = np.random.default_rng(1).normal(size=(1, 3, 64, 64)).astype(np.float32)
+    graph, constants = graph_with_numbers(get(name), resolution=64, x=x)
     schedule = fused(graph, rows=2)
     plan = compile(graph, constants, schedule=schedule, threads=threads, debug=True)
     joined = [group for group in schedule if group.tiled and len(group.ops) > 4]
     steps = {record.ops for record in plan.image.records}
     assert joined
     assert all(any(set(group.ops) == set(ops) for ops in steps) for group in joined)
-    assert relative_error(plan(x[:1]), exact(graph, constants, x[:1])) <= TOLERANCE
+    # two pixels a side are left at the end: random weights multiply rounding errors there, in NumPy's fp32 as well
+    want = exact(graph, constants, x)
+    plain = relative_error(reference(graph, constants, {"input": x})[graph.outputs[0]], want)
+    assert relative_error(plan(x), want) <= max(TOLERANCE, 3 * plain)
     apart = compile(graph, constants, schedule=unfused(graph))
     assert plan.image.arena_bytes < apart.image.arena_bytes
-    assert relative_error(apart(x[:1]), exact(graph, constants, x[:1])) <= TOLERANCE
+    # the same sums in the same order, but for the parts of K that two kernels may cut differently
+    assert relative_error(plan(x), apart(x)) <= max(TOLERANCE, 3 * plain)
 
 
 def test_without_rows_nothing_is_joined() -> None:
