@@ -21,6 +21,7 @@ ARGS ?=
 BIN := .venv/bin
 TRAIN := .venv/.installed-train
 DEV := .venv/.installed-dev
+PEERS := .venv/.installed-peers
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Tests on real data run where the data is; elsewhere they are skipped and counted.
@@ -53,6 +54,10 @@ $(DEV): $(TRAIN)
 	@$(PIP_INSTALL) --editable '.[train,dev]'
 	@touch $@
 
+$(PEERS): $(DEV)
+	@$(PIP_INSTALL) --editable '.[train,dev,peers]'
+	@touch $@
+
 fit: $(TRAIN)
 	$(BIN)/luthier fit --run-dir $(RUN_DIR) $(ARGS)
 
@@ -83,6 +88,8 @@ bench-%: benchmarks/%.py $(DEV)
 	@{ printf '\n%s\n' "Written by \`make bench-$*\` at commit $$(git rev-parse --short HEAD), on $$(nproc) cores of \
 	   $$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $$(date -u +%Y-%m-%d)." | tr -s '\t ' ' '; } >> build/bench-$*.md
 	@cp build/bench-$*.md docs/benchmarks/$*.md.new && mv docs/benchmarks/$*.md.new docs/benchmarks/$*.md
+
+bench-engine: $(PEERS)
 
 engine-presets: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)

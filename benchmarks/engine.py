@@ -31,7 +31,7 @@ from luthier.arch import presets
 from luthier.cli.bench import document, peer_pythons
 from luthier.cost.memory import peak_activation_bytes
 from luthier.deploy.peers import NAMES
-from luthier.deploy.peers.peer import DType
+from luthier.deploy.precision import DType
 from luthier.device.host import core_cpus, cpu_name
 from luthier.errors import InputError
 from luthier.files import write_text

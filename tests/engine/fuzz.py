@@ -1,9 +1,11 @@
 """Random networks, compiled, against torch in double precision: `make fuzz`.  Minutes, so not a test; a part is one.
 
-A network comes as a `Network`, as a torch module, or as an ONNX file written from either, and is compiled for a vector
-width, a number of threads and an order of axes that are drawn too.  It agrees if
+A network comes as a `Network`, as a torch module, or as an ONNX file written from either, and is compiled for a number
+type, a vector width, a number of threads and an order of axes that are drawn too.  It agrees if
 
-    max |y - y64| <= max(1e-5, 3 e) max |y64|,     e = the relative error of NumPy in fp32             (1)
+    fp32    max |y - y64| <= max(1e-5, 3 e) max |y64|,     e = the relative error of NumPy in fp32     (1)
+    bf16    max |y - y64| <= max(2e-2, 3 e) max |y64|,     e = that of NumPy, every tensor in bf16     (2)
+    int8    every bit is that of `luthier.quant.integer`                                              (3)
 
 since sums in any other order may be as far off as NumPy's.  The examples are hypothesis's: one that fails is shrunk.
 
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,18 +35,22 @@ from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 from random_modules import modules
 from random_networks import built, image, lively, networks
-from tests.engine.numbers import exact, relative_error
+from tests.engine.numbers import exact, in_bf16, relative_error
 
-from luthier.arch import Network
+from luthier.arch import Network, Precision
 from luthier.deploy.onnx_file import to_onnx
 from luthier.engine import Target, compile, runnable
 from luthier.errors import GraphError, ShapeError, SpecError
 from luthier.graph import Graph, fold_constants, fold_norm_into_conv, from_network, take_constants
 from luthier.graph.from_onnx import from_onnx
 from luthier.graph.from_torch import from_torch
+from luthier.graph.precision import with_precision
 from luthier.graph.reference import run as reference
+from luthier.quant import integer, quantize
 
-TOLERANCE, FACTOR = 1e-5, 3.0
+#: equations (1) and (2)
+TOLERANCE, FACTOR = {"fp32": 1e-5, "bf16": 2e-2}, 3.0
+TYPES = ("fp32", "bf16")
 SHARD = 20
 Array = np.ndarray[Any, Any]
 
@@ -60,9 +67,10 @@ class Case:
     order: str
     onnx: bool
     seed: int
+    dtype: str
 
 
-def cases(widest: int = 40) -> st.SearchStrategy[Case]:
+def cases(types: Sequence[str] = TYPES, widest: int = 40) -> st.SearchStrategy[Case]:
     """Any network, any size, any way to compile it."""
     side = st.integers(7, 24)
     return st.builds(
@@ -71,6 +79,7 @@ def cases(widest: int = 40) -> st.SearchStrategy[Case]:
         hw=st.tuples(side, side), batch=st.integers(1, 3), target=st.sampled_from(runnable()),
         threads=st.sampled_from([1, 1, 2, 3]), order=st.sampled_from(["nchw", "nhwc"]),
         onnx=st.sampled_from([True, False, False, False]), seed=st.integers(0, 99),
+        dtype=st.sampled_from([types[0], *types]),
     )  # fmt: skip
 
 
@@ -86,19 +95,31 @@ def evaluated(case: Case) -> Counter[str] | None:
     want = exact(graph, constants, x)
     noise = relative_error(reference(graph, constants, {graph.inputs[0]: x})[graph.outputs[0]], want)
     # constants are folded in double precision and rounded once, so the graph's own truth is a little off torch's
-    assert relative_error(want, truth) <= max(TOLERANCE, FACTOR * noise)
+    assert relative_error(want, truth) <= max(TOLERANCE["fp32"], FACTOR * noise)
+    if case.dtype == "bf16":
+        graph = with_precision(graph, Precision(weight="bf16", activation="bf16"))
+        noise = relative_error(in_bf16(graph, constants, x), want)
+    elif case.dtype == "int8":
+        images = image((4 * case.batch, *x.shape[1:]), case.seed + 1)
+        graph, constants = quantize(graph, constants, images, correct_bias=False)
+        truth, noise = integer.run(graph, constants, {graph.inputs[0]: x})[graph.outputs[0]], 0.0
+    limit = max(TOLERANCE.get(case.dtype, 0.0), FACTOR * noise)
     how: dict[str, Any] = {"target": case.target, "threads": case.threads, "order": case.order}
     plan = compile(graph, constants, debug=case.seed % 2 == 0, **how)
     given = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if case.order == "nhwc" else x
     for _ in range(2):  # nothing may be left behind by the run before
         got = plan(given)
+        if got.ndim == 4 and case.order == "nhwc":
+            got = got.transpose(0, 3, 1, 2)
         assert got.shape == truth.shape
         error = relative_error(got, truth)
-        assert error <= max(TOLERANCE, FACTOR * noise), f"error {error:.2e}, NumPy's {noise:.2e}, {case}"
+        assert error <= limit, f"error {error:.2e}, of NumPy {noise:.2e}, {case}"
     plan.close()
     kind = "network" if isinstance(case.source, Network) else "module"
-    seen = Counter([f"from {kind}{' by ONNX' if case.onnx else ''}", case.target.isa, "fp32", f"batch {case.batch}"])
-    seen["above 1e-5"] = int(error > TOLERANCE)
+    seen = Counter(
+        [f"from {kind}{' by ONNX' if case.onnx else ''}", case.target.isa, case.dtype, f"batch {case.batch}"]
+    )
+    seen["fp32 above 1e-5"] = int(case.dtype == "fp32" and error > TOLERANCE["fp32"])
     fused = [record for record in plan.image.records if _convolutions(graph, record.ops) > 1]
     seen.update({"fused": bool(fused), "se": _has_se(graph), "gated": _gates(graph) > 0, "nets": 1})
     return seen
@@ -145,7 +166,7 @@ def _has_se(graph: Graph) -> bool:
     return False
 
 
-def shard(number: int) -> Counter[str]:
+def shard(number: int, types: Sequence[str] = TYPES) -> Counter[str]:
     """Counts of SHARD networks that agree; raises with the smallest one that does not."""
     total: Counter[str] = Counter()
 
@@ -154,7 +175,7 @@ def shard(number: int) -> Counter[str]:
         max_examples=SHARD, database=None, derandomize=False, deadline=None, print_blob=False,
         suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
     )  # fmt: skip
-    @hypothesis.given(cases())
+    @hypothesis.given(cases(types))
     def check(case: Case) -> None:
         seen = evaluated(case)
         hypothesis.assume(seen is not None)
@@ -177,6 +198,7 @@ def main() -> int:
     options.add_argument("--nets", type=int, default=2000)
     options.add_argument("--limit-s", type=float, default=float("inf"), help="stop between two shards after this")
     options.add_argument("--part", default="0/1", help="I/N: only every N-th shard, from I on")
+    options.add_argument("--types", default=",".join(TYPES), help="number types")
     options.add_argument("--log", type=Path, default=Path("build/fuzz.jsonl"))
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:  # thousands of objects that nobody will ask for again
@@ -196,7 +218,7 @@ def _shards(args: argparse.Namespace) -> int:
         if time.perf_counter() - started > args.limit_s:
             _say(f"stopped after {args.limit_s:g} s, {len(waiting) - count} shards are left: {_summary(total)}")
             return 3
-        counts = shard(number)
+        counts = shard(number, args.types.split(","))
         total += counts
         with args.log.open("a") as file:
             file.write(json.dumps({"shard": number, "digest": digest, "counts": counts}) + "\n")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from luthier.arch import Network
+from luthier.engine.kernels.element import from_bf16, to_bf16
 from luthier.graph import Graph, fold_constants, fold_norm_into_conv, from_network
 from luthier.graph.reference import evaluate
 from luthier.graph.reference import run as reference
@@ -51,6 +52,20 @@ def exact(graph: Graph, constants: Mapping[str, Array], x: Array) -> Array:
     """What a graph means, in double precision."""
     wide = {name: np.asarray(value, np.float64) for name, value in constants.items()}
     return reference(graph, wide, {graph.inputs[0]: x.astype(np.float64)})[graph.outputs[0]]
+
+
+def in_bf16(graph: Graph, constants: Mapping[str, Array], x: Array) -> Array:
+    """A graph whose every tensor is rounded to bf16 as it is written; sums are exact."""
+
+    def rounded(value: Array) -> Array:
+        return from_bf16(to_bf16(value)).astype(np.float64)
+
+    weights = {name: rounded(value) for name, value in constants.items()}
+    seen = {graph.inputs[0]: rounded(x)}
+    for op in graph.ops:
+        roles = {role: weights[name] for role, name in op.constants.items()}
+        seen[op.outputs[0]] = rounded(evaluate(op, [seen[name] for name in op.inputs], roles))
+    return seen[graph.outputs[0]]
 
 
 def relative_error(got: Array, want: Array) -> float:

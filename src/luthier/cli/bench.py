@@ -52,12 +52,13 @@ def bench(
 ) -> None:
     """Run a network in Luthier and in other run times, in turn, each in a process of its own; say who is faster."""
     from luthier.deploy.peers import NAMES
+    from luthier.deploy.precision import parse_dtype
     from luthier.job.bench import Match, bench
 
     if fallback is not None:
         raise InputError(f"--fallback {fallback}: bench times Luthier's own engine and takes no fallback; leave it out")
     match = Match(
-        threads=_counts(threads), dtype=limits.read_dtype(dtype), batch=batch, resolution=resolution,
+        threads=_counts(threads), dtype=parse_dtype(dtype), batch=batch, resolution=resolution,
         pretrained=pretrained, rounds=rounds, pythons=peer_pythons(peer_python or []), work_dir=work_dir,
         against=NAMES if against is None else [name for name in against.split(",") if name],
     )  # fmt: skip

@@ -21,6 +21,9 @@ def compile_model(
     batch: limits.Batch = None,
     resolution: limits.Resolution = None,
     dtype: limits.DType = "fp32",
+    calibrate: Annotated[
+        Path | None, typer.Option("--calibrate", help="For int8: a .npy of images (N, C, H, W), float32, normalised.")
+    ] = None,
     pretrained: limits.Pretrained = None,
     fallback: Annotated[
         str | None, typer.Option("--fallback", help="onnxruntime: run networks with an op that the engine lacks there.")
@@ -29,12 +32,12 @@ def compile_model(
     as_json: limits.Json = False,
 ) -> None:
     """Compile a network to machine code for this CPU: one file, which runs without torch."""
+    from luthier.deploy.precision import parse_dtype
     from luthier.job.compile import compile_model as run
 
-    limits.read_dtype(dtype)
     found = run(
-        model, path, threads=threads, batch=batch, resolution=resolution, pretrained=pretrained, fallback=fallback,
-        force=force,
+        model, path, dtype=parse_dtype(dtype), calibrate=calibrate, threads=threads, batch=batch,
+        resolution=resolution, pretrained=pretrained, fallback=fallback, force=force,
     )  # fmt: skip
     console = output.console()
 

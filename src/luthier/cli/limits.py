@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
@@ -42,10 +42,8 @@ Batch = Annotated[
     int | None, typer.Option("--batch", min=1, help="Images of one run; default: what an ONNX file says, else 1.")
 ]
 Resolution = Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")]
-DType = Annotated[str, typer.Option("--dtype", help="Number type of the engine's arithmetic: fp32.")]
+DType = Annotated[str, typer.Option("--dtype", help="Number type of the engine's arithmetic: fp32, bf16 or int8.")]
 
-#: number types that the engine runs
-_DTYPES: Final = ("fp32",)
 #: limit -> dimension
 _OPTIONS: Final = {
     "latency": "latency", "memory": "bytes", "size": "bytes", "macs": "count", "params": "count", "energy": "energy",
@@ -80,15 +78,3 @@ def read_time(text: str | None, default_s: float) -> float:
     if seconds < 10:
         raise InputError(f"--time-limit {text}: at least 10s are needed to train anything, got {seconds:g} s")
     return seconds
-
-
-def read_dtype(text: str) -> Literal["fp32"]:
-    """Parse `--dtype`.
-
-    Raises:
-        InputError: a number type that the engine does not run.
-    """
-    for known in _DTYPES:
-        if text == known:
-            return known
-    raise InputError(f"--dtype {text}: the engine of this version runs {', '.join(_DTYPES)}")

@@ -1,8 +1,9 @@
-"""LLVM IR text -> machine code for this CPU -> functions that ctypes calls without Python's lock."""
+"""LLVM IR text -> object files -> functions of this process, which ctypes calls without Python's lock."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -35,20 +36,55 @@ def host_cpu() -> Cpu:
     return Cpu(binding.get_host_cpu_name(), frozenset(name for name, has in features.items() if has))
 
 
+def assemble(text: str, machine: Any) -> bytes:
+    """A relocatable object file of a module of LLVM IR, as llvmlite's target machine makes it.
+
+    The middle-end passes are left out: they take time, and hoist what should be reloaded.
+    """
+    from llvmlite import binding
+
+    code: bytes = machine.emit_object(binding.parse_assembly(text))
+    return code
+
+
+class Library:
+    """An object file, linked into this process as long as this value lives.
+
+    Args:
+        code: from `assemble`, for a CPU that this machine is.
+        names: functions to look up.
+    Attributes:
+        addresses: of the functions.
+    """
+
+    def __init__(self, code: bytes, names: Iterable[str]) -> None:
+        from llvmlite import binding
+
+        _initialise()
+        self._linker = binding.create_lljit_compiler()
+        builder = binding.JITLibraryBuilder().add_object_img(code)
+        names = tuple(names)
+        for name in names:
+            builder.export_symbol(name)
+        self._tracker = builder.link(self._linker, "luthier")
+        self.addresses = {name: int(self._tracker[name]) for name in names}
+
+
+@dataclass(frozen=True)
 class Compiled:
     """Machine code of one module; it lives as long as this object or one of its functions.
 
     Attributes:
+        library: its functions.
         assembly: what was emitted, to be looked through.
     """
 
-    def __init__(self, engine: Any, assembly: str) -> None:
-        self._engine = engine
-        self.assembly = assembly
+    library: Library
+    assembly: str
 
     def function(self, name: str, result: Any, *arguments: Any) -> Any:
         """The function `name` with this C signature; a call of it releases Python's lock."""
-        function: Any = ctypes.CFUNCTYPE(result, *arguments)(self._engine.get_function_address(name))
+        function: Any = ctypes.CFUNCTYPE(result, *arguments)(self.library.addresses[name])
         function.compiled = self
         return function
 
@@ -74,11 +110,8 @@ def compile_ir(text: str, cpu: Cpu | None = None, opt: int = 2) -> Compiled:
     machine = target.create_target_machine(cpu=cpu.name, features=cpu.attributes, opt=opt, jit=True)
     module = binding.parse_assembly(text)
     module.verify()
-    assembly = machine.emit_assembly(module)
-    # the engine owns the target machine from here on
-    engine = binding.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    return Compiled(engine, assembly)
+    names = [function.name for function in module.functions if not function.is_declaration]
+    return Compiled(Library(assemble(text, machine), names), machine.emit_assembly(module))
 
 
 def assembly(text: str, cpu: Cpu, triple: str) -> str:

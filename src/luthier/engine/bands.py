@@ -25,14 +25,18 @@ def separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
 
 
 def joins(graph: Graph, target: Target, schedule: Schedule | None, first: Fused, group: Fused) -> bool:
-    """Whether a depthwise group is projected band by band.
+    """Whether a depthwise group is projected band by band; fp32 only.
 
     A schedule joins them in one group with rows.  Without one it is worth while where the tensor between them would
     take more than a quarter of the L2 cache, and the weights, which every band reads again, no more than an eighth.
     """
+    ops_of_both = (*first.ops, *group.ops)
+    tensors = {name for op in ops_of_both for name in (*op.inputs, *op.outputs)}
+    if any(graph.tensors[name].dtype != "fp32" for name in tensors):
+        return False
     if schedule is not None:
         ops, tile = next((g.ops, g.tile) for g in schedule if group.head.name in g.ops)
         return first.head.name in ops and tile.rows is not None
-    constants = {name for op in (*first.ops, *group.ops) for name in op.constants.values()}
+    constants = {name for op in ops_of_both for name in op.constants.values()}
     weight_bytes = sum(graph.constants[name].bytes for name in constants)
     return graph.tensors[first.output].bytes > target.l2_bytes // 4 and weight_bytes <= target.l2_bytes // 8

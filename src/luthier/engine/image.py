@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.device.jit import assemble
 from luthier.engine.arena import ALIGNMENT, lifetimes, plan_arena
 from luthier.engine.cache import cached_object, object_key
 from luthier.engine.emit import Module
 from luthier.engine.kernels.driver import emit_driver
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.layout import round_up
-from luthier.engine.machine_code import assemble
 from luthier.engine.memory import Buffer
 from luthier.engine.program import Lowered, Port, Space
 from luthier.engine.target import Target
@@ -94,7 +94,7 @@ def build_image(lowered: Lowered, target: Target, threads: int) -> Image:
     names: dict[Kernel, str] = {}
     for step in lowered.steps:
         names.setdefault(step.kernel, function_name(step.kernel, target, len(names)))
-    code = cached_object(object_key(tuple(names), target), lambda: assemble(emit_module(names, target), target))
+    code = cached_object(object_key(tuple(names), target), lambda: assemble(emit_module(names, target), target.machine))
     uses = [[ref.name for ref in step.operands if ref.space == "arena"] for step in lowered.steps]
     arena = plan_arena(lowered.buffers, lifetimes(uses, lowered.output_buffers))
     starts = _starts([values.nbytes for values in lowered.constants.values()])

@@ -29,9 +29,10 @@ from luthier.engine.kernels.projected import Projected, projected
 from luthier.engine.kernels.resize import resizing
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
-from luthier.engine.patterns import Fused, Patterns
+from luthier.engine.moves import Moves
+from luthier.engine.patterns import Fused, Patterns, is_global_average
 from luthier.engine.program import DataOrder, Lowered, Ref
-from luthier.engine.steps import Place, Steps
+from luthier.engine.steps import Place
 from luthier.engine.target import Target
 from luthier.errors import InputError, ShapeError, UnsupportedError
 from luthier.graph.attrs import (
@@ -86,15 +87,28 @@ def lower(
             raise InputError(
                 f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs {' and '.join(ELEMENTS)}"
             )
+    check_constants(graph, constants)
+    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
+    return Lowering(graph, values, target, order, least_tasks, schedule).result()
+
+
+def check_constants(graph: Graph, constants: Mapping[str, Array]) -> None:
+    """ShapeError where a constant is missing or has another shape."""
     for name, tensor in graph.constants.items():
         got = constants[name].shape if name in constants else "nothing"
         if got != tensor.shape:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
-    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
-    return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
-class _Lowering(Steps):
+class Lowering(Moves):
+    """The steps of a graph of numbers in the making.
+
+    Attributes:
+        values: of the constants, by name.
+        patterns: which ops run as one.
+        sums: of tensors whose depthwise convolution summed them over parts of the rows.
+    """
+
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
         schedule: Schedule | None,
@@ -139,9 +153,10 @@ class _Lowering(Steps):
             case Softmax():
                 self._channels(head, "softmax")
             case Resize(out_hw, mode):
-                x = self._padded(head.inputs[0], FP32)
-                kernel = resizing(self.target, x.layout.shape, out_hw, mode == "bilinear", self.least_tasks)
-                self._step(kernel, {"x": x.ref, "y": self._new(head.outputs[0], FP32).ref}, (head,))
+                x, y = self._padded(head.inputs[0]), self._new(head.outputs[0])
+                types, bilinear = Types(x.element, FP32, y.element), mode == "bilinear"
+                kernel = resizing(self.target, x.layout.shape, out_hw, bilinear, self.least_tasks, types)
+                self._step(kernel, {"x": x.ref, "y": y.ref}, (head,))
             case Pad(before=before, pads=(top, left, _, _)):
                 self._pad(head, before, top, left)
             case Subsample(stride=(down, right)):
@@ -164,8 +179,9 @@ class _Lowering(Steps):
 
     def _epilogue(self, group: Fused) -> Epilogue:
         """fp32 weights carry the factor of an exponential; rounded to bf16 they would be other weights."""
-        folded = self.graph.constants[group.head.constants["weight"]].dtype == "fp32"
-        return Epilogue(group.activation, group.residual is not None, group.after, folded)
+        exact = self._element(group.output) == FP32
+        folded = exact and self.graph.constants[group.head.constants["weight"]].dtype == "fp32"
+        return Epilogue(group.activation, group.residual is not None, group.after, not exact, folded)
 
     def _weights(self, group: Fused) -> tuple[Array, Array | None]:
         constants, factor = group.head.constants, self._epilogue(group).factor
@@ -330,70 +346,23 @@ class _Lowering(Steps):
         n, c, h, w = x.layout.shape
         out = self._shape(op.outputs[0])
         types = Types(x.element, FP32, self._element(op.outputs[0]))
-        if isinstance(attrs, Pool):
+        if is_global_average(self.graph, op) and op.inputs[0] in self.sums:
+            x = self.sums[op.inputs[0]]
+            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
+        elif isinstance(attrs, Pool):
             window = Window((h, w), (out[2], out[3]), attrs.kernel, attrs.stride, attrs.pads)
             divisor = attrs.kernel[0] * attrs.kernel[1] if attrs.count_pads else None
             kernel = Pooling(n, c, window, self.target.lanes, attrs.reduce, False, divisor, types)
         elif isinstance(attrs, AdaptivePool):
             window = Window((h, w), (out[2], out[3]), (1, 1), (1, 1))
             kernel = Pooling(n, c, window, self.target.lanes, types=types)
-        elif attrs == GlobalPool("avg") and op.inputs[0] in self.sums:
-            x = self.sums[op.inputs[0]]
-            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
         else:
             assert isinstance(attrs, GlobalPool)
             kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce, types=types)
         self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
 
     def _channels(self, op: Op, kind: Literal["max", "avg", "softmax"]) -> None:
-        x = self._padded(op.inputs[0], FP32)
-        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks)
-        self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0], FP32).ref}, (op,))
-
-    # ---- moving
-
-    def _zeroed(self, op: Op) -> Place:
-        y = self._new(op.outputs[0])
-        kernel = elementwise(
-            self.target, "zero", y.layout.shape, least_tasks=self.least_tasks, types=Types(FP32, FP32, y.element)
-        )
-        self._step(kernel, {"y": y.ref}, (op,))
-        return y
-
-    def _pad(self, op: Op, before: int, top: int, left: int) -> None:
-        x, y = self._padded(op.inputs[0]), self._zeroed(op)
-        _, _, down, right = y.layout.strides
-        inside = before == 0 and x.layout.strides[3] == right  # else lanes behind C would be copied over zeros
-        self._copy(x, y, x.layout.shape, (op,), start=before + top * down + left * right, gaps=inside)
-
-    def _slice(self, op: Op, attrs: Slice) -> None:
         x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
-        first = attrs.start * x.layout.strides[attrs.axis]
-        self._copy(x, y, y.layout.shape, (op,), first=first, gaps=first % self.target.lanes == 0)
-
-    def _shuffle(self, op: Op, groups: int) -> None:
-        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
-        n, c, h, w = x.layout.shape
-        (a, _, b, d), each = y.layout.strides, c // groups
-        spaced = replace(y, layout=Layout(y.layout.shape, (a, groups, b, d)))
-        for group in range(groups):
-            self._copy(x, spaced, (n, each, h, w), (op,), start=group, first=group * each, gaps=False)
-
-    def _concat(self, op: Op, axis: int) -> None:
-        sources = [self._padded(name) for name in op.inputs]
-        y, start = self._new(op.outputs[0]), 0
-        for x in sources:
-            self._copy(x, y, x.layout.shape, (op,), start=start)
-            start += x.layout.shape[axis] * y.layout.strides[axis]
-
-    def _reshape(self, op: Op) -> None:
-        """A map of one pixel is a list of channels already; else by way of the order in which NCHW counts."""
-        x, name = self._padded(op.inputs[0]), op.outputs[0]
-        shape = self._shape(name)
-        if x.layout.shape == shape:
-            self.places[name] = x
-            return
-        dense = self._buffer(f"{name}/dense", Layout.nchw(x.layout.shape), x.element)
-        self._copy(x, dense, x.layout.shape, (op,))
-        again = replace(dense, layout=Layout.nchw(shape))
-        self._copy(again, self._new(name), shape, (op,))
+        types = Types(x.element, FP32, y.element)
+        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks, types)
+        self._step(kernel, {"x": x.ref, "y": y.ref}, (op,))

@@ -1,6 +1,7 @@
 """Which ops of a graph run as one: found by structure, before anything is lowered.
 
     conv | linear -> [activation] -> [+ tensor -> [activation]]       one kernel, the rest is its epilogue
+    linear -> (N, C, 1, 1) -> activation                              likewise: the view moves nothing
     add | mul | norm | affine -> [activation]                                likewise
     x * gate (N, C, 1, 1) -> pointwise conv                           the gate is applied as the product reads x
     depthwise -> [activation] -> global average                       the depthwise sums what it writes
@@ -16,7 +17,8 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 from luthier.engine.kernels.activation import FUNCTIONS
-from luthier.graph.attrs import Activation, Conv, GlobalPool, GraphFunction
+from luthier.engine.layout import rank4
+from luthier.graph.attrs import Activation, Conv, GlobalPool, GraphFunction, Pool
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
 
@@ -48,6 +50,14 @@ class Fused:
     gate: str | None = None
     source: str = ""
     first: Fused | None = None
+
+
+def is_global_average(graph: Graph, op: Op) -> bool:
+    """Whether an op is the mean of a whole map, or of the one window that covers it."""
+    if isinstance(op.attrs, Pool):
+        whole = graph.tensors[op.inputs[0]].shape[2:]
+        return op.attrs.reduce == "avg" and op.attrs.kernel == whole and not any(op.attrs.pads)
+    return op.attrs == GlobalPool("avg")
 
 
 class Patterns:
@@ -126,11 +136,18 @@ class Patterns:
         return readers[0] if free else None
 
     def _activation(self, tensor: str, ops: list[Op]) -> tuple[GraphFunction, str]:
-        reader = self._only_reader(tensor)
+        view, reader = None, self._only_reader(tensor)
+        if reader is not None and self._is_view(reader):
+            view, reader = reader, self._only_reader(reader.outputs[0])
         if reader is None or not isinstance(reader.attrs, Activation) or reader.attrs.function not in FUNCTIONS:
             return "identity", tensor
-        ops.append(reader)
+        ops += [reader] if view is None else [view, reader]
         return reader.attrs.function, reader.outputs[0]
+
+    def _is_view(self, op: Op) -> bool:
+        """Whether an op writes what it reads: (N, C) as (N, C, 1, 1), or the other way round."""
+        before, after = (rank4(self.graph.tensors[name].shape) for name in (op.inputs[0], op.outputs[0]))
+        return op.kind in ("flatten", "reshape") and before == after
 
     def _with_epilogue(self, head: Op) -> Fused:
         ops = [head]
@@ -173,6 +190,6 @@ class Patterns:
         if not is_depthwise(self.graph, group.head):
             return None
         for reader in self._readers[group.output]:
-            if reader.attrs == GlobalPool("avg"):
+            if is_global_average(self.graph, reader):
                 return reader
         return None

@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.device.jit import Library
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.lower import lower
-from luthier.engine.machine_code import Library
+from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
+from luthier.engine.reduced import as_bf16
 from luthier.engine.target import Target, host
 from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
@@ -195,17 +197,20 @@ def compile(
     threads: int = 1,
     order: DataOrder = "nchw",
     schedule: Schedule | None = None,
+    dtype: Literal["fp32", "bf16"] | None = None,
     debug: bool = False,
 ) -> Plan:
     """Compile a graph for this machine.
 
     Args:
-        graph: fp32, of any fixed batch; fold its norms first, see `luthier.graph.fold_norm_into_conv`.
+        graph: fp32 and bf16, of any fixed batch; fold its norms first, see `luthier.graph.fold_norm_into_conv`.
         constants: values by name.
         target: None = the widest vectors that this CPU has.
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
         schedule: see `luthier.engine.lower`; None = the engine's own.
+        dtype: `bf16` stores large tensors so, see `luthier.engine.reduced`; calls pass and get float32 all the same.
+            None = as the graph says.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -218,8 +223,12 @@ def compile(
     """
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
+    if dtype not in (None, "fp32", "bf16"):
+        raise InputError(f"compile: dtype must be 'fp32' or 'bf16', got {dtype!r}")
+    graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
-    lowered = lower(
+    make = lower_integers if is_quantised(graph) else lower
+    lowered = make(
         graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
     )
     return Plan(build_image(lowered, target, threads), debug=debug)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Final
 
 import llvmlite.binding as llvm
 
+from luthier.device.host import caches
+from luthier.device.matrix_unit import permitted
 from luthier.errors import InputError
 
 #: instruction set -> (LLVM's CPU where it is not the host's, features that the host must have, lanes, registers)
@@ -40,6 +39,7 @@ class Target:
         lanes: fp32 numbers in a vector.
         registers: vectors that the CPU can name.
         has_bf16: whether it has instructions for products of bf16 pairs and for rounding to bf16.
+        has_matrix: whether it has a unit for products of bf16 tiles, and this process may use it.
         true_division: whether a / b costs less than an estimate of 1 / b and a Newton step.
         l1_bytes, l2_bytes: caches of one core.
     """
@@ -51,6 +51,7 @@ class Target:
     lanes: int
     registers: int
     has_bf16: bool = False
+    has_matrix: bool = False
     true_division: bool = True
     l1_bytes: int = _L1_BYTES
     l2_bytes: int = _L2_BYTES
@@ -77,7 +78,7 @@ class Target:
     @property
     def fingerprint(self) -> str:
         """Everything that decides whether machine code may run here."""
-        return f"{self.triple}/{self.cpu}/{self.features}/{self.isa}"
+        return f"{self.triple}/{self.cpu}/{self.features}/{self.isa}{'/tiles' if self.has_matrix else ''}"
 
 
 @cache
@@ -93,8 +94,8 @@ def runnable() -> tuple[Target, ...]:
     triple = llvm.get_process_triple()
     features = llvm.get_host_cpu_features()
     name = llvm.get_host_cpu_name()
-    l1_bytes, l2_bytes = _cache_bytes(1), _cache_bytes(2)
-    common = {"triple": triple, "l1_bytes": l1_bytes or _L1_BYTES, "l2_bytes": l2_bytes or _L2_BYTES}
+    sizes = {found.level: found.size_bytes for found in caches()}
+    common = {"triple": triple, "l1_bytes": sizes.get(1, _L1_BYTES), "l2_bytes": sizes.get(2, _L2_BYTES)}
     table = _X86 if triple.startswith("x86_64") else {"neon": _NEON} if triple.startswith(("aarch64", "arm64")) else {}
     found = [
         Target(isa=isa, cpu=cpu, features="", lanes=lanes, registers=registers, **common)
@@ -105,7 +106,15 @@ def runnable() -> tuple[Target, ...]:
         raise InputError(f"engine: needs AVX-512, AVX2, SSE4.2 or NEON, this CPU ({name}, {triple}) has none of them")
     slow = found[0].isa == "avx512" and name in _SLOW_DIVISION
     has_bf16 = found[0].isa == "avx512" and bool(features.get("avx512bf16"))
-    widest = replace(found[0], cpu=name, features=features.flatten(), true_division=not slow, has_bf16=has_bf16)
+    has_matrix = has_bf16 and all(features.get(name) for name in ("amx-tile", "amx-bf16")) and permitted()
+    widest = replace(
+        found[0],
+        cpu=name,
+        features=features.flatten(),
+        true_division=not slow,
+        has_bf16=has_bf16,
+        has_matrix=has_matrix,
+    )
     return (widest, *found[1:])
 
 
@@ -120,20 +129,3 @@ def neon() -> Target:
     return Target(
         isa="neon", triple="aarch64-unknown-linux-gnu", cpu=cpu, features="", lanes=lanes, registers=registers
     )
-
-
-def _cache_bytes(level: int) -> int | None:
-    """Size of a core's data cache; None where the system does not tell."""
-    key = f"SC_LEVEL{level}_{'D' if level == 1 else ''}CACHE_SIZE"
-    if key in getattr(os, "sysconf_names", {}) and (size := os.sysconf(key)) > 0:
-        return size
-    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            if int((folder / "level").read_text()) != level or (folder / "type").read_text().strip() == "Instruction":
-                continue
-            match = re.fullmatch(r"(\d+)([KM])", (folder / "size").read_text().strip())
-        except (OSError, ValueError):
-            continue
-        if match:
-            return int(match[1]) << (10 if match[2] == "K" else 20)
-    return None

@@ -3,8 +3,8 @@
     real = scale * (q - zero_point)                                                                  (1)
 
 An `int8` activation is stored unsigned, q in 0 .. 255, with one scale and one zero point; an `int8` weight signed, q in
--127 .. 127, zero point 0, one scale per output channel; a bias is `int32` with scale s_x * s_w[c].  Scales are exact
-in float32.  An op runs in integers when all that it reads carries scales; `luthier.quant.integer` says what it
+-127 .. 127, zero point 0, one scale per output channel; a bias is `int32` with scale s_x * s_w[c].  Scales are
+exact in float32.  An op runs in integers when all that it reads carries scales; `luthier.quant.integer` says what it
 computes.
 
 A tensor is stored in one of three ways:
@@ -137,4 +137,4 @@ def activation_table(attrs: Activation, source: Tensor, result: Tensor) -> NDArr
     (scale, zero_point), (result_scale, result_zero) = levels(source), levels(result)
     reals = float(scale) * (np.arange(256.0) - zero_point)
     table = np.rint(activate(reals, attrs) / float(result_scale)) + result_zero
-    return np.clip(table, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(table, 0, 255), np.uint8)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from luthier.deploy.peers import NAMES
 from luthier.deploy.peers.contest import Entry, contest, pose
-from luthier.deploy.peers.peer import DType
+from luthier.deploy.precision import DType
 from luthier.deploy.results import Contest
 from luthier.device.host import usable_cpus
 from luthier.errors import InputError

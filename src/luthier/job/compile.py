@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from luthier.deploy.precision import DType, in_number_type
 from luthier.engine import Plan
 from luthier.engine import compile as compile_graph
-from luthier.errors import GraphError, InputError, UnsupportedError
+from luthier.errors import DataError, GraphError, InputError, UnsupportedError
 from luthier.files import write_bytes
 from luthier.job.weighted import Weighted, weighted
 
@@ -55,13 +56,16 @@ class Compiled:
 
 
 def compile_model(
-    model: str, path: Path | None = None, *, threads: int = 1, batch: int | None = None, resolution: int | None = None,
-    pretrained: str | None = None, fallback: str | None = None, force: bool = False,
+    model: str, path: Path | None = None, *, dtype: DType = "fp32", calibrate: Path | None = None, threads: int = 1,
+    batch: int | None = None, resolution: int | None = None, pretrained: str | None = None,
+    fallback: str | None = None, force: bool = False,
 ) -> Compiled:  # fmt: skip
     """Compile a network and write it.
 
     Args:
         model, batch, resolution, pretrained: see `luthier.job.weighted.weighted`.
+        dtype: of weights and arithmetic; calls pass and get float32 all the same.
+        calibrate: a `.npy` of normalised images (N, C, H, W) for int8.
         path: to write; None = the model's name with `.plan` (`.onnx` in the fallback) in this folder.
         threads: that a run uses.
         fallback: run time for networks with an op that the engine lacks; None = refuse them.
@@ -77,13 +81,25 @@ def compile_model(
     try:
         net = weighted(model, batch=batch, resolution=resolution, pretrained=pretrained)
         begin = time.perf_counter()
-        plan = compile_graph(net.graph, net.constants, threads=threads)
+        plan = compile_graph(*in_number_type(net.graph, net.constants, dtype, _images(calibrate)), threads=threads)
         compile_s = time.perf_counter() - begin
     except (GraphError, UnsupportedError) as error:
         return _fall_back(model, error, path or Path(f"{stem}.onnx"), threads, batch, resolution, fallback, force)
     path = path or Path(f"{stem}.plan")
     plan.save(path)
     return _described(net, plan, path, compile_s)
+
+
+def _images(path: Path | None) -> np.ndarray[Any, Any] | None:
+    if path is None:
+        return None
+    try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"--calibrate {path}: cannot be read ({str(error).splitlines()[0][:120]})") from None
+    if not isinstance(images, np.ndarray) or images.dtype != np.float32 or images.ndim != 4:
+        raise DataError(f"--calibrate {path}: must be one float32 array (N, C, H, W), normalised")
+    return images
 
 
 def _check_absent(path: Path, force: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,15 @@ from luthier.errors import DataError, ShapeError
 from luthier.graph import reference
 from luthier.graph.op import Graph
 from luthier.quant.affine import Levels, levels_of_range
+from luthier.quant.gain import channel_means, moment_tensors, moments, output_gains
 from luthier.quant.observe import Histogram, Observer, choose_levels, merged
 from luthier.quant.plan import Plan
 
 Array = NDArray[Any]
 Batch = tuple[Array, ...]
+#: images that the gains are measured on
+_MOMENT_IMAGES: Final = 16
+_LEAST_WEIGHT: Final = 0.01
 #: makes a graph ready to run: arrays in the order of its inputs -> its output, or a tuple of them
 Compile = Callable[[Graph, Mapping[str, Array]], Callable[..., Any]]
 
@@ -47,56 +51,77 @@ class Observed:
 
 
 def observe(
-    graph: Graph, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile = with_numpy
+    plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile = with_numpy
 ) -> Observed:
     """Run the graph on images and watch.
 
     Args:
-        graph: fp32, norms folded.
+        plan: of a graph in fp32, norms folded.
         constants: values by name.
         batches: as `in_batches` makes them.
         compile: runs the graph, for instance `luthier.engine.compile`.
     Raises:
         DataError: a tensor is not finite.
     """
-    plan = Plan(graph)
+    graph = plan.graph
     counted = [name for members in plan.shared() for name in members if plan.counted(name)]
     summed = [op.outputs[0] for op in graph.ops if op.kind in ("conv", "linear")]
+    weights = _channel_weights(plan, constants, batches, compile)
     histograms = {name: Histogram() for name in counted}
     totals: dict[str, list[Array]] = {name: [] for name in summed}
-    inner = tuple(dict.fromkeys([*(name for name in counted if name not in graph.inputs), *summed]))
-    run = compile(replace(graph, outputs=inner), constants) if inner else None
+    run = _watched(graph, constants, [*counted, *summed], compile)
     for batch in batches:
-        values = dict(zip(graph.inputs, batch, strict=True))
-        if run is not None:
-            results = run(*batch)
-            values |= dict(zip(inner, results if isinstance(results, tuple) else (results,), strict=True))
+        values = run(batch)
         for name, value in values.items():
             if not np.isfinite(value).all():
                 raise DataError(f"quantize: tensor {name!r} is not finite on the calibration images; check the weights")
         for name in counted:
-            histograms[name].add(values[name])
+            histograms[name].add(values[name], weights[name])
         for name in summed:
             totals[name].append(channel_means(values[name]))
     return Observed(histograms, {name: np.mean(rows, 0) for name, rows in totals.items()})
 
 
-def channel_means(array: Array) -> NDArray[np.float64]:
-    """Mean over all axes but 1, in double precision; (C,).
+def _watched(
+    graph: Graph, constants: Mapping[str, Array], names: Sequence[str], compile: Compile
+) -> Callable[[Batch], dict[str, Array]]:
+    """From a batch to the values of tensors, and of the inputs."""
+    inner = tuple(dict.fromkeys(name for name in names if name not in graph.inputs))
+    run = compile(replace(graph, outputs=inner), constants) if inner else None
 
-    Example:
-        >>> channel_means(np.array([[[[1.0, 2.0]], [[5.0, 7.0]]]])).tolist()
-        [1.5, 6.0]
-    """
-    return np.asarray(array.mean(tuple(axis for axis in range(array.ndim) if axis != 1), dtype=np.float64))
+    def call(batch: Batch) -> dict[str, Array]:
+        values = dict(zip(graph.inputs, batch, strict=True))
+        if run is not None:
+            results = run(*batch)
+            values |= dict(zip(inner, results if isinstance(results, tuple) else (results,), strict=True))
+        return values
+
+    return call
 
 
-def calibrate(graph: Graph, observed: Observed, observer: Observer = "mse") -> dict[str, Levels]:
+def _channel_weights(
+    plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile
+) -> dict[str, Array]:
+    """How much an error in each channel of a tensor counts: its gain to the outputs, behind the function if any."""
+    graph = plan.graph
+    run = _watched(graph, constants, moment_tensors(graph), compile)
+    first = batches[: -(-_MOMENT_IMAGES // len(batches[0][0]))]
+    gains = output_gains(graph, constants, [moments(graph, run(batch)) for batch in first])
+    behind = {name: op.outputs[0] for name in plan.scaled if (op := plan.function_op(name)) is not None}
+    return {name: _relative(gains[behind.get(name, name)]) for name in plan.scaled}
+
+
+def _relative(gain: Array) -> Array:
+    """To the mean; a channel without any gain still counts a little, since gains are a model."""
+    mean = gain.mean()
+    return np.asarray(gain / mean + _LEAST_WEIGHT) if mean > 0 else np.ones_like(gain)
+
+
+def calibrate(plan: Plan, observed: Observed, observer: Observer = "mse") -> dict[str, Levels]:
     """Scale and zero point of every tensor that is to be stored in integers.
 
     The range of a gate (sigmoid, hard-sigmoid) and of a softmax is known, [0, 1], whatever was observed.
     """
-    plan = Plan(graph)
     levels: dict[str, Levels] = {}
     for members in plan.shared():
         counted = [name for name in members if plan.counted(name)]
@@ -104,8 +129,8 @@ def calibrate(graph: Graph, observed: Observed, observer: Observer = "mse") -> d
         if len(known) == len(counted):
             chosen = levels_of_range(min(low for low, _ in known), max(high for _, high in known))
         else:
-            attrs = plan.function(members[0]) if len(members) == 1 else None
-            function = partial(reference.activate, attrs=attrs) if attrs is not None else None
+            reader = plan.function_op(members[0]) if len(members) == 1 else None
+            function = partial(reference.activate, attrs=reader.attrs) if reader is not None else None
             chosen = choose_levels(merged(observed.histograms[name] for name in counted), observer, function)
         levels.update(dict.fromkeys(members, chosen))
     return levels

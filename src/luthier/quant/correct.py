@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from luthier.graph.attrs import Conv, Linear
 from luthier.graph.integers import in_integers, levels, sum_scales, to_integers
 from luthier.graph.op import Graph, Op, Tensor
-from luthier.quant.calibrate import Batch, channel_means
+from luthier.quant.calibrate import Batch
+from luthier.quant.gain import channel_means
 from luthier.quant.integer import compute, sums
 
 Array = NDArray[Any]
@@ -76,4 +77,4 @@ def _corrected(graph: Graph, op: Op, values: Mapping[str, Array], batches: Seque
     zero = levels(graph.tensors[op.inputs[0]])[1]
     weight, bias = values[op.constants["weight"]], values.get(op.constants["bias"], np.zeros(len(unit), np.int32))
     got = unit * (np.mean([channel_means(sums(x, zero, weight, None, op.attrs)) for x in batches], 0) + bias)
-    return (bias + np.rint((want - got) / unit)).astype(np.int32)
+    return np.asarray(bias + np.rint((want - got) / unit), np.int32)

@@ -4,7 +4,9 @@
     percentile   all but a share of the values on either side
     mse          the range that loses least:  min over [low, high] of  sum count(x) * (f(round(x)) - f(x))^2    (1)
 
-f is the function that alone reads the tensor: what it flattens (hard-swish below -3) needs no levels.
+f is the function that alone reads the tensor: what it flattens (hard-swish below -3) needs no levels.  A value counts
+by the gain of its channel to the outputs (`luthier.quant.gain`): a channel that the network takes up a hundredfold
+deserves fine levels even where that clips a loud channel of no account.
 """
 
 from __future__ import annotations
@@ -33,39 +35,43 @@ class Histogram:
 
     Attributes:
         low, high: the smallest and largest value seen, 0 included.
-        counts: (8192,) over [-limit, limit).
+        counts: sums of weights in 8192 bins over [-limit, limit).
     Example:
         >>> seen = Histogram()
         >>> seen.add(np.array([-1.0, 0.5, 3.0], np.float32))
-        >>> seen.low, seen.high, seen.limit, int(seen.counts.sum())
-        (-1.0, 3.0, 4.0, 3)
+        >>> seen.low, seen.high, seen.limit, seen.counts.sum().item()
+        (-1.0, 3.0, 4.0, 3.0)
     """
 
     def __init__(self) -> None:
         self.low = self.high = 0.0
         self.limit = 2.0**-40
-        self.counts = np.zeros(_BINS, np.int64)
+        self.counts = np.zeros(_BINS)
 
-    def add(self, values: Array) -> None:
-        """Count the elements of an array of finite numbers."""
+    def add(self, values: Array, weights: Array | None = None) -> None:
+        """Count the elements of an array (N, C, ...) of finite numbers, those of a channel by its weight; (C,)."""
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
         self._cover(max(-self.low, self.high))
-        bins = (values.ravel() * np.float32(_BINS / 2 / self.limit) + np.float32(_BINS / 2)).astype(np.int32)
-        np.minimum(bins, _BINS - 1, out=bins)
-        self.counts += np.bincount(bins, minlength=_BINS)
+        # the factor is a power of two, so that floor() sees the exact quotient
+        bins = np.floor(values.ravel() * np.float32(_BINS / 2 / self.limit)).astype(np.int32) + _BINS // 2
+        if weights is None:
+            self.counts += np.bincount(bins, minlength=_BINS)
+        else:
+            along = np.broadcast_to(weights.reshape(1, -1, *(1,) * (values.ndim - 2)), values.shape)
+            self.counts += np.bincount(bins, along.ravel(), _BINS)
 
     def _cover(self, limit: float) -> None:
-        while self.limit < limit:
+        while self.limit <= limit:
             halves = self.counts.reshape(-1, 2).sum(1)
-            self.counts = np.zeros(_BINS, np.int64)
+            self.counts = np.zeros(_BINS)
             self.counts[_BINS // 4 : 3 * _BINS // 4] = halves
             self.limit *= 2
 
     def merge(self, other: Histogram) -> None:
         """Count what another histogram has counted; the other is widened to this one's limit."""
-        self._cover(other.limit)
-        other._cover(self.limit)
+        self._cover(other.limit / 2)
+        other._cover(self.limit / 2)
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.counts += other.counts
 

@@ -8,11 +8,14 @@ what is counted in each set      the tensors that other ops make; but not what r
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from math import prod
 from typing import Final
 
 from luthier.graph.attrs import Activation
 from luthier.graph.integers import INTEGER_KINDS, MOVES, keeps_scale
 from luthier.graph.op import Graph, Op
+from luthier.quant.affine import MOST_PRODUCTS
 
 #: what a function's values cannot leave, whatever it is given
 KNOWN_RANGES: Final = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
@@ -21,23 +24,31 @@ KNOWN_RANGES: Final = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh"
 class Plan:
     """What of a folded fp32 graph runs in integers, by structure alone.
 
+    Args:
+        keep: names of ops that are to stay in fp32.
     Attributes:
         integer: names of the ops.
         scaled: names of the tensors that get a scale: read by such an op, or made by one that is not a product.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, keep: Collection[str] = ()) -> None:
         self.graph = graph
         self.readers = graph.consumers()
         self._maker = {op.outputs[0]: op for op in graph.ops}
+        self._possible = {op.name for op in graph.ops if op.kind in INTEGER_KINDS and self._fits(op)}.difference(keep)
         self.integer: set[str] = set()
         for op in reversed(graph.ops):
-            if op.kind in INTEGER_KINDS and not self._stays_real(op):
+            if op.name in self._possible and not self._stays_real(op):
                 self.integer.add(op.name)
         self.scaled = {name for op in graph.ops if op.name in self.integer for name in op.inputs}
         self.scaled |= {
             op.outputs[0] for op in graph.ops if op.name in self.integer and op.kind not in ("conv", "linear")
         }
+
+    def _fits(self, op: Op) -> bool:
+        """Whether a sum cannot overflow 32 bits."""
+        shapes = self.graph.constant_shapes(op)
+        return "weight" not in shapes or prod(shapes["weight"][1:]) <= MOST_PRODUCTS
 
     def _stays_real(self, op: Op) -> bool:
         """A move of sums that no op in integers reads: nothing is gained by rounding them."""
@@ -49,7 +60,7 @@ class Plan:
         maker = self._maker.get(tensor)
         if maker is not None and maker.kind in MOVES:
             return all(self._is_sum(name) for name in maker.inputs)
-        return maker is None or maker.kind in ("conv", "linear") or maker.kind not in INTEGER_KINDS
+        return maker is None or maker.kind in ("conv", "linear") or maker.name not in self._possible
 
     def shared(self) -> list[list[str]]:
         """The scaled tensors, in sets that have one scale each."""
@@ -66,9 +77,8 @@ class Plan:
     def counted(self, tensor: str) -> bool:
         """Whether the values of a tensor say what its set must cover."""
         maker = self._maker.get(tensor)
-        moved = maker is not None and maker.name in self.integer and keeps_scale(maker)
-        if moved and not (_clips(maker) and self.clipped(maker.inputs[0])):
-            return False
+        if maker is not None and maker.name in self.integer and keeps_scale(maker):
+            return _clips(maker) and self.clipped(maker.inputs[0]) and not self.clipped(tensor)
         return not self.clipped(tensor)
 
     def clipped(self, tensor: str) -> bool:
@@ -76,13 +86,12 @@ class Plan:
         readers = self.readers[tensor]
         return tensor not in self.graph.outputs and len(readers) == 1 and _clips(readers[0])
 
-    def function(self, tensor: str) -> Activation | None:
+    def function_op(self, tensor: str) -> Op | None:
         """The activation that alone reads a tensor and does not keep its scale."""
         readers = self.readers[tensor]
         if tensor in self.graph.outputs or len(readers) != 1 or keeps_scale(readers[0]):
             return None
-        attrs = readers[0].attrs
-        return attrs if isinstance(attrs, Activation) else None
+        return readers[0] if readers[0].kind == "activation" else None
 
     def known_range(self, tensor: str) -> tuple[float, float] | None:
         """What the function that makes a tensor cannot leave."""
@@ -93,5 +102,5 @@ class Plan:
         return KNOWN_RANGES.get(attrs.function) if isinstance(attrs, Activation) else None
 
 
-def _clips(op: Op | None) -> bool:
-    return op is not None and isinstance(op.attrs, Activation) and op.attrs.function in ("relu", "relu6")
+def _clips(op: Op) -> bool:
+    return isinstance(op.attrs, Activation) and op.attrs.function in ("relu", "relu6")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.errors import DataError
+from luthier.errors import DataError, SpecError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv
 from luthier.graph.op import Graph, Op, Tensor
 from luthier.quant.affine import Levels, quantize_bias, quantize_weight, weight_scales
@@ -29,6 +29,7 @@ def quantize(
     *,
     observer: Observer = "mse",
     correct_bias: bool = True,
+    keep: Collection[str] = (),
     compile: Compile = with_numpy,
 ) -> tuple[Graph, dict[str, Array]]:
     """The graph in 8-bit integers, with its constants; see `luthier.graph.integers` for what they stand for.
@@ -41,12 +42,14 @@ def quantize(
         calibration: (N, C, H, W) float32, as the network takes images; a few hundred are enough.
         observer: how ranges are chosen, see `luthier.quant.observe`.
         correct_bias: see `luthier.quant.correct`; takes the integer reference over all images.
-        compile: runs the fp32 graph, for instance `luthier.engine.compile`; None of it is kept.
+        keep: names of ops that stay in fp32, for instance where a stem's noise costs too much.
+        compile: runs the fp32 graph, for instance `luthier.engine.compile`; nothing of it is kept.
     Returns:
         The quantised graph, and its constants by name: int8, int32, and float32 where an op stays in fp32.
     Raises:
         DataError: the calibration set is empty or says nothing, or a weight is not finite.
         ShapeError: images or constants of another shape.
+        SpecError: `keep` names no op of the graph.
     Example:
         >>> from luthier.graph.builder import Builder
         >>> from luthier.quant.integer import run
@@ -56,25 +59,29 @@ def quantize(
         >>> small, values = quantize(build.graph(build_conv), {"y.weight": np.full((1, 1, 1, 1), 0.5)}, images)
         >>> values["y.weight"].item(), small.tensors["x"].zero_point
         (127, 127)
-        >>> run(small, values, {"x": images[:1]})["y"].round(2).tolist()
+        >>> run(small, values, {"x": images[:1]})["y"].astype(float).round(2).tolist()
         [[[[-0.5, -0.41], [-0.32, -0.23]]]]
     """
     constants = fold_constants(graph, constants)
     graph = fold_norm_into_conv(graph)
+    unknown = sorted(set(keep).difference(op.name for op in graph.ops))
+    if unknown:
+        raise SpecError(f"quantize: keep names {unknown[0]!r}, which is no op of the folded graph")
     for name, value in constants.items():
         if not np.isfinite(value).all():
             raise DataError(f"quantize: constant {name!r} holds NaN or infinity")
     batches = in_batches(graph, calibration)
-    observed = observe(graph, constants, batches, compile)
-    quantized = with_levels(graph, constants, calibrate(graph, observed, observer))
+    plan = Plan(graph, keep)
+    observed = observe(plan, constants, batches, compile)
+    quantized = with_levels(plan, constants, calibrate(plan, observed, observer))
     return correct_biases(*quantized, batches, observed.means) if correct_bias else quantized
 
 
 def with_levels(
-    graph: Graph, constants: Mapping[str, Array], levels: Mapping[str, Levels]
+    plan: Plan, constants: Mapping[str, Array], levels: Mapping[str, Levels]
 ) -> tuple[Graph, dict[str, Array]]:
-    """A folded graph with scales for its tensors, and its constants quantised to fit."""
-    integer = Plan(graph).integer
+    """The plan's graph with scales for its tensors, and its constants quantised to fit."""
+    graph, integer = plan.graph, plan.integer
     owners = Counter(name for op in graph.ops for name in op.constants.values())
     ops: list[Op] = []
     described: dict[str, Tensor] = {}

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import luthier
 from luthier.deploy.peers.peer import Peer
 from luthier.errors import InputError, PeerError
 
@@ -38,6 +37,11 @@ class Engine:
             )  # fmt: skip
         except OSError as error:
             raise InputError(f"--peer-python {peer.name}={python}: cannot be started ({error.strerror})") from None
+
+    @property
+    def process_id(self) -> int:
+        """Of the worker."""
+        return self._process.pid
 
     def __enter__(self) -> Engine:
         return self
@@ -86,7 +90,7 @@ class Engine:
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
     """Of a worker: this source, so many threads, caches in its own folder."""
-    source = Path(luthier.__file__).parents[1]
+    source = Path(__file__).parents[3]
     found = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     found["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
     if source.name != "site-packages":  # another interpreter has packages of its own

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 from numpy.typing import NDArray
 
+from luthier.deploy.precision import DType
+
 Array = NDArray[Any]
-DType = Literal["fp32", "bf16", "int8"]
 DTYPES: Final[tuple[DType, ...]] = ("fp32", "bf16", "int8")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from luthier.deploy.peers.peer import Array, DType, Opened, Peer
+from luthier.deploy.peers.peer import Array, Opened, Peer
+from luthier.deploy.precision import DType
 
 
 class LiteRt(Peer):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from luthier.deploy.peers.peer import Array, DType, Opened, Peer
+from luthier.deploy.peers.peer import Array, Opened, Peer
+from luthier.deploy.precision import ENGINE_DTYPES, DType, in_number_type
 
 
 class Luthier(Peer):
     """See `luthier.engine`; arrays in NCHW, as most peers take them."""
 
-    name, title, packages, dtypes = "luthier", "Luthier", ("luthier",), ("fp32",)
+    name, title, packages, dtypes = "luthier", "Luthier", ("luthier",), ENGINE_DTYPES
     per_threads = True
 
     @property
@@ -29,7 +30,8 @@ class Luthier(Peer):
         from luthier.engine import compile as compile_graph
         from luthier.graph.from_onnx import from_onnx
 
-        graph, constants = from_onnx(str(model))
+        images = samples.reshape(-1, *samples.shape[2:])
+        graph, constants = in_number_type(*from_onnx(str(model)), dtype, images)
         path = folder / "model.plan"
         compile_graph(graph, constants, threads=threads).save(path)
         return path

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from luthier.deploy.peers.peer import Array, DType, Opened, Peer
+from luthier.deploy.peers.peer import Array, Opened, Peer
+from luthier.deploy.precision import DType
 
 
 class OnnxRuntime(Peer):

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from luthier.deploy.peers.peer import Array, DType, Opened, Peer
+from luthier.deploy.peers.peer import Array, Opened, Peer
+from luthier.deploy.precision import DType
 
 _CALLS: Final = 40
 _HINT: Final = "hint.txt"

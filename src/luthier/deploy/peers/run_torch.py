@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from luthier.deploy.peers.peer import Array, DType, Opened, Peer
+from luthier.deploy.peers.peer import Array, Opened, Peer
+from luthier.deploy.precision import DType
 
 
 class Torch(Peer):
-    """Inductor's kernels are kept on disk: `convert` compiles once, so that `open` finds them."""
+    """Inductor keeps its kernels on disk, beside the network."""
 
     name, title, packages, dtypes = "torch", "torch", ("torch",), ("fp32", "bf16")
     per_threads = True
@@ -25,9 +26,7 @@ class Torch(Peer):
         import torch._inductor.utils  # noqa: F401
 
     def convert(self, model: Path, folder: Path, dtype: DType, samples: Array, threads: int) -> Path:
-        """Nothing but a warm cache of kernels."""
-        opened = self.open(model, dtype, threads)
-        opened.run(opened.form(samples[0]))
+        """Nothing: `open` compiles, and finds what an earlier call has compiled."""
         return model
 
     def open(self, converted: Path, dtype: DType, threads: int) -> Opened:

@@ -307,8 +307,9 @@ class _Writer:
                 function, y = self.fused(op)
                 options = f"{op.kind.title()}Options"
                 self.emit(op.kind.upper(), operands, y, options, fusedActivationFunction=function)
-            case kinds.GlobalPool(reduce=reduce):
-                operands = [self.activation(op.inputs[0]), self.integers(op, "axes", [1, 2])]
+            case kinds.GlobalPool(reduce=reduce) | kinds.ChannelPool(reduce=reduce) as attrs:
+                axes = [1, 2] if isinstance(attrs, kinds.GlobalPool) else [3]
+                operands = [self.activation(op.inputs[0]), self.integers(op, "axes", axes)]
                 mean = "MEAN" if reduce == "avg" else "REDUCE_MAX"
                 self.emit(mean, operands, self.activation(op.outputs[0]), "ReducerOptions", keepDims=True)
             case kinds.Pool() as attrs:
@@ -317,9 +318,18 @@ class _Writer:
                 self._affine(op, attrs)
             case kinds.Flatten() | kinds.Reshape():
                 self._reshape(op)
-            case kinds.Concat():
-                operands, axis = [self.activation(name) for name in op.inputs], len(shape) - 1
-                self.emit("CONCATENATION", operands, self.activation(op.outputs[0]), "ConcatenationOptions", axis=axis)
+            case kinds.Concat(axis=axis):
+                operands, place = [self.activation(name) for name in op.inputs], nhwc(range(len(shape))).index(axis)
+                y = self.activation(op.outputs[0])
+                self.emit("CONCATENATION", operands, y, "ConcatenationOptions", axis=place)
+            case kinds.Resize(out_hw=out_hw, mode=mode):
+                operands = [self.activation(op.inputs[0]), self.integers(op, "sides", out_hw)]
+                kind, options = {
+                    "nearest": ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
+                    "bilinear": ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
+                }[mode]
+                y = self.activation(op.outputs[0])
+                self.emit(kind, operands, y, options, halfPixelCenters=mode == "bilinear")
             case kinds.Pad(before=before, after=after, pads=(top, left, bottom, right)) if len(shape) == 4:
                 border = self.integers(op, "border", [[0, 0], [top, bottom], [left, right], [before, after]])
                 operands = [self.activation(op.inputs[0]), border]

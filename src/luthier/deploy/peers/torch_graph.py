@@ -68,6 +68,8 @@ def _apply(graph: Graph, op: Op, inputs: list[Tensor], held: dict[str, Tensor]) 
             return x.mean((2, 3), keepdim=True)
         case kinds.GlobalPool():
             return x.amax((2, 3), keepdim=True)
+        case kinds.ChannelPool(reduce=reduce):
+            return x.mean(1, keepdim=True) if reduce == "avg" else x.amax(1, keepdim=True)
         case kinds.AdaptivePool(out_hw=out_hw):
             return F.adaptive_avg_pool2d(x, out_hw)
         case kinds.Linear():
@@ -94,8 +96,8 @@ def _apply(graph: Graph, op: Op, inputs: list[Tensor], held: dict[str, Tensor]) 
             return F.interpolate(x, out_hw, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
         case kinds.Flatten() | kinds.Reshape():
             return x.reshape(graph.output_shape(op))
-        case kinds.Concat():
-            return torch.cat(inputs, 1)
+        case kinds.Concat(axis=axis):
+            return torch.cat(inputs, axis)
     raise PeerError(f"torch: {op.name}: op {op.kind} is not written for torch")
 
 
@@ -111,7 +113,7 @@ def _activation(op: Op, attrs: kinds.Activation, x: Tensor) -> Tensor:
             return F.hardswish(x)
         case "hard_sigmoid":
             return F.hardsigmoid(x)
-        case "relu" | "relu6" | "silu" | "gelu" | "sigmoid" | "tanh" | "mish" as name:
+        case "relu" | "relu6" | "silu" | "gelu" | "sigmoid" | "tanh" | "mish" | "softplus" as name:
             found: Tensor = getattr(F, name)(x) if name not in ("sigmoid", "tanh") else getattr(torch, name)(x)
             return found
     raise PeerError(f"torch: {op.name}: activation {attrs.function!r} is not written for torch")

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import Final
 
 from luthier.engine.emit import Function, Value
-from luthier.engine.kernels.exponential import LOG2_E, folded_sigmoid, folded_silu, gelu, sigmoid, silu
+from luthier.engine.kernels.exponential import (
+    LOG2_E,
+    coarse_sigmoid,
+    coarse_silu,
+    folded_sigmoid,
+    folded_silu,
+    gelu,
+    sigmoid,
+    silu,
+)
 from luthier.engine.kernels.hyperbolic import elu, mish, softplus, tanh
 from luthier.engine.target import Target
 from luthier.graph.attrs import GraphFunction
@@ -49,6 +58,12 @@ FUNCTIONS: Final[dict[GraphFunction, Callable[[Function, Target, Value], Value]]
     "mish": mish,
     "softplus": softplus,
 }
+#: shorter ones, for results that are kept as bf16
+COARSE: Final[dict[GraphFunction, Callable[[Function, Target, Value], Value]]] = {
+    **FUNCTIONS,
+    "silu": coarse_silu,
+    "sigmoid": coarse_sigmoid,
+}
 #: functions with a number, `Activation.alpha`; a step of their own, never part of another kernel
 PARAMETRIC: Final[dict[GraphFunction, Callable[[Function, Target, Value, float], Value]]] = {
     "leaky_relu": _leaky_relu,
@@ -66,8 +81,10 @@ FOLDED: Final[dict[GraphFunction, Callable[[Function, Target, Value], Value]]] =
 FOLDED_FACTOR: Final = -LOG2_E
 
 
-def activate(f: Function, target: Target, x: Value, function: GraphFunction, alpha: float = 0.0) -> Value:
-    """`function` of every lane, with its number where it has one."""
+def activate(
+    f: Function, target: Target, x: Value, function: GraphFunction, alpha: float = 0.0, *, coarse: bool = False
+) -> Value:
+    """`function` of every lane, with its number where it has one; `coarse` where the result is kept as bf16."""
     if function in PARAMETRIC:
         return PARAMETRIC[function](f, target, x, alpha)
-    return FUNCTIONS[function](f, target, x)
+    return (COARSE if coarse else FUNCTIONS)[function](f, target, x)

@@ -7,12 +7,14 @@ does not have yet into a ring; the consumer reads them there, and nothing else o
 
     ring rows = (rows - 1) * stride + reach,      row iy lies in slot iy mod (ring rows)              (2)
 
+A producer on pixels alone may count the whole map as one row (`flat`): small maps make longer rows for it.
+
 A task is one block of channels of a part of an image's rows.  Parts of one image compute the rows that both need twice.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,8 +23,11 @@ from luthier.engine.emit import Function, Index, Value
 from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise, TapRows
 from luthier.engine.kernels.kernel import Body, Kernel
+from luthier.engine.kernels.matrix import matrix_block
 from luthier.engine.kernels.partition import share
 from luthier.engine.kernels.register_block import ahead_of, comes_from_afar
+from luthier.engine.kernels.window import Window
+from luthier.engine.layout import Layout
 from luthier.engine.target import Target
 
 Array = NDArray[Any]
@@ -46,12 +51,18 @@ class Banded(Kernel):
     streamed: bool = False
 
     def __post_init__(self) -> None:
-        assert self.producer.window.out_hw == self.consumer.window.in_hw
+        assert self.is_flat or self.producer.window.out_hw == self.consumer.window.in_hw
         assert self.producer.columns == self.consumer.channels
         assert not self.producer.epilogue.residual
         assert not self.consumer.epilogue.residual
         assert self.producer.groups == 1
         assert self.producer.types.y == self.consumer.types.x
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the producer counts the map, all of which the only band needs, as one row."""
+        (h, w), pixels = self.consumer.window.in_hw, self.producer.window.out_hw
+        return h > 1 and pixels == (1, h * w) and self.consumer.row_tasks == 1 and self.ring_rows == h
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -72,8 +83,8 @@ class Banded(Kernel):
 
     @property
     def scratch_bytes(self) -> int:  # type: ignore[override]
-        """The ring."""
-        return self.ring_bytes * self.producer.panels.sizes[0]
+        """The producer's, then the ring."""
+        return self.producer.scratch_bytes + self.ring_bytes * self.producer.panels.sizes[0]
 
     @property
     def ring_bytes(self) -> int:
@@ -106,7 +117,9 @@ class Banded(Kernel):
                     body.store(Value(f.vector, "zeroinitializer"), sums, v * width)
             self._bands(body, image, x, first, vectors, rows, sums)
 
+        self.producer.begin(body)
         panels.loop(f, channels, block, f.add(block, 1))
+        self.producer.end(body)
 
     def _bands(
         self, body: Body, image: Index, x: Value, first: Index, vectors: int, rows: tuple[Index, Index],
@@ -143,13 +156,16 @@ class Banded(Kernel):
         span: tuple[Index, Index], sums: Value | None,
     ) -> None:  # fmt: skip
         """One band of a block of channels: the rows of e in `span`, and then the output's `rows`."""
-        body.f.loop(*span, lambda iy, _: self._produce(body, x, first, vectors, iy))
+        body.f.loop(*((0, 1) if self.is_flat else span), lambda iy, _: self._produce(body, x, first, vectors, iy))
         body.f.loop(0, vectors, lambda v, _: self._consume(body, image, first, vectors, v, rows, sums))
 
     def _slot(self, body: Body, iy: Index, vectors: int) -> Value:
         """Column 0 of an input row in the ring."""
         row_bytes = self.consumer.window.in_hw[1] * vectors * body.width(self.consumer.types.x)
-        return body.at(body.scratch, (body.f.rem(iy, self.ring_rows), row_bytes))
+        return body.at(self._ring(body), (body.f.rem(iy, self.ring_rows), row_bytes))
+
+    def _ring(self, body: Body) -> Value:
+        return body.f.offset(body.scratch, self.producer.scratch_bytes)
 
     def _produce(self, body: Body, x: Value, first: Index, vectors: int, iy: Index) -> None:
         """One row of e, into the ring."""
@@ -176,7 +192,7 @@ class Banded(Kernel):
         weight = body.at("weight", (index, window.kernel[0] * window.kernel[1] * width))
         bias = body.at("bias", (index, width))
         lane = f.mul(v, x_step)
-        ring_end = f.offset(body.scratch, f.add(lane, self.ring_rows * row_bytes))
+        ring_end = f.offset(self._ring(body), f.add(lane, self.ring_rows * row_bytes))
 
         def following(at: Value) -> Value:
             behind = f.offset(at, window.dilation[0] * row_bytes)
@@ -206,5 +222,24 @@ def banded(target: Target, producer: Convolution, consumer: Depthwise, rows: int
     height, width = producer.window.in_hw
     types, depth = producer.types, producer.depth
     afar = comes_from_afar(target, 4 * producer.tap_steps * producer.columns, types.x.bytes * depth * height * width)
-    streamed = afar and producer.window.kernel == (1, 1)
-    return Banded(producer, consumer, max(1, min(rows or fitting, tallest)), streamed)
+    band = max(1, min(rows or fitting, tallest))
+    needed = (band - 1) * window.stride[0] + window.reach
+    if producer.matrix and consumer.row_tasks == 1 and band == window.out_hw[0] and needed >= window.in_hw[0]:
+        producer = _flat(producer)
+    streamed = afar and producer.window.kernel == (1, 1) and not producer.matrix
+    return Banded(producer, consumer, band, streamed)
+
+
+def _flat(producer: Convolution) -> Convolution:
+    """The same on a map of one row, where its pixels lie side by side."""
+    n, c, h, w = producer.source.shape
+    image, channel, down, right = producer.source.strides
+    if producer.window.stride != (1, 1) or down != w * right:
+        return producer
+    pixels = h * w
+    return replace(
+        producer,
+        source=Layout((n, c, 1, pixels), (image, channel, pixels * right, right)),
+        window=Window((1, pixels), (1, pixels), (1, 1), (1, 1)),
+        block=matrix_block(pixels, producer.block.vectors),
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier.engine.emit import I1, I32, Index, Value, vector
+from luthier.engine.kernels.element import ALL_FP32, FP32, Element, Types
 from luthier.engine.kernels.exponential import LOG2_E, exp2
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import share
@@ -34,6 +35,7 @@ class Channels(Kernel):
         channels: of x.
         lanes: of the target.
         parts: of the pixels.
+        types: of x and y.
     """
 
     kind: Literal["max", "avg", "softmax"]
@@ -41,6 +43,7 @@ class Channels(Kernel):
     channels: int
     lanes: int
     parts: int = 1
+    types: Types = ALL_FP32
 
     operands = ("x", "y")
 
@@ -52,48 +55,55 @@ class Channels(Kernel):
     @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"fp32_channel{self.kind}_1x{_SIDE_BY_SIDE}"
+        return f"{self.types.title}_channel{self.kind}_1x{_SIDE_BY_SIDE}"
 
     def emit(self, body: Body) -> None:
         """One task: some pixels."""
-        f, width = body.f, body.target.vector_bytes
-        ld = 4 * round_up(self.channels, self.lanes)
+        f, types = body.f, self.types
+        out = 1 if self.kind != "softmax" else self._vectors
 
         def pixel(index: Index, _: object) -> None:
-            x, y = body.at("x", (index, ld)), body.at("y", (index, ld if self.kind == "softmax" else width))
+            x = body.at("x", (index, self._vectors * body.width(types.x)))
+            y = body.at("y", (index, out * body.width(types.y)))
             if self.kind == "softmax":
                 self._softmax(body, x, y)
                 return
-            value = self._reduce(body, x, self.kind == "max")
+            value = self._reduce(body, x, types.x, self.kind == "max")
             if self.kind == "avg":
                 value = f.fmul(value, f.constant(1.0 / self.channels))
-            body.store(value, y)
+            body.store(value, y, 0, types.y)
 
         f.loop(*share(f, body.task, self.parts, self.pixels), pixel)
 
+    @property
+    def _vectors(self) -> int:
+        return round_up(self.channels, self.lanes) // self.lanes
+
+    @property
+    def scratch_bytes(self) -> int:  # type: ignore[override]
+        """The powers of a pixel, before they are divided."""
+        return 4 * self._vectors * self.lanes if self.kind == "softmax" else 0
+
     def _softmax(self, body: Body, x: Value, y: Value) -> None:
-        f = body.f
-        largest = self._reduce(body, x, True)
+        f, types, powers = body.f, self.types, body.scratch
+        largest = self._reduce(body, x, types.x, True)
 
-        def power(by: Index) -> None:
-            below = f.fmul(f.fsub(body.load(x, by), largest), f.constant(LOG2_E))
-            body.store(exp2(f, body.target, below), y, by)
+        def power(v: Index, _: object) -> None:
+            value = body.load(f.offset(x, f.mul(v, body.width(types.x))), 0, types.x)
+            below = f.fmul(f.fsub(value, largest), f.constant(LOG2_E))
+            body.store(exp2(f, body.target, below), powers, f.mul(v, body.width(FP32)))
 
-        def divide(by: Index) -> None:
-            body.store(f.fdiv(body.load(y, by), total), y, by)
+        def divide(v: Index, _: object) -> None:
+            part = f.fdiv(body.load(powers, f.mul(v, body.width(FP32))), total)
+            body.store(part, f.offset(y, f.mul(v, body.width(types.y))), 0, types.y)
 
-        self._each(body, power)
-        total = self._reduce(body, y, False)
-        self._each(body, divide)
+        f.loop(0, self._vectors, power)
+        total = self._reduce(body, powers, FP32, False)
+        f.loop(0, self._vectors, divide)
 
-    def _each(self, body: Body, step: Callable[[Index], None]) -> None:
-        """All vectors of a pixel."""
-        count, width = -(-self.channels // self.lanes), body.target.vector_bytes
-        body.f.loop(0, count, lambda v, _: step(body.f.mul(v, width)))
-
-    def _reduce(self, body: Body, x: Value, largest: bool) -> Value:
+    def _reduce(self, body: Body, x: Value, element: Element, largest: bool) -> Value:
         """The largest value or the sum of all channels, in every lane."""
-        f, width = body.f, body.target.vector_bytes
+        f, width = body.f, body.width(element)
         neutral = f.constant(float("-inf") if largest else 0.0)
 
         def combine(a: Value, b: Value) -> Value:
@@ -106,15 +116,15 @@ class Channels(Kernel):
 
         def step(index: Index, sums: list[Value]) -> list[Value]:
             by = f.mul(index, _SIDE_BY_SIDE * width)
-            return [combine(a, body.load(f.offset(x, by), i * width)) for i, a in enumerate(sums)]
+            return [combine(a, body.load(f.offset(x, by), i * width, element)) for i, a in enumerate(sums)]
 
         sums = f.loop(0, rounds, step, [neutral] * _SIDE_BY_SIDE)
         for number in range(rounds * _SIDE_BY_SIDE, whole):
             place = number % _SIDE_BY_SIDE
-            sums[place] = combine(sums[place], body.load(x, number * width))
+            sums[place] = combine(sums[place], body.load(x, number * width, element))
         if left:  # the lanes behind C hold anything at all
             mask = Value(vector(I1, self.lanes), f"<{', '.join(f'i1 {int(i < left)}' for i in range(self.lanes))}>")
-            sums[-1] = combine(sums[-1], f.select(mask, body.load(x, whole * width), neutral))
+            sums[-1] = combine(sums[-1], f.select(mask, body.load(x, whole * width, element), neutral))
         while len(sums) > 1:
             sums = [combine(a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
         return _across(body, sums[0], combine)
@@ -133,8 +143,9 @@ def _across(body: Body, value: Value, combine: _Combine) -> Value:
 
 
 def over_channels(
-    target: Target, kind: Literal["max", "avg", "softmax"], shape: tuple[int, int, int, int], least_tasks: int = 8
-) -> Channels:
+    target: Target, kind: Literal["max", "avg", "softmax"], shape: tuple[int, int, int, int], least_tasks: int = 8,
+    types: Types = ALL_FP32,
+) -> Channels:  # fmt: skip
     """Equations (1) and (2) for x of a shape (N, C, H, W), cut into tasks."""
     n, c, h, w = shape
-    return Channels(kind, n * h * w, c, target.lanes, min(n * h * w, least_tasks))
+    return Channels(kind, n * h * w, c, target.lanes, min(n * h * w, least_tasks), types)

@@ -10,6 +10,10 @@ futex on Linux; elsewhere `serve` returns, and the thread sleeps as the system c
 system compares the number of runs with the one it has seen, a caller announces before it looks for sleepers: one of
 the two sees the other.  A helper that finds itself on the CPU of the caller (systems put two threads that share data
 onto one) steps off it.
+
+Inside a run a thread that waits long for another's task naps (elsewhere than on Linux: offers its CPU to others): the
+other one may have lost its CPU to another process, and an idle CPU is what the system moves it to.  Whoever ends the
+last task wakes those that are counted in `waiting`.  Naps are short, since only a CPU that falls idle looks for work.
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ HEAD_WORDS: Final = 2
 COUNTER_BYTES: Final = 256
 #: the functions that Python calls
 FUNCTIONS: Final = ("run_alone", "run_together", "serve", "stop")
-#: waits inside a run after which the processor is offered to others
-_PATIENCE: Final = 256
+#: pauses inside a run, some 50 microseconds, before a thread leaves its CPU to others
+_PATIENCE: Final = 1000
 #: CPUs that a mask has room for, as Linux itself
 _MOST_CPUS: Final = 8192
 _FUTEX_WAIT, _FUTEX_WAKE, _EVERYBODY = 128, 129, (1 << 31) - 1
@@ -37,27 +41,31 @@ _FUTEX_WAIT, _FUTEX_WAKE, _EVERYBODY = 128, 129, (1 << 31) - 1
 class Word(IntEnum):
     """What the threads of a plan have in common: offsets in bytes into one block; what changes has its cache lines.
 
-    `runs` were announced; `asleep` counts sleepers; `cpu` is the caller's.  `stopped` is not 0 at the end.  `spins` are
-    pauses of 40 to 140 cycles before a helper sleeps.  The others are the plan's table of records and the system's
-    functions, 0 where there are none: `give_way()`, `syscall(futex, ...)`, and those of CPUs and their masks.
+    `runs` were announced; `asleep` counts sleepers between runs, `waiting` those inside one; `cpu` is the caller's.
+    `stopped` is not 0 at the end.  `spins` are pauses of 40 to 140 cycles before a helper sleeps, `nap` is the longest
+    sleep inside a run.  The others are the plan's table of records, and the system's functions, 0 where there are none:
+    `give_way()`, `syscall(futex, ...)`, and those of CPUs and their masks.
     """
 
     RUNS = 0
     ASLEEP = 128
-    CPU = 256
-    STOPPED = 384
-    SPINS = 392
-    TABLE = 400
-    RECORD_BYTES = 408
-    STEPS = 416
-    COUNTERS = 424
-    GIVE_WAY = 432
-    SYSCALL = 440
-    FUTEX = 448
-    GET_CPU = 456
-    GET_MASK = 464
-    SET_MASK = 472
-    BYTES = 512
+    WAITING = 256
+    CPU = 384
+    STOPPED = 512
+    SPINS = 520
+    TABLE = 528
+    RECORD_BYTES = 536
+    STEPS = 544
+    COUNTERS = 552
+    GIVE_WAY = 560
+    SYSCALL = 568
+    FUTEX = 576
+    GET_CPU = 584
+    GET_MASK = 592
+    SET_MASK = 600
+    NAP_S = 608
+    NAP_NS = 616
+    BYTES = 640
 
 
 _TEAM: Final = (("team", PTR), ("scratch", PTR))
@@ -106,13 +114,16 @@ def _where_known(f: Function, word: Word, then: Callable[[Value], None]) -> None
     f.when(known, lambda: then(function))
 
 
-def _futex(f: Function, what: int, value: str) -> None:
-    """Sleep while `runs` is what it was, or wake."""
+def _runs(f: Function) -> Value:
+    return f.offset(f["team"], Word.RUNS)
+
+
+def _futex(f: Function, word: Value, what: int, value: Value | int, limit: Value | None = None) -> None:
+    """Sleep while the word is what it was, and not longer than the limit; or wake those who do."""
 
     def call(function: Value) -> None:
-        runs = f.offset(f["team"], Word.RUNS)
-        number = _word(f, Word.FUTEX)
-        arguments = f"{number}, {runs}, i64 {what}, i64 {value}, ptr null, ptr null, i64 0"
+        until = "ptr null" if limit is None else str(limit)
+        arguments = f"{_word(f, Word.FUTEX)}, {word}, i64 {what}, {f.index(value)}, {until}, ptr null, i64 0"
         f.raw(f"call i64 (i64, ...) {function.text}({arguments})")
 
     _where_known(f, Word.SYSCALL, call)
@@ -171,6 +182,21 @@ def _work(module: Module, target: Target) -> None:
     """void work(team, scratch, run): what one thread does of a run"""
     f = module.function("work", (*_TEAM, ("run", I64)))
 
+    def wait(count: Value, done: Value, limit: Value) -> None:
+        def nap() -> None:
+            _count(f, Word.WAITING, 1)
+            seen = _load_shared(f, done)
+            nap = f.offset(f["team"], Word.NAP_S)
+            f.when(f.compare("slt", seen, limit), lambda: _futex(f, done, _FUTEX_WAIT, seen, nap))
+            _count(f, Word.WAITING, -1)
+
+        def give_way() -> None:
+            f.raw(f"call void {_word(f, Word.GIVE_WAY, PTR).text}()")
+
+        _pause(f, target)
+        can_nap = f.assign(I1, f"icmp ne {_word(f, Word.SYSCALL, PTR)}, null")
+        f.when(f.compare("sgt", count, _PATIENCE), lambda: f.when(can_nap, nap, give_way))
+
     def step(index: Index, _: object) -> None:
         record, tasks = _record(f, index)
         claimed = f.offset(_word(f, Word.COUNTERS, PTR), f.mul(index, COUNTER_BYTES))
@@ -181,23 +207,21 @@ def _work(module: Module, target: Target) -> None:
         before = f.block
         f.jump(more)
         f.begin(more)
-        first = f.fresh(I64)
-        f.lines.append(f"  {first.text} = phi i64 [ 1, %{before} ], [ 0, %{work} ]")
+        first, at, worked = f.fresh(I64), len(f.lines), list[str]()
+        f.lines.append("")
         task = _claim(f, claimed, low, limit)
         f.branch(f.compare("sge", task, 0), work, rest)
         f.begin(work)
         _kernel(f, record, f["scratch"], task, first)
-        f.assign(I64, f"atomicrmw add {done}, i64 1 acq_rel")
+        before_this = f.assign(I64, f"atomicrmw add {done}, i64 1 seq_cst")
+        last = f.compare("eq", f.add(before_this, 1), limit)
+        anybody = f.compare("ne", _shared(f, Word.WAITING), 0)
+        f.when(f.both(last, anybody), lambda: _futex(f, done, _FUTEX_WAKE, _EVERYBODY))
+        worked.append(f.block)
         f.jump(more)
         f.begin(rest)
-
-        def wait(count: Value) -> None:
-            _pause(f, target)
-            late = f.compare("sgt", count, _PATIENCE)
-            give_way = _word(f, Word.GIVE_WAY, PTR)
-            f.when(late, lambda: f.raw(f"call void {give_way.text}()"))
-
-        f.spin(lambda _: f.compare("sge", _load_shared(f, done), limit), wait)
+        f.lines[at] = f"  {first.text} = phi i64 [ 1, %{before} ], [ 0, %{worked[0]} ]"
+        f.spin(lambda _: f.compare("sge", _load_shared(f, done), limit), lambda count: wait(count, done, limit))
 
     f.loop(0, _word(f, Word.STEPS), step)
 
@@ -212,7 +236,10 @@ def _run_together(module: Module) -> None:
 
     _where_known(f, Word.GET_CPU, note)
     run = _count(f, Word.RUNS, 1)
-    f.when(f.compare("ne", _shared(f, Word.ASLEEP), 0), lambda: _futex(f, _FUTEX_WAKE, str(_EVERYBODY)))
+    f.when(
+        f.compare("ne", _shared(f, Word.ASLEEP), 0),
+        lambda: _futex(f, _runs(f), _FUTEX_WAKE, _EVERYBODY),
+    )
     f.raw(f"call void @work({f['team']}, {f['scratch']}, {run})")
 
 
@@ -277,7 +304,7 @@ def _serve(module: Module, target: Target) -> None:
     f.branch(portable, end, sleep)
     f.begin(sleep)
     _count(f, Word.ASLEEP, 1)
-    _futex(f, _FUTEX_WAIT, seen.text)
+    _futex(f, _runs(f), _FUTEX_WAIT, seen)
     _count(f, Word.ASLEEP, -1)
     slept = f.block
     f.jump(top)
@@ -301,4 +328,4 @@ def _stop(module: Module) -> None:
     f = module.function("stop", (("team", PTR),))
     f.raw(f"store atomic i64 1, {f.offset(f['team'], Word.STOPPED)} seq_cst, align 8")
     _count(f, Word.RUNS, 1)
-    _futex(f, _FUTEX_WAKE, str(_EVERYBODY))
+    _futex(f, _runs(f), _FUTEX_WAKE, _EVERYBODY)

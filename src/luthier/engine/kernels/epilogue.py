@@ -20,12 +20,14 @@ class Epilogue:
         activation: of the sum.
         residual: whether a tensor of the output's layout is added.
         after: of that total; `identity` without a residual.
+        coarse: whether the result is kept as bf16, for which shorter activations will do.
         folded: whether the sum comes multiplied by `factor`, which weights and bias then carry.
     """
 
     activation: GraphFunction = "identity"
     residual: bool = False
     after: GraphFunction = "identity"
+    coarse: bool = False
     folded: bool = False
 
     @property
@@ -53,10 +55,11 @@ class Epilogue:
         if self.factor != 1.0:
             value = FOLDED[self.activation](body.f, body.target, value)
         else:
-            value = activate(body.f, body.target, value, self.activation)
+            value = activate(body.f, body.target, value, self.activation, coarse=self.coarse)
         if residual is None:
             return value
-        return activate(body.f, body.target, body.f.fadd(value, body.load(residual, by, element)), self.after)
+        total = body.f.fadd(value, body.load(residual, by, element))
+        return activate(body.f, body.target, total, self.after, coarse=self.coarse)
 
 
 #: the sum itself

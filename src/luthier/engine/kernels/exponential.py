@@ -9,7 +9,8 @@
 
 Largest errors, measured at every vector width: (2) and x * sigmoid(x) 6e-7 of max(value, 1e-3), since rounding
 x log2 e alone costs up to 5e-7 at x = -7, and 2e-7 for x > -1; (3) 4e-7 of max(|gelu|, |x| / 10).  Any argument is
-safe, infinite ones too: nothing overflows into NaN.
+safe, infinite ones too: nothing overflows into NaN.  The coarse forms are within 2e-4 of max(value, 1e-3), an eighth of
+what rounding to bf16 costs.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def fit(function: Callable[[float], float], degree: int, low: float, high: float
 
 
 @cache
-def exp2_coefficients() -> tuple[float, ...]:
+def exp2_coefficients(degree: int = 5) -> tuple[float, ...]:
     """p of equation (1)."""
-    return fit(math.exp2, 5, 0.0, 1.0)
+    return fit(math.exp2, degree, 0.0, 1.0)
 
 
 @cache
@@ -66,9 +67,9 @@ def horner(f: Function, coefficients: tuple[float, ...], x: Value) -> Value:
     return total
 
 
-def exp2(f: Function, target: Target, x: Value) -> Value:
+def exp2(f: Function, target: Target, x: Value, degree: int = 5) -> Value:
     """2^x, equation (1); x at most 127.  Below -126 the result is at most 2^-126."""
-    coefficients = exp2_coefficients()
+    coefficients = exp2_coefficients(degree)
     if target.isa == "avx512":
         zero, every = Value(f.vector, "zeroinitializer"), Value(I16, "-1")
         current, floor = Value(I32, "4"), Value(I32, "1")
@@ -86,12 +87,17 @@ def exp2(f: Function, target: Target, x: Value) -> Value:
     return f.assign(f.vector, f"bitcast {total} to {f.vector.text}")
 
 
+def _estimate(f: Function, x: Value) -> Value:
+    """1 / x within 2^-14."""
+    zero = Value(f.vector, "zeroinitializer")
+    return f.call("llvm.x86.avx512.rcp14.ps.512", f.vector, (x, zero, Value(I16, "-1")))
+
+
 def reciprocal(f: Function, target: Target, x: Value) -> Value:
     """1 / x for 1 <= x < 2^126."""
     if target.true_division or target.isa != "avx512":
         return f.fdiv(f.constant(1.0), x)
-    zero = Value(f.vector, "zeroinitializer")
-    estimate = f.call("llvm.x86.avx512.rcp14.ps.512", f.vector, (x, zero, Value(I16, "-1")))
+    estimate = _estimate(f, x)
     error = f.fma(f.assign(f.vector, f"fneg {x}"), estimate, f.constant(1.0))
     return f.fma(estimate, error, estimate)
 
@@ -128,6 +134,19 @@ def folded_silu(f: Function, target: Target, z: Value) -> Value:
     if target.true_division or target.isa != "avx512":
         return f.fdiv(z, f.fma(power, scale, scale))
     return f.fmul(f.fmul(z, f.constant(-1.0 / LOG2_E)), reciprocal(f, target, f.fadd(power, f.constant(1.0))))
+
+
+def coarse_sigmoid(f: Function, target: Target, x: Value) -> Value:
+    """Equation (2) for results that are kept as bf16: p of degree 3, 1 / x as the CPU estimates it."""
+    power = exp2(f, target, f.fmul(f.at_least(x, f.constant(_LOWEST)), f.constant(-LOG2_E)), degree=3)
+    below = f.fadd(power, f.constant(1.0))
+    return _estimate(f, below) if target.isa == "avx512" else f.fdiv(f.constant(1.0), below)
+
+
+def coarse_silu(f: Function, target: Target, x: Value) -> Value:
+    """x * sigmoid(x), likewise."""
+    x = f.at_least(x, f.constant(_LOWEST))
+    return f.fmul(x, coarse_sigmoid(f, target, x))
 
 
 def gelu(f: Function, target: Target, x: Value) -> Value:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from luthier.engine.emit import F32, Function, Index, Value
+from luthier.engine.kernels.element import ALL_FP32, Types
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import share
 from luthier.engine.layout import Layout
@@ -29,6 +30,7 @@ class Resizing(Kernel):
         bilinear: which of them.
         lanes: of the target.
         parts: of the N * H_out rows.
+        types: of x and y.
     """
 
     shape: tuple[int, int, int, int]
@@ -36,6 +38,7 @@ class Resizing(Kernel):
     bilinear: bool
     lanes: int
     parts: int = 1
+    types: Types = ALL_FP32
 
     operands = ("x", "y")
 
@@ -47,14 +50,14 @@ class Resizing(Kernel):
     @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"fp32_resize_{'bilinear' if self.bilinear else 'nearest'}_1x1"
+        return f"{self.types.title}_resize_{'bilinear' if self.bilinear else 'nearest'}_1x1"
 
     def emit(self, body: Body) -> None:
         """One task: some rows of some images."""
-        f, width = body.f, body.target.vector_bytes
-        n, c, _, _ = self.shape
-        image, _, down, right = (4 * s for s in Layout.padded(self.shape, self.lanes).strides)
-        out_image, _, out_down, _ = (4 * s for s in Layout.padded((n, c, *self.out_hw), self.lanes).strides)
+        f, types, n = body.f, self.types, self.shape[0]
+        image, _, down, right = (types.x.bytes * s for s in Layout.padded(self.shape, self.lanes).strides)
+        out = Layout.padded((*self.shape[:2], *self.out_hw), self.lanes)
+        out_image, _, out_down, out_right = (types.y.bytes * s for s in out.strides)
 
         def row(index: Index, _: object) -> None:
             batch, oy = f.div(index, self.out_hw[0]), f.rem(index, self.out_hw[0])
@@ -65,15 +68,15 @@ class Resizing(Kernel):
             def pixel(ox: Index, _: object) -> None:
                 columns, share_right = self._places(f, ox, 1)
                 corners = [[body.at(x, (r, down), (k, right)) for k in columns] for r in rows]
-                to = body.at(y, (ox, right))
+                to = body.at(y, (ox, out_right))
 
                 def channels(v: Index, _: object) -> None:
-                    by = f.mul(v, width)
-                    lines = [[body.load(f.offset(corner, by)) for corner in line] for line in corners]
+                    by = f.mul(v, body.width(types.x))
+                    lines = [[body.load(f.offset(corner, by), 0, types.x) for corner in line] for line in corners]
                     mixed = [_mix(f, line, share_right) for line in lines]
-                    body.store(_mix(f, mixed, share_down), f.offset(to, by))
+                    body.store(_mix(f, mixed, share_down), body.at(to, (v, body.width(types.y))), 0, types.y)
 
-                f.loop(0, right // width, channels)
+                f.loop(0, right // body.width(types.x), channels)
 
             f.loop(0, self.out_hw[1], pixel)
 
@@ -100,7 +103,8 @@ def _mix(f: Function, values: list[Value], part: Value | None) -> Value:
 
 
 def resizing(
-    target: Target, shape: tuple[int, int, int, int], out_hw: Pair, bilinear: bool, least_tasks: int = 8
-) -> Resizing:
+    target: Target, shape: tuple[int, int, int, int], out_hw: Pair, bilinear: bool, least_tasks: int = 8,
+    types: Types = ALL_FP32,
+) -> Resizing:  # fmt: skip
     """Equations (1) and (2), cut into tasks."""
-    return Resizing(shape, out_hw, bilinear, target.lanes, min(shape[0] * out_hw[0], least_tasks))
+    return Resizing(shape, out_hw, bilinear, target.lanes, min(shape[0] * out_hw[0], least_tasks), types)
