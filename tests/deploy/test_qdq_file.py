@@ -53,13 +53,12 @@ OPS = {
     "shuffle": one(kinds.Shuffle(2), (1, 4, 3, 2)),
     "softmax": one(kinds.Softmax(), (1, 9)),
 }
-#: sums and products of integers are exact in float32 as well: only a function or a division may round otherwise
-EXACT = {"relu", "relu6", "maximum", "pad", "concat", "shuffle"}
 
 
 @pytest.mark.parametrize("optimisation", OPTIMISATION)
 @pytest.mark.parametrize("name", OPS)
 def test_one_op_gives_the_same_integers(name: str, optimisation: str) -> None:
+    """Scales of few bits: float32 products and sums are exact, in whatever order."""
     graph = OPS[name]
     y = graph.tensors["y"]
     graph = replace(graph, tensors={**graph.tensors, "y": replace(y, dtype="fp32")})
@@ -69,8 +68,7 @@ def test_one_op_gives_the_same_integers(name: str, optimisation: str) -> None:
     (got,) = run_onnx(to_qdq(graph, constants), reals, OPTIMISATION[optimisation])
     scale, zero = levels(graph.tensors["y"])
     differ = np.rint(got / scale).astype(int) + zero - want.astype(int)
-    assert np.abs(differ).max() <= (0 if name in EXACT else 1)
-    assert np.count_nonzero(differ) <= differ.size // 50
+    assert np.count_nonzero(differ) == 0
 
 
 def whole() -> tuple[Graph, dict[str, Array], Array]:

@@ -54,5 +54,5 @@ def test_weights_keep_their_largest_and_lose_half_a_level(seed: int) -> None:
 def test_a_channel_without_weights_does_not_overflow_its_bias(bias: float) -> None:
     scales = weight_scales(np.zeros((1, 4)), np.array([bias]), 0.01)
     stored = quantize_bias(np.array([bias]), scales, 0.01)
-    assert abs(int(stored[0])) <= 2**30
+    assert abs(int(stored[0])) <= 2**29 + 2**6  # scales are rounded to float32
     assert stored[0] * scales[0] * 0.01 == pytest.approx(bias, rel=1e-6)  # scales are rounded to float32

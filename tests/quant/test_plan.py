@@ -88,3 +88,10 @@ def test_an_op_can_be_kept() -> None:
     assert not set(plan.graph.inputs) & plan.scaled
     assert "stem.0.conv.conv" not in plan.scaled
     assert "stem.0.conv.activation" in plan.scaled
+
+
+def test_a_sum_that_could_overflow_stays_real() -> None:
+    build = Builder()
+    graph = build.graph(build.linear("y", "y", build.linear("h", "h", build.input("x", (1, 33_156)), 33_155), 2))
+    assert Plan(graph).integer == {"y"}
+    assert 33_156 * 127 * 255 + 2**29 < 2**31, "far from it, even with a bias that was corrected"

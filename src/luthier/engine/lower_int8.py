@@ -126,7 +126,7 @@ class IntegerLowering(Lowering):
 
     def _levels(self, tensor: str) -> Ref:
         scale, zero = levels(self._tensor(tensor))
-        words = np.array([scale], np.float32).view(np.int32).tolist() + [zero]
+        words = [*np.array([scale], np.float32).view(np.int32).tolist(), zero]
         return self._constant(f"{tensor}/levels", np.array(words, np.int32))
 
     def _parts(self, tensor: str) -> int:

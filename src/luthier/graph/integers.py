@@ -137,4 +137,4 @@ def activation_table(attrs: Activation, source: Tensor, result: Tensor) -> NDArr
     (scale, zero_point), (result_scale, result_zero) = levels(source), levels(result)
     reals = float(scale) * (np.arange(256.0) - zero_point)
     table = np.rint(activate(reals, attrs) / float(result_scale)) + result_zero
-    return np.clip(table, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(table, 0, 255), np.uint8)

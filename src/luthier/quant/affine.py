@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 #: the least scale: its reciprocal and its products with other scales stay normal float32 numbers
 LEAST_SCALE: Final = 2.0**-40
-#: the largest bias in levels; a sum of 8-bit products on top of it stays below 2^31
-_LARGEST_BIAS: Final = 2**30
+#: the largest bias in levels, and the most products of u8 and s8 in a sum: with a corrected bias still below 2^31
+_LARGEST_BIAS: Final = 2**29
+MOST_PRODUCTS: Final = 2**30 // (255 * 127)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def levels_of_range(low: float, high: float, kind: IntegerType = U8) -> Levels:
 def weight_scales(weight: Array, bias: Array | None, source_scale: float, kind: IntegerType = S8) -> Array:
     """One symmetric scale per output channel.
 
-        s_w[c] = max(max |w[c]| / qmax,  |b[c]| / (s_x * 2^30))                                      (3)
+        s_w[c] = max(max |w[c]| / qmax,  |b[c]| / (s_x * 2^29))                                      (3)
 
     The second term keeps the 32-bit sum of a channel with next to no weights from overflowing.
 
@@ -98,7 +99,7 @@ def weight_scales(weight: Array, bias: Array | None, source_scale: float, kind: 
     largest = np.abs(weight.reshape(len(weight), -1)).max(1).astype(np.float64) / kind.qmax
     if bias is not None:
         largest = np.maximum(largest, np.abs(bias) / (source_scale * _LARGEST_BIAS))
-    return np.maximum(largest, LEAST_SCALE).astype(np.float32).astype(np.float64)
+    return np.asarray(np.maximum(largest, LEAST_SCALE).astype(np.float32), np.float64)
 
 
 def quantize_weight(weight: Array, scales: Array, kind: IntegerType = S8) -> Array:

@@ -77,4 +77,4 @@ def _corrected(graph: Graph, op: Op, values: Mapping[str, Array], batches: Seque
     zero = levels(graph.tensors[op.inputs[0]])[1]
     weight, bias = values[op.constants["weight"]], values.get(op.constants["bias"], np.zeros(len(unit), np.int32))
     got = unit * (np.mean([channel_means(sums(x, zero, weight, None, op.attrs)) for x in batches], 0) + bias)
-    return (bias + np.rint((want - got) / unit)).astype(np.int32)
+    return np.asarray(bias + np.rint((want - got) / unit), np.int32)

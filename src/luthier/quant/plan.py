@@ -9,11 +9,13 @@ what is counted in each set      the tensors that other ops make; but not what r
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import prod
 from typing import Final
 
 from luthier.graph.attrs import Activation
 from luthier.graph.integers import INTEGER_KINDS, MOVES, keeps_scale
 from luthier.graph.op import Graph, Op
+from luthier.quant.affine import MOST_PRODUCTS
 
 #: what a function's values cannot leave, whatever it is given
 KNOWN_RANGES: Final = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
@@ -33,7 +35,7 @@ class Plan:
         self.graph = graph
         self.readers = graph.consumers()
         self._maker = {op.outputs[0]: op for op in graph.ops}
-        self._possible = {op.name for op in graph.ops if op.kind in INTEGER_KINDS}.difference(keep)
+        self._possible = {op.name for op in graph.ops if op.kind in INTEGER_KINDS and self._fits(op)}.difference(keep)
         self.integer: set[str] = set()
         for op in reversed(graph.ops):
             if op.name in self._possible and not self._stays_real(op):
@@ -42,6 +44,11 @@ class Plan:
         self.scaled |= {
             op.outputs[0] for op in graph.ops if op.name in self.integer and op.kind not in ("conv", "linear")
         }
+
+    def _fits(self, op: Op) -> bool:
+        """Whether a sum cannot overflow 32 bits."""
+        shapes = self.graph.constant_shapes(op)
+        return "weight" not in shapes or prod(shapes["weight"][1:]) <= MOST_PRODUCTS
 
     def _stays_real(self, op: Op) -> bool:
         """A move of sums that no op in integers reads: nothing is gained by rounding them."""
@@ -70,9 +77,8 @@ class Plan:
     def counted(self, tensor: str) -> bool:
         """Whether the values of a tensor say what its set must cover."""
         maker = self._maker.get(tensor)
-        moved = maker is not None and maker.name in self.integer and keeps_scale(maker)
-        if moved and not (_clips(maker) and self.clipped(maker.inputs[0])):
-            return False
+        if maker is not None and maker.name in self.integer and keeps_scale(maker):
+            return _clips(maker) and self.clipped(maker.inputs[0]) and not self.clipped(tensor)
         return not self.clipped(tensor)
 
     def clipped(self, tensor: str) -> bool:
@@ -96,5 +102,5 @@ class Plan:
         return KNOWN_RANGES.get(attrs.function) if isinstance(attrs, Activation) else None
 
 
-def _clips(op: Op | None) -> bool:
-    return op is not None and isinstance(op.attrs, Activation) and op.attrs.function in ("relu", "relu6")
+def _clips(op: Op) -> bool:
+    return isinstance(op.attrs, Activation) and op.attrs.function in ("relu", "relu6")

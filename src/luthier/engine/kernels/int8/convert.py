@@ -66,14 +66,13 @@ class Convert(Kernel):
         def row(index: Index, _: object) -> None:
             image, down = f.div(index, h), f.rem(index, h)
             real = body.at("real", (image, 4 * self.real[0]), (down, 4 * self.real[2]))
-            integer = body.at(
-                f.offset(body["integer"], self.start), (image, self.integer[0]), (down, self.integer[2])
-            )
+            integer = body.at(f.offset(body["integer"], self.start), (image, self.integer[0]), (down, self.integer[2]))
 
             def group(channel: Index, count: int) -> None:
                 numbers = f.offset(real, f.mul(channel, 4 * self.real[1]))
                 integers = f.offset(integer, channel)
                 for pixel, size in self._pixels():
+
                     def some(index: Index, _: object, size: int = size) -> None:
                         first = f.add(f.mul(index, UNIT), pixel)  # noqa: B023
                         at = body.at(numbers, (first, 4 * self.real[3]))
@@ -130,9 +129,7 @@ class Convert(Kernel):
             x = f.assign(REALS, f"insertelement {x}, {one}, i32 {pixel}")
         return x
 
-    def _make_numbers(
-        self, body: Body, at: Value, to: Value, count: int, size: int, scale: Value, zero: Value
-    ) -> None:
+    def _make_numbers(self, body: Body, at: Value, to: Value, count: int, size: int, scale: Value, zero: Value) -> None:
         f = body.f
         for channel in range(count):
             q = zeros(SUMS)
@@ -147,5 +144,3 @@ class Convert(Kernel):
                 continue
             for pixel in range(size):
                 f.store(f.assign(F32, f"extractelement {x}, i32 {pixel}"), base, 4 * pixel * self.real[3])
-
-
