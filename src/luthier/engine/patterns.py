@@ -21,6 +21,7 @@ from luthier.engine.layout import rank4
 from luthier.graph.attrs import Activation, Conv, GlobalPool, GraphFunction, Pool
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
+from luthier.schedule.scope import VIEWS
 
 _WITH_EPILOGUE = frozenset({"conv", "linear"})
 _WITH_ACTIVATION = frozenset({"add", "mul", "norm", "affine"})
@@ -147,7 +148,7 @@ class Patterns:
     def _is_view(self, op: Op) -> bool:
         """Whether an op writes what it reads: (N, C) as (N, C, 1, 1), or the other way round."""
         before, after = (rank4(self.graph.tensors[name].shape) for name in (op.inputs[0], op.outputs[0]))
-        return op.kind in ("flatten", "reshape") and before == after
+        return op.kind in VIEWS and before == after
 
     def _with_epilogue(self, head: Op) -> Fused:
         ops = [head]
