@@ -126,7 +126,7 @@ class IntegerLowering(Lowering):
 
     def _levels(self, tensor: str) -> Ref:
         scale, zero = levels(self._tensor(tensor))
-        words = np.array([scale], np.float32).view(np.int32).tolist() + [zero]
+        words = [int(scale.view(np.int32)), zero]
         return self._constant(f"{tensor}/levels", np.array(words, np.int32))
 
     def _parts(self, tensor: str) -> int:
@@ -437,11 +437,11 @@ class IntegerLowering(Lowering):
                 self._copy8(x, dense, x.layout.shape, ops)
                 again = Place("arena", dense.buffer, Layout.nchw(shape))
                 self._copy8(again, self._new_bytes(name), shape, ops)
-            case Concat():
+            case Concat(axis):
                 y, start = self._new_bytes(name), 0
                 for source in sources:
                     self._copy8(source, y, source.layout.shape, ops, start=start)
-                    start += source.layout.shape[1]
+                    start += source.layout.shape[axis] * y.layout.strides[axis]
             case Pad(before=before, pads=(top, left, _, _)):
                 y = self._new_bytes(name)
                 self._fill(y, levels(self._tensor(name))[1], ops)

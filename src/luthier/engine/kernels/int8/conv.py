@@ -28,7 +28,6 @@ from luthier.engine.kernels.int8.units import QUAD, REALS, SUMS, UNIT, broadcast
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.register_block import Block, choose_block
-from luthier.engine.kernels.window import Window
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
 
@@ -307,7 +306,6 @@ def convolution8(
     small = geometry.rows * geometry.depth < weight_bytes
     row_tasks = max(1, min(row_parts, least_tasks, 1 if small else geometry.rows // 32))
     column_tasks = max(1, min(panels, -(-least_tasks // row_tasks)))
-    row_major = weight_bytes // column_tasks <= target.l1_bytes // 2 or not small and weight_bytes <= target.l2_bytes // 2
-    return Convolution8(
-        geometry, channels, block, result, grouped, tiles, row_tasks, column_tasks, row_major
-    )
+    kept = target.l1_bytes // 2 if small else target.l2_bytes // 2
+    row_major = weight_bytes // column_tasks <= kept
+    return Convolution8(geometry, channels, block, result, grouped, tiles, row_tasks, column_tasks, row_major)

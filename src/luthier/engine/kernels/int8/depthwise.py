@@ -222,9 +222,7 @@ class Depthwise8(Kernel):
 
         self.blocks.loop(f, channels, block, f.add(block, 1))
 
-    def row(
-        self, body: Body, ring: Ring, image: Index, first: Index, u: Index, oy: Index, sums: Value | None
-    ) -> None:
+    def row(self, body: Body, ring: Ring, image: Index, first: Index, u: Index, oy: Index, sums: Value | None) -> None:
         """One output row of unit `u` of a block that begins at unit `first`; its input rows are in the ring."""
         f, window = body.f, self.window
         (out_h, out_w), ld = window.out_hw, units(self.channels) * UNIT
