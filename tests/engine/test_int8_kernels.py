@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.engine.harness import call
 
+from luthier.device.jit import assemble
 from luthier.device.matrix_unit import permitted
 from luthier.engine.emit import Module
 from luthier.engine.kernels.int8.conv import Convolution8, Geometry, convolution8
@@ -20,7 +21,6 @@ from luthier.engine.kernels.kernel import Body
 from luthier.engine.kernels.register_block import Block
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout, round_up
-from luthier.engine.machine_code import assemble
 from luthier.engine.target import Target, neon, runnable
 from luthier.graph.attrs import Pads, Pair
 
@@ -239,4 +239,4 @@ def test_arm_code_is_made() -> None:
     kernel = _pointwise(target, 5, 8, 16, _result("table", True))
     module = Module(target.lanes, target.triple, str(target.machine.target_data))
     kernel.emit(Body(module, target, "kernel", kernel.operands))
-    assert len(assemble(module.text(), target)) > 1000
+    assert len(assemble(module.text(), target.machine)) > 1000
