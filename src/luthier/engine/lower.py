@@ -1,7 +1,7 @@
 """Graph -> steps: every group of ops becomes a kernel on buffers.
 
-All choices (blocks, loop orders, parts) are made by the kernels' own functions from shapes and the target; nothing here
-asks for a network's name.
+Choices (bands, blocks, loop orders, parts) are the schedule's; what it leaves open the kernels' own functions choose from
+shapes and the target.  Nothing here asks for a network's name.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from luthier.graph.attrs import (
 )
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
-from luthier.schedule import Schedule, Tile
+from luthier.schedule import AUTO, WHOLE, Choice, Schedule, Tile
 
 Array = NDArray[Any]
 
@@ -65,10 +65,11 @@ def lower(
         target: the CPU.
         order: of the arrays that callers pass in.
         least_tasks: parts into which each step is cut where it can be.
-        schedule: which convolutions run in bands with the depthwise one behind them, and the bands' rows; None = all
-            that can, in bands as tall as the L1 cache allows.
+        schedule: which convolutions run in bands with the depthwise one behind them (those of one group), the tile and
+            the choice of every group; None = all convolutions that can, and the kernels' own choices.
     Raises:
         InputError: a tensor of another number type than fp32.
+        SpecError: the schedule leaves out a convolution, or a block does not fit the registers.
         ShapeError: a constant is missing or has another shape.
     """
     for tensor in (*graph.tensors.values(), *graph.constants.values()):
@@ -85,17 +86,13 @@ def _epilogue(group: Fused) -> Epilogue:
     return Epilogue(group.activation, group.residual is not None, group.after)
 
 
-def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
-    return next((group.tile for group in schedule if op.name in group.ops), None)
-
-
-def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
+def separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
     """Convolutions that a schedule keeps apart from the depthwise convolution behind them."""
     if schedule is None:
         return frozenset()
     groups = {name: index for index, group in enumerate(schedule) for name in group.ops}
-    depthwise_groups = {groups[op.name] for op in graph.ops if is_depthwise(graph, op)}
-    return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
+    depthwise_groups = {groups.get(op.name) for op in graph.ops if is_depthwise(graph, op)}
+    return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups.get(op.name) not in depthwise_groups)
 
 
 class _Lowering(Steps):
@@ -104,8 +101,9 @@ class _Lowering(Steps):
         schedule: Schedule | None,
     ) -> None:  # fmt: skip
         super().__init__(graph, target, order, least_tasks)
-        self.values, self.schedule = constants, schedule
-        self.patterns = Patterns(graph, _separate(graph, schedule))
+        self.values = constants
+        self.given = {name: group for group in schedule or () for name in group.ops}
+        self.patterns = Patterns(graph, separate(graph, schedule))
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
 
     def result(self) -> Lowered:
@@ -173,10 +171,11 @@ class _Lowering(Steps):
             operands["gate"] = self._padded(group.gate).ref
         source = self.places[group.first.source if group.first else group.source]
         kernel: Any
+        tile, choice = self._given(head)
         if group.first is not None:
-            consumer = self._depthwise(group, operands)
-            producer = self._convolution(group.first, source.layout)
-            kernel = banded(self.target, producer, consumer, self._band_rows(group))
+            producer = self._convolution(group.first, source.layout, tile, Choice(block=choice.block))
+            consumer = self._depthwise(group, operands, producer.tile, choice)
+            kernel = banded(self.target, producer, consumer, tile.rows)
             self._pack(operands, group.first.head, producer.pack(*self._weights(group.first.head)), "first_")
             packed = consumer.pack(weight, bias)
         elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
@@ -184,15 +183,15 @@ class _Lowering(Steps):
             n, c, h, w = source.layout.shape
             kernel = matmul(
                 self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
-                least_tasks=self.least_tasks,
+                least_tasks=self.least_tasks, choice=choice,
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
         elif is_depthwise(self.graph, head):
             source = self._padded(group.source)
-            kernel = self._depthwise(group, operands)
+            kernel = self._depthwise(group, operands, tile, choice)
             packed = kernel.pack(weight, bias)
         else:
-            kernel = self._convolution(group, source.layout)
+            kernel = self._convolution(group, source.layout, WHOLE, choice)
             packed = kernel.pack(weight, bias)
             if kernel.groups > 1:
                 operands["starts"] = self._constant(f"{head.name}/starts", kernel.starts())
@@ -211,32 +210,32 @@ class _Lowering(Steps):
         attrs = op.attrs
         return Window((in_h, in_w), (out_h, out_w), (kernel_h, kernel_w), attrs.stride, attrs.pads, attrs.dilation)
 
-    def _convolution(self, group: Fused, source: Layout) -> Convolution:
+    def _given(self, op: Op) -> tuple[Tile, Choice]:
+        """What the schedule says of an op's group."""
+        group = self.given.get(op.name)
+        return (WHOLE, AUTO) if group is None else (group.tile, group.choice)
+
+    def _convolution(self, group: Fused, source: Layout, tile: Tile, choice: Choice) -> Convolution:
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
             self.target, source, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
-            least_tasks=self.least_tasks,
+            least_tasks=self.least_tasks, tile=tile, choice=choice,
         )  # fmt: skip
 
-    def _depthwise(self, group: Fused, operands: dict[str, Ref]) -> Depthwise:
+    def _depthwise(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Depthwise:
         """The kernel; where the mean of its output is wanted, it sums what it writes."""
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
             self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
-            least_tasks=self.least_tasks,
+            least_tasks=self.least_tasks, tile=tile, choice=choice,
         )  # fmt: skip
         if sums:
             parts = Layout.padded((n, c, kernel.row_tasks, 1), self.target.lanes)
             self.sums[group.output] = self._buffer(f"{group.output}/sums", parts)
             operands["sums"] = self.sums[group.output].ref
         return kernel
-
-    def _band_rows(self, group: Fused) -> int | None:
-        """Rows of a band, where the schedule says them."""
-        tile = None if self.schedule is None else _tile_of(self.schedule, group.head)
-        return None if tile is None else tile.rows
 
     def _elementwise(self, group: Fused, kind: ElementwiseKind, function: Any) -> None:
         head = group.head

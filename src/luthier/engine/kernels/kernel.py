@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 
 from luthier.engine.emit import I64, PTR, Function, Index, Module, Value
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, WHOLE, Choice, Tile
 
 
 class Body:
@@ -73,6 +74,12 @@ class Kernel(ABC):
     def title(self) -> str:
         """`<dtype>_<op>[_<activation>]_<tile>`; the instruction set is added to it."""
 
-    @abstractmethod
-    def emit(self, body: Body) -> None:
-        """Write the code of one task."""
+    @property
+    def tile(self) -> Tile:
+        """Rows and channels that it goes through at a time, where it has such a choice."""
+        return WHOLE
+
+    @property
+    def choice(self) -> Choice:
+        """All else that could be chosen otherwise; the kernel's function makes this kernel of it again."""
+        return AUTO

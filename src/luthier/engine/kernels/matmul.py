@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,17 @@ from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Block, accumulate, ahead_of, choose_block, comes_from_afar
+from luthier.engine.kernels.register_block import (
+    Block,
+    accumulate,
+    ahead_of,
+    choose_block,
+    comes_from_afar,
+    given_block,
+)
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, Choice
 
 Array = NDArray[Any]
 
@@ -53,7 +61,7 @@ class Matmul(Kernel):
     column_tasks: int = 1
     row_major: bool = True
     epilogue: Epilogue = PLAIN
-    gate: str = ""
+    gate: Literal["", "rows", "weights"] = ""
     streamed: bool = False
 
     @property
@@ -87,6 +95,14 @@ class Matmul(Kernel):
         if self.gate == "rows":
             return 4 * self.rows * round_up(self.depth, self.lanes)
         return 4 * self.depth * self.panels.total * self.lanes if self.gate else 0
+
+    @property
+    def choice(self) -> Choice:
+        """All that `matmul` chose."""
+        return Choice(
+            block=(self.block.rows, self.block.vectors), order="rows" if self.row_major else "channels",
+            gate=self.gate or None, row_parts=self.row_tasks, channel_parts=self.column_tasks,
+        )  # fmt: skip
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         """Panels of [K][vectors][lanes], zeros behind N; and the bias with zeros behind it.
@@ -217,6 +233,7 @@ def matmul(
     epilogue: Epilogue = PLAIN,
     gated: bool = False,
     least_tasks: int = 8,
+    choice: Choice = AUTO,
 ) -> Matmul:
     """Equation (1) with block, loop order and tasks chosen for a CPU.
 
@@ -228,22 +245,31 @@ def matmul(
         epilogue: behind the sum.
         gated: whether x is multiplied by a gate.
         least_tasks: parts to cut into, if there are as many blocks.
+        choice: what is not to be chosen here.
+    Raises:
+        SpecError: a chosen block does not fit the registers.
     """
     if not gated:
         images, rows = 1, images * rows
     lanes = target.lanes
     vectors = round_up(columns, lanes) // lanes
-    block = choose_block(target, rows, vectors, depth, roomy=epilogue.exponential)
+    if choice.block is None:
+        block = choose_block(target, rows, vectors, depth, roomy=epilogue.exponential)
+    else:
+        block = given_block(target, choice.block, rows, vectors)
     row_blocks, panels = Partition(rows, block.rows).count, Partition(vectors, block.vectors).count
     half = target.l2_bytes // 2
     row_tasks = max(1, min(row_blocks, -(-least_tasks // images), rows // 32))
     row_tasks = max(row_tasks, min(row_blocks, -(-4 * rows * depth // half)))
-    column_tasks = max(1, min(panels, -(-least_tasks // (images * row_tasks))))
+    row_tasks = min(row_blocks, choice.row_parts or row_tasks)
+    column_tasks = min(panels, choice.channel_parts or max(1, -(-least_tasks // (images * row_tasks))))
     weight_bytes = 4 * depth * vectors * lanes
     row_major = weight_bytes // column_tasks <= half and row_tasks > 1
-    gate = ""
+    if choice.order is not None:
+        row_major = choice.order == "rows"
+    gate: Literal["", "rows", "weights"] = ""
     if gated:
-        gate = "weights" if vectors * lanes < rows / row_tasks else "rows"
+        gate = choice.gate or ("weights" if vectors * lanes < rows / row_tasks else "rows")
     streamed = gate != "weights" and not row_major and comes_from_afar(target, weight_bytes, 4 * rows * depth)
     return Matmul(
         images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate, streamed
