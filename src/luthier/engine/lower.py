@@ -1,7 +1,7 @@
 """Graph -> steps: every group of ops becomes a kernel on buffers.
 
-Choices (bands, blocks, loop orders, parts) are the schedule's; what it leaves open the kernels' own functions choose from
-shapes and the target.  Nothing here asks for a network's name.
+Choices (bands, blocks, loop orders, parts) are the schedule's; what it leaves open the kernels' own functions choose
+from shapes and the target.  Nothing here asks for a network's name.
 """
 
 from __future__ import annotations

@@ -1,0 +1,148 @@
+"""What tuning has found, kept per device: for every group of ops the choices that were measured to be quicker.
+
+An entry is named by a hash of what decides whether its choices hold:
+
+    signature of the group: kinds, attributes, shapes, number types and wiring of its ops, not their names
+    threads, and the order of axes where the group reads a caller's array
+    the CPU with its caches, LLVM's version, and this package's own source                            (1)
+
+So a network that was never tuned takes what was found for equal groups of another; another CPU or another version finds
+nothing.  An entry that was cut short or changed counts as missing, and the next tuning writes it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from luthier.engine.cache import cache_dir, code_version, read_entry, write_entry
+from luthier.engine.patterns import Patterns
+from luthier.engine.program import DataOrder
+from luthier.engine.target import Target
+from luthier.errors import SpecError
+from luthier.graph.op import Graph, Op
+from luthier.schedule import AUTO, WHOLE, Choice, Group, Schedule, Tile
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some ops of a region that run as one group.
+
+    Attributes:
+        count: of its ops; they follow those of the part before.
+        tile, choice: as in `luthier.schedule`.
+    """
+
+    count: int
+    tile: Tile = WHOLE
+    choice: Choice = AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Ops that the engine can run as one group.
+
+    Attributes:
+        ops: names, in order.
+        key: equation (1); regions of one key are tuned together.
+        first: ops of the convolution that runs band by band with the depthwise one behind it; 0 = there is none.
+    """
+
+    ops: tuple[str, ...]
+    key: str
+    first: int = 0
+
+    def groups(self, parts: Sequence[Part]) -> Iterator[Group]:
+        """The region under these choices."""
+        start = 0
+        for part in parts:
+            yield Group(self.ops[start : start + part.count], part.tile, part.choice)
+            start += part.count
+
+
+def regions(graph: Graph, target: Target, threads: int, order: DataOrder) -> tuple[Region, ...]:
+    """All of a graph, in an order in which they can run."""
+    context = (threads, repr(target), str(llvm.llvm_version_info), code_version())
+    found = []
+    for group in Patterns(graph).groups():
+        said = json.dumps([_signature(graph, group.ops, order), *context])
+        key = hashlib.sha256(said.encode()).hexdigest()
+        found.append(Region(tuple(op.name for op in group.ops), key, len(group.first.ops) if group.first else 0))
+    return tuple(found)
+
+
+def _signature(graph: Graph, ops: tuple[Op, ...], order: DataOrder) -> list[Any]:
+    numbers: dict[str, int] = {}
+    inside = {op.outputs[0] for op in ops}
+    readers = graph.consumers()
+    lines: list[Any] = []
+    for op in ops:
+        for name in op.inputs:
+            if name not in inside and name not in numbers:
+                tensor = graph.tensors[name]
+                lines.append([tensor.shape, tensor.dtype, order if name in graph.inputs else ""])
+            numbers.setdefault(name, len(numbers))
+        out = graph.tensors[op.outputs[0]]
+        constants = [(role, graph.constants[name]) for role, name in sorted(op.constants.items())]
+        summed = any(reader.kind == "global_pool" for reader in readers[out.name])
+        lines.append([
+            op.kind, repr(op.attrs), [numbers[name] for name in op.inputs], out.shape, out.dtype, summed,
+            [(role, tensor.shape, tensor.dtype) for role, tensor in constants],
+        ])  # fmt: skip
+        numbers[out.name] = len(numbers)
+    return lines
+
+
+def tuned_schedule(graph: Graph, target: Target, threads: int = 1, order: DataOrder = "nchw") -> Schedule | None:
+    """The schedule `tuned`: for every region what tuning found, else left to the kernels; None = nothing was found."""
+    folder = cache_dir("tuned")
+    if folder is None or not any(folder.iterdir()):
+        return None
+    all_regions = regions(graph, target, threads, order)
+    known = {region.key: parts for region in all_regions if (parts := stored(region)) is not None}
+    return schedule_of(all_regions, known) if known else None
+
+
+def schedule_of(all_regions: Sequence[Region], known: dict[str, tuple[Part, ...]]) -> Schedule:
+    """The schedule `tuned`, from the parts of some keys."""
+    return Schedule(
+        "tuned",
+        tuple(
+            group
+            for region in all_regions
+            for group in region.groups(known.get(region.key, (Part(len(region.ops)),)))
+        ),
+    )  # fmt: skip
+
+
+def store(region: Region, parts: Sequence[Part]) -> None:
+    """Keep what was found for a region."""
+    folder = cache_dir("tuned")
+    if folder is not None:
+        write_entry(folder / f"{region.key}.json", json.dumps([asdict(part) for part in parts]).encode())
+
+
+def stored(region: Region) -> tuple[Part, ...] | None:
+    """What was kept for a region; None where there is nothing, or nothing whole."""
+    folder = cache_dir("tuned")
+    content = None if folder is None else read_entry(folder / f"{region.key}.json")
+    if content is None:
+        return None
+    try:
+        parts = tuple(_part(plain) for plain in json.loads(content))
+    except (ValueError, TypeError, KeyError, AttributeError, SpecError):
+        return None
+    return parts if sum(part.count for part in parts) == len(region.ops) else None
+
+
+def _part(plain: dict[str, Any]) -> Part:
+    choice = plain["choice"]
+    block = choice.pop("block")
+    return Part(
+        plain["count"], Tile(**plain["tile"]), Choice(block=None if block is None else (block[0], block[1]), **choice)
+    )
