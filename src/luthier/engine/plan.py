@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -83,6 +85,7 @@ class Plan:
         )
         keep = (self._library, self._arena, self._constants, self._scratch, self._counters, self._table)
         self._workers = Workers(shared, keep)
+        self._alone, self._head, self._own_scratch = shared.alone, head, shared.scratch[0]
         weakref.finalize(self, self._workers.close)
         self._outputs = [self._view(port, name) for port, name in zip(image.outputs, image.output_buffers, strict=True)]
 
@@ -124,14 +127,37 @@ class Plan:
         """
         arrays = self._checked(inputs)
         with self._lock:
-            for row, word, number in self._patches:
-                self._table[row, word] = arrays[number].ctypes.data
+            self._bind(arrays)
             if self._debug:
                 for buffer in {id(b): b for b in self._arena.values()}.values():
                     buffer.array(np.float32)[:] = np.nan
             self._workers.run()
             results = tuple(self._taken(output) for output in self._outputs)
         return results[0] if len(results) == 1 else results
+
+    def step_times(self, *inputs: Array) -> list[int]:
+        """Run once on the caller's thread, step by step; nanoseconds of each, without those of the call itself.
+
+        The results are in the arena, and are not returned: see `luthier.engine.profile`.
+
+        Raises:
+            ShapeError, InputError: as a call.
+        """
+        arrays = self._checked(inputs)
+        table, width, steps, counters = self._head
+        with self._lock:
+            self._bind(arrays)
+            stamps = [perf_counter_ns()]
+            for count in (0, 0, *[1] * steps):
+                self._alone(table, width, count, counters, self._own_scratch)
+                stamps.append(perf_counter_ns())
+                table += width * count
+        call, *spans = (after - before for before, after in pairwise(stamps[1:]))
+        return [max(span - call, 0) for span in spans]
+
+    def _bind(self, arrays: list[Array]) -> None:
+        for row, word, number in self._patches:
+            self._table[row, word] = arrays[number].ctypes.data
 
     def _taken(self, output: Array) -> Array:
         last = any(port.layout.strides[1] == 1 and port.layout.shape[2:] != (1, 1) for port in self.image.inputs)
