@@ -53,6 +53,11 @@ from luthier.schedule import AUTO, WHOLE, Choice, Schedule, Tile
 Array = NDArray[Any]
 
 
+def least_tasks(threads: int) -> int:
+    """Parts into which a step is cut where it can be: several for each thread, as one may be late."""
+    return 1 if threads == 1 else 4 * threads
+
+
 def lower(
     graph: Graph, constants: Mapping[str, Array], target: Target, *, order: DataOrder = "nchw", least_tasks: int = 8,
     schedule: Schedule | None = None,

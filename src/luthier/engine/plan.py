@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import COUNTER_BYTES, HEAD_WORDS
-from luthier.engine.lower import lower
+from luthier.engine.lower import least_tasks, lower
 from luthier.engine.machine_code import Library
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
 from luthier.engine.target import Target, host
+from luthier.engine.tuned import tuned_schedule
 from luthier.engine.workers import Shared, Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
@@ -208,6 +209,8 @@ def compile(
     threads: int = 1,
     order: DataOrder = "nchw",
     schedule: Schedule | None = None,
+    tuned: bool = True,
+    tune: str | float | None = None,
     debug: bool = False,
 ) -> Plan:
     """Compile a graph for this machine.
@@ -218,7 +221,9 @@ def compile(
         target: None = the widest vectors that this CPU has.
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
-        schedule: see `luthier.engine.lower`; None = the engine's own.
+        schedule: see `luthier.engine.lower`; None = what tuning has found on this machine, else the engine's own.
+        tuned: whether to look for that.
+        tune: time to search for better schedules first, `30s` or seconds; see `luthier.engine.tune`.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -232,7 +237,11 @@ def compile(
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
     target = target or host()
-    lowered = lower(
-        graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
-    )
+    if tune is not None:
+        from luthier.engine.tune import tune as search  # it times plans
+
+        schedule = search(graph, constants, target=target, threads=threads, order=order, limit=tune).schedule
+    elif schedule is None and tuned:
+        schedule = tuned_schedule(graph, target, threads, order)
+    lowered = lower(graph, constants, target, order=order, least_tasks=least_tasks(threads), schedule=schedule)
     return Plan(build_image(lowered, target, threads), debug=debug)

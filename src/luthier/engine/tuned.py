@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ def tuned_schedule(graph: Graph, target: Target, threads: int = 1, order: DataOr
     return schedule_of(all_regions, known) if known else None
 
 
-def schedule_of(all_regions: Sequence[Region], known: dict[str, tuple[Part, ...]]) -> Schedule:
+def schedule_of(all_regions: Sequence[Region], known: Mapping[str, tuple[Part, ...]]) -> Schedule:
     """The schedule `tuned`, from the parts of some keys."""
     return Schedule(
         "tuned",

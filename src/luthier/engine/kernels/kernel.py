@@ -83,3 +83,7 @@ class Kernel(ABC):
     def choice(self) -> Choice:
         """All else that could be chosen otherwise; the kernel's function makes this kernel of it again."""
         return AUTO
+
+    @abstractmethod
+    def emit(self, body: Body) -> None:
+        """Write the code of one task."""
