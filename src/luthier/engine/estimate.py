@@ -1,6 +1,6 @@
 """How long a kernel should take: what ranks candidates before any of them is measured.
 
-    cycles = max(compute, near_bytes / 48, far_bytes / 10) * ceil(tasks / threads) / tasks            (1)
+    cycles = (compute + near_bytes / 48 + far_bytes / 10) * ceil(tasks / threads) / tasks             (1)
 
 compute counts instructions as `register_block` does.  near_bytes come from the L2 cache, far_bytes from beyond: data
 that is met again does so after other data of some size has passed, its reuse distance, and is then found in the nearest
@@ -10,8 +10,9 @@ cache of which that fills no more than four fifths:
     product, channels outside     x again for each block of channels, behind a task's x
     band by band                  the ring, written and read kernel / stride times, behind itself and one panel
 
-Mechanism and limitations: arithmetic and all levels overlap perfectly; no associativity, no prefetch; 48 and 10 bytes
-per cycle stand for any large core, whose caches differ by a factor of two.  It says which candidates to measure; what
+Mechanism and limitations: nothing overlaps (a band's ring that leaves the L2 cache costs nearly all that its transfers
+take, see docs/benchmarks/tiles.md); no associativity, no prefetch; 48 and 10 bytes per cycle stand for any large core,
+whose caches differ by a factor of two.  It says which candidates to measure; what
 is kept the measurement decides.
 
 Source:
@@ -62,8 +63,8 @@ class Estimate:
 
     def cycles(self, threads: int = 1) -> float:
         """Equation (1)."""
-        one = max(self.compute_cycles, self.near_bytes / NEAR_BYTES_PER_CYCLE, self.far_bytes / FAR_BYTES_PER_CYCLE)
-        return one * share_of_busiest(self.tasks, threads)
+        moved = self.near_bytes / NEAR_BYTES_PER_CYCLE + self.far_bytes / FAR_BYTES_PER_CYCLE
+        return (self.compute_cycles + moved) * share_of_busiest(self.tasks, threads)
 
 
 def share_of_busiest(tasks: int, threads: int) -> float:

@@ -1,16 +1,20 @@
 """Schedules of one network timed against each other, region by region, inside the running network.
 
 A kernel alone in a warm cache lies, so every schedule is a whole plan; a round runs each of them once without looking
-and then a few times step by step, one plan after the other, in an order that turns from round to round: what drifts on
-the machine drifts for all.  With several threads a step is timed on one and shared out by its tasks:
+and once step by step, one plan after the other, in an order that turns from round to round: what drifts on the machine
+drifts for all.  With several threads a step is timed on one and shared out by its tasks:
 
     time of a region = sum over its steps of time * ceil(tasks / threads) / tasks                     (1)
+
+What is the same in all schedules is the clock of a run, where it takes a tenth of the time or more:
+
+    steady time = time * (median of the clock over all runs) / (clock of this run)                    (2)
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 from time import perf_counter
 from typing import Any, Final
 
@@ -31,8 +35,8 @@ Array = NDArray[Any]
 #: parts of regions by key; regions of other keys run as the kernels choose
 Known = Mapping[str, tuple[Part, ...]]
 _Name = tuple[tuple[str, tuple[Part, ...]], ...]
-#: runs of a plan in one round that are timed step by step; the quickest counts
-_RUNS: Final = 3
+#: of a run, that its unchanged regions must take to be its clock
+_CLOCK_SHARE: Final = 0.1
 
 
 class Trials:
@@ -87,7 +91,7 @@ class Trials:
         return self._plans[name]
 
     def times(self, schedules: Sequence[Known], rounds: int) -> list[list[dict[str, float]]]:
-        """Seconds of the regions of every key, equation (1), by round and schedule."""
+        """Seconds of the regions of every key, equations (1) and (2), by round and schedule."""
         plans = [self._plan(known) for known in schedules]
         shares = [
             [(self._key(record.ops), share_of_busiest(record.tasks, self._threads)) for record in plan.image.records]
@@ -99,13 +103,11 @@ class Trials:
             for index in _turned(len(plans), number):
                 inputs = self._arrays(plans[index])
                 plans[index](*inputs)
-                spans = np.min([plans[index].step_times(*inputs) for _ in range(_RUNS)], axis=0)
-                sums: dict[str, float] = defaultdict(float)
-                for span, (key, share) in zip(spans, shares[index], strict=True):
-                    sums[key] += float(span) * share / 1e9
-                row[index] = dict(sums)
+                for span, (key, share) in zip(plans[index].step_times(*inputs), shares[index], strict=True):
+                    row[index][key] = row[index].get(key, 0.0) + span * share / 1e9
             found.append(row)
-        return found
+        keys = {key for key in found[0][0] if len({known.get(key) for known in schedules}) == 1}
+        return steady(found, keys)
 
     def whole(self, schedules: Sequence[Known], rounds: int) -> list[list[float]]:
         """Seconds of whole calls on all threads, by round and schedule."""
@@ -116,12 +118,9 @@ class Trials:
             for index in _turned(len(plans), number):
                 inputs = self._arrays(plans[index])
                 plans[index](*inputs)
-                spans = []
-                for _ in range(_RUNS):
-                    begin = perf_counter()
-                    plans[index](*inputs)
-                    spans.append(perf_counter() - begin)
-                row[index] = min(spans)
+                begin = perf_counter()
+                plans[index](*inputs)
+                row[index] = perf_counter() - begin
             found.append(row)
         return found
 
@@ -141,6 +140,27 @@ class Trials:
                 shapes = [(s[0], *s[2:], s[1]) if len(s) == 4 else s for s in shapes]
             self._inputs = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
         return self._inputs
+
+
+def steady(rounds: list[list[dict[str, float]]], clock: Collection[str]) -> list[list[dict[str, float]]]:
+    """Equation (2).
+
+    Args:
+        rounds: seconds by round, schedule and key.
+        clock: keys that are the same in all schedules.
+    Example:
+        >>> steady([[{"same": 2.0, "a": 4.0}, {"same": 4.0, "a": 9.0}], [{"same": 3.0, "a": 6.0}]], ["same"])
+        [[{'same': 3.0, 'a': 6.0}, {'same': 3.0, 'a': 6.75}], [{'same': 3.0, 'a': 6.0}]]
+    """
+    clocks = [[sum(run.get(key, 0.0) for key in clock) for run in row] for row in rounds]
+    total = sum(sum(run.values()) for row in rounds for run in row)
+    if sum(map(sum, clocks)) < _CLOCK_SHARE * total:
+        return rounds
+    usual = median(one for row in clocks for one in row)
+    return [
+        [{key: seconds * usual / one for key, seconds in run.items()} for run, one in zip(row, ones, strict=True)]
+        for row, ones in zip(rounds, clocks, strict=True)
+    ]
 
 
 def _name(known: Known) -> _Name:

@@ -46,8 +46,8 @@ _PLANS: Final = 2
 _SHARE: Final = 0.005
 #: plans of one step take no more memory than this
 _PLAN_BYTES: Final = 1 << 30
-_ROUNDS: Final = 7
-_LAST_ROUNDS: Final = 15
+_ROUNDS: Final = 15
+_LAST_ROUNDS: Final = 30
 #: candidates of one incumbent that are looked at, and how much slower than it the estimate may think them
 _LOOKED_AT: Final = 24
 _HOPELESS: Final = 1.3
