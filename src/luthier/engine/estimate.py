@@ -112,12 +112,19 @@ def estimate(kernel: Kernel, target: Target) -> Estimate | None:
             compute = _depthwise(kernel) + _epilogue(kernel.epilogue) * kernel.images * kernel.vectors * prod(
                 kernel.window.out_hw
             )
-            moved.again(4 * kernel.images * kernel.channels * prod(kernel.window.in_hw), target.l2_bytes / 2)
+            _passes(moved, kernel.images, kernel.channels, kernel.window.in_hw)
+            _passes(moved, kernel.images, kernel.channels, kernel.window.out_hw)
         case Banded():
             compute = _banded(kernel, moved)
         case _:
             return None
     return Estimate(compute, moved.near, moved.far, kernel.tasks)
+
+
+def _passes(moved: _Moved, images: int, channels: int, hw: tuple[int, int]) -> None:
+    """A map that passes once between two steps: it is found behind itself."""
+    size = 4 * channels * prod(hw)
+    moved.again(size * images, size * images)
 
 
 def _epilogue(epilogue: Epilogue) -> int:
@@ -132,7 +139,8 @@ def _matmul(kernel: Matmul, moved: _Moved) -> float:
     task_x, task_weight = x_bytes / kernel.row_tasks, weight_bytes / kernel.column_tasks
     x_block, panel = 4 * block.rows * kernel.depth, 4 * kernel.depth * block.vectors * lanes
     # met for the first time: x was written by the step before, the weights were last read in the run before
-    moved.again(x_bytes * kernel.images, x_bytes)
+    _passes(moved, kernel.images, kernel.depth, (kernel.rows, 1))
+    _passes(moved, kernel.images, kernel.columns, (kernel.rows, 1))
     moved.far += weight_bytes
     moved.again(weight_bytes * (kernel.row_tasks * kernel.images - 1), task_weight + task_x)
     moved.again(x_bytes * (kernel.column_tasks - 1) * kernel.images, task_weight + task_x)
@@ -158,7 +166,8 @@ def _convolution(kernel: Convolution, moved: _Moved) -> float:
     panel = 4 * depth * kernel.panels.sizes[0] * kernel.lanes
     tiles = -(-out_w // kernel.block.rows) * out_h
     x_bytes = 4 * prod(kernel.source.shape) // images
-    moved.again(x_bytes * images, x_bytes)
+    _passes(moved, images, kernel.source.shape[1], kernel.source.shape[2:])
+    _passes(moved, images, kernel.columns, window.out_hw)
     moved.far += 4 * depth * vectors * kernel.lanes
     moved.again(x_bytes * (kernel.panels.count - 1) * images, x_bytes / kernel.row_tasks + panel)
     rows = 4 * window.kernel[0] * kernel.source.shape[1] * kernel.block.rows * window.stride[1]
@@ -195,7 +204,8 @@ def _banded(kernel: Banded, moved: _Moved) -> float:
     ring = kernel.scratch_bytes + panel
     moved.again(rows * in_w * vectors * vector_bytes * (1 + window.kernel[0] / window.stride[0]) * images, ring)
     x_bytes = 4 * prod(producer.source.shape) // images
-    moved.again(x_bytes * images, x_bytes)
+    _passes(moved, images, producer.source.shape[1], producer.source.shape[2:])
+    _passes(moved, images, consumer.channels, window.out_hw)
     moved.again(x_bytes * (producer.panels.count - 1) * images, x_bytes / parts + ring)
     moved.far += depth * vectors * vector_bytes
     return compute * images
