@@ -150,13 +150,12 @@ def test_sleepers_are_called() -> None:
     plan = compile(graph, constants, threads=2)
     x = np.zeros(graph.tensors["input"].shape, np.float32)
     want = plan(x)
-    shared = plan._workers._shared
     for _ in range(5):
         for _ in range(1000):
-            if shared.asleep:
+            if plan._workers.asleep:
                 break
             threading.Event().wait(0.001)
-        assert shared.asleep == 1
+        assert plan._workers.asleep == 1
         assert np.array_equal(plan(x), want)
     plan.close()
 

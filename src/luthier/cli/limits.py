@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -35,6 +35,17 @@ Pretrained = Annotated[
     typer.Option("--pretrained", help="Weights to start from: a .safetensors file, timm:NAME or torchvision:NAME."),
 ]
 
+_MODEL: Final = "Presets, run folders, network.json, .onnx, timm:NAME, package.module:callable."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
+Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help=_MODEL)]
+Batch = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Images of one run; default: what an ONNX file says, else 1.")
+]
+Resolution = Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")]
+DType = Annotated[str, typer.Option("--dtype", help="Number type of the engine's arithmetic: fp32.")]
+
+#: number types that the engine runs
+_DTYPES: Final = ("fp32",)
 #: limit -> dimension
 _OPTIONS: Final = {
     "latency": "latency", "memory": "bytes", "size": "bytes", "macs": "count", "params": "count", "energy": "energy",
@@ -69,3 +80,15 @@ def read_time(text: str | None, default_s: float) -> float:
     if seconds < 10:
         raise InputError(f"--time-limit {text}: at least 10s are needed to train anything, got {seconds:g} s")
     return seconds
+
+
+def read_dtype(text: str) -> Literal["fp32"]:
+    """Parse `--dtype`.
+
+    Raises:
+        InputError: a number type that the engine does not run.
+    """
+    for known in _DTYPES:
+        if text == known:
+            return known
+    raise InputError(f"--dtype {text}: the engine of this version runs {', '.join(_DTYPES)}")

@@ -68,7 +68,7 @@ def variants(kernel: Kernel, target: Target, threads: int = 1) -> Iterator[Kerne
             yield from _products(kernel, target, threads)
         case Convolution():
             width = kernel.window.out_hw[1]
-            for block in _blocks(kernel, target, width, kernel.depth):
+            for block in _blocks(kernel, target, width, kernel.tap_steps):
                 yield replace(kernel, block=block, column_tasks=_fewer(kernel.column_tasks, kernel, block))
             for parts in _parts(kernel.window.out_hw[0], kernel.panels.count, kernel.source.shape[0], threads):
                 yield replace(kernel, row_tasks=parts[0], column_tasks=parts[1])
@@ -82,7 +82,7 @@ def variants(kernel: Kernel, target: Target, threads: int = 1) -> Iterator[Kerne
 
 
 def _products(kernel: Matmul, target: Target, threads: int) -> Iterator[Kernel]:
-    for block in _blocks(kernel, target, kernel.rows, kernel.depth):
+    for block in _blocks(kernel, target, kernel.rows, kernel.steps):
         fewer = replace(kernel, block=block)
         row_tasks = min(kernel.row_tasks, fewer.row_blocks.count)
         yield replace(fewer, row_tasks=row_tasks, column_tasks=_fewer(kernel.column_tasks, kernel, block))
@@ -100,7 +100,7 @@ def _bands(kernel: Banded, target: Target, threads: int) -> Iterator[Kernel]:
     tallest = ceil(second.window.out_hw[0] / second.row_tasks)
     for bands in range(1, tallest + 1):
         yield replace(kernel, rows=ceil(tallest / bands))
-    for block in _blocks(first, target, first.window.out_hw[1], first.depth):
+    for block in _blocks(first, target, first.window.out_hw[1], first.tap_steps):
         changed = replace(second, block=block.vectors)
         yield replace(kernel, producer=replace(first, block=block), consumer=changed)
     for columns in _outputs(second):

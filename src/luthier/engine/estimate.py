@@ -28,11 +28,11 @@ from typing import Final
 from luthier.engine.kernels.banded import Banded
 from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise
+from luthier.engine.kernels.element import Element
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.kernel import Kernel
 from luthier.engine.kernels.matmul import Matmul
 from luthier.engine.kernels.register_block import product_cycles
-from luthier.engine.layout import round_up
 from luthier.engine.target import Target
 
 NEAR_BYTES_PER_CYCLE: Final = 48
@@ -112,8 +112,8 @@ def estimate(kernel: Kernel, target: Target) -> Estimate | None:
             compute = _depthwise(kernel) + _epilogue(kernel.epilogue) * kernel.images * kernel.vectors * prod(
                 kernel.window.out_hw
             )
-            _passes(moved, kernel.images, kernel.channels, kernel.window.in_hw)
-            _passes(moved, kernel.images, kernel.channels, kernel.window.out_hw)
+            _passes(moved, kernel.types.x, kernel.images, kernel.channels, kernel.window.in_hw)
+            _passes(moved, kernel.types.y, kernel.images, kernel.channels, kernel.window.out_hw)
         case Banded():
             compute = _banded(kernel, moved)
         case _:
@@ -121,10 +121,10 @@ def estimate(kernel: Kernel, target: Target) -> Estimate | None:
     return Estimate(compute, moved.near, moved.far, kernel.tasks)
 
 
-def _passes(moved: _Moved, images: int, channels: int, hw: tuple[int, int]) -> None:
+def _passes(moved: _Moved, element: Element, images: int, channels: int, hw: tuple[int, int]) -> None:
     """A map that passes once between two steps: it is found behind itself."""
-    size = 4 * channels * prod(hw)
-    moved.again(size * images, size * images)
+    size = element.bytes * images * channels * prod(hw)
+    moved.again(size, size)
 
 
 def _epilogue(epilogue: Epilogue) -> int:
@@ -132,47 +132,47 @@ def _epilogue(epilogue: Epilogue) -> int:
 
 
 def _matmul(kernel: Matmul, moved: _Moved) -> float:
-    lanes, block = kernel.lanes, kernel.block
-    vectors = round_up(kernel.columns, lanes) // lanes
-    blocks, panels = kernel.row_blocks.count, kernel.panels.count
-    x_bytes, weight_bytes = 4 * kernel.rows * kernel.depth, 4 * kernel.depth * vectors * lanes
+    lanes, block, steps, types = kernel.lanes, kernel.block, kernel.steps, kernel.types
+    vectors = kernel.panels.total
+    blocks, panels, images = kernel.row_blocks.count, kernel.panels.count, kernel.images
+    x_bytes, weight_bytes = types.x.bytes * kernel.rows * kernel.depth, 4 * steps * vectors * lanes
     task_x, task_weight = x_bytes / kernel.row_tasks, weight_bytes / kernel.column_tasks
-    x_block, panel = 4 * block.rows * kernel.depth, 4 * kernel.depth * block.vectors * lanes
+    x_block, panel = types.x.bytes * block.rows * kernel.depth, 4 * steps * block.vectors * lanes
     # met for the first time: x was written by the step before, the weights were last read in the run before
-    _passes(moved, kernel.images, kernel.depth, (kernel.rows, 1))
-    _passes(moved, kernel.images, kernel.columns, (kernel.rows, 1))
+    _passes(moved, types.x, images, kernel.depth, (kernel.rows, 1))
+    _passes(moved, types.y, images, kernel.columns, (kernel.rows, 1))
     moved.far += weight_bytes
-    moved.again(weight_bytes * (kernel.row_tasks * kernel.images - 1), task_weight + task_x)
-    moved.again(x_bytes * (kernel.column_tasks - 1) * kernel.images, task_weight + task_x)
+    moved.again(weight_bytes * (kernel.row_tasks * images - 1), task_weight + task_x)
+    moved.again(x_bytes * (kernel.column_tasks - 1) * images, task_weight + task_x)
     if kernel.row_major:
-        moved.again(weight_bytes * (blocks - kernel.row_tasks) * kernel.images, task_weight + x_block)
-        moved.again(x_bytes * (panels - kernel.column_tasks) * kernel.images, x_block + panel)
+        moved.again(weight_bytes * (blocks - kernel.row_tasks) * images, task_weight + x_block)
+        moved.again(x_bytes * (panels - kernel.column_tasks) * images, x_block + panel)
     else:
-        moved.again(x_bytes * (panels - kernel.column_tasks) * kernel.images, task_x + panel)
-        moved.again(weight_bytes * (blocks - kernel.row_tasks) * kernel.images, panel + x_block)
-    compute = product_cycles(block, kernel.rows, vectors, kernel.depth)
+        moved.again(x_bytes * (panels - kernel.column_tasks) * images, task_x + panel)
+        moved.again(weight_bytes * (blocks - kernel.row_tasks) * images, panel + x_block)
+    compute = product_cycles(block, kernel.rows, vectors, steps)
     compute += _epilogue(kernel.epilogue) * kernel.rows * vectors
     if kernel.gate == "rows":
         compute += kernel.rows * kernel.depth / lanes * (1 if kernel.row_tasks == 1 else kernel.column_tasks)
     elif kernel.gate:
-        compute += 1.5 * kernel.row_tasks * kernel.depth * vectors
-    return compute * kernel.images
+        compute += 1.5 * kernel.row_tasks * steps * vectors
+    return compute * images
 
 
 def _convolution(kernel: Convolution, moved: _Moved) -> float:
-    window, vectors = kernel.window, kernel.panels.total
-    images, (out_h, out_w) = kernel.source.shape[0], kernel.window.out_hw
-    depth = kernel.depth * prod(window.kernel)
-    panel = 4 * depth * kernel.panels.sizes[0] * kernel.lanes
+    window, vectors, types = kernel.window, kernel.panels.total, kernel.types
+    images, channels, height, width = kernel.source.shape
+    out_h, out_w = window.out_hw
+    x_bytes, weight_bytes = types.x.bytes * channels * height * width, 4 * kernel.tap_steps * vectors * kernel.lanes
+    panel = 4 * kernel.tap_steps * kernel.panels.sizes[0] * kernel.lanes
     tiles = -(-out_w // kernel.block.rows) * out_h
-    x_bytes = 4 * prod(kernel.source.shape) // images
-    _passes(moved, images, kernel.source.shape[1], kernel.source.shape[2:])
-    _passes(moved, images, kernel.columns, window.out_hw)
-    moved.far += 4 * depth * vectors * kernel.lanes
+    _passes(moved, types.x, images, channels, (height, width))
+    _passes(moved, types.y, images, kernel.columns, window.out_hw)
+    moved.far += weight_bytes
     moved.again(x_bytes * (kernel.panels.count - 1) * images, x_bytes / kernel.row_tasks + panel)
-    rows = 4 * window.kernel[0] * kernel.source.shape[1] * kernel.block.rows * window.stride[1]
-    moved.again(4 * depth * vectors * kernel.lanes * (tiles - 1) * images, panel + rows)
-    one = product_cycles(kernel.block, out_w, vectors, depth) + _epilogue(kernel.epilogue) * out_w * vectors
+    rows = types.x.bytes * window.kernel[0] * channels * kernel.block.rows * window.stride[1]
+    moved.again(weight_bytes * (tiles - 1) * images, panel + rows)
+    one = product_cycles(kernel.block, out_w, vectors, kernel.tap_steps) + _epilogue(kernel.epilogue) * out_w * vectors
     return one * out_h * images
 
 
@@ -192,20 +192,20 @@ def _banded(kernel: Banded, moved: _Moved) -> float:
     producer, consumer = kernel.producer, kernel.consumer
     window, parts = consumer.window, consumer.row_tasks
     (in_h, in_w), (out_h, out_w) = window.in_hw, window.out_hw
-    depth, vectors = producer.depth * prod(producer.window.kernel), producer.panels.total
-    images, vector_bytes = consumer.images, 4 * producer.lanes
+    steps, vectors, images = producer.tap_steps, producer.panels.total, consumer.images
     twice = (parts - 1) * max(0, window.reach - window.stride[0])  # rows that neighbouring parts both make
     rows = in_h + twice
-    made = product_cycles(producer.block, in_w, vectors, depth) + _epilogue(producer.epilogue) * in_w * vectors
+    made = product_cycles(producer.block, in_w, vectors, steps) + _epilogue(producer.epilogue) * in_w * vectors
     bands = parts * -(-out_h // (parts * kernel.rows))
     compute = made * rows + (_BAND_CYCLES + _ROW_CYCLES * vectors) * bands
     compute += _depthwise(consumer) / images + _epilogue(consumer.epilogue) * out_h * out_w * vectors
-    panel = depth * producer.panels.sizes[0] * vector_bytes
-    ring = kernel.scratch_bytes + panel
-    moved.again(rows * in_w * vectors * vector_bytes * (1 + window.kernel[0] / window.stride[0]) * images, ring)
-    x_bytes = 4 * prod(producer.source.shape) // images
-    _passes(moved, images, producer.source.shape[1], producer.source.shape[2:])
-    _passes(moved, images, consumer.channels, window.out_hw)
+    weight_bytes = 4 * steps * vectors * producer.lanes
+    ring = kernel.scratch_bytes + weight_bytes // vectors * producer.panels.sizes[0]
+    through = rows * in_w * vectors * producer.lanes * consumer.types.x.bytes
+    moved.again(through * (1 + window.kernel[0] / window.stride[0]) * images, ring)
+    _passes(moved, producer.types.x, images, producer.source.shape[1], producer.window.in_hw)
+    _passes(moved, consumer.types.y, images, consumer.channels, window.out_hw)
+    x_bytes = producer.types.x.bytes * producer.source.shape[1] * prod(producer.window.in_hw)
     moved.again(x_bytes * (producer.panels.count - 1) * images, x_bytes / parts + ring)
-    moved.far += depth * vectors * vector_bytes
+    moved.far += weight_bytes
     return compute * images

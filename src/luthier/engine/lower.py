@@ -7,6 +7,7 @@ from shapes and the target.  Nothing here asks for a network's name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from luthier.engine.kernels.activation import FUNCTIONS
 from luthier.engine.kernels.banded import banded
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
+from luthier.engine.kernels.element import ELEMENTS, FP32, Element, Types, as_stored
 from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import matmul
@@ -26,7 +28,7 @@ from luthier.engine.patterns import Fused, Patterns
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.steps import Place, Steps
 from luthier.engine.target import Target
-from luthier.errors import InputError, ShapeError
+from luthier.errors import InputError, ShapeError, UnsupportedError
 from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
@@ -65,7 +67,7 @@ def lower(
     """Spell a graph out as kernels.
 
     Args:
-        graph: fp32; norms that could be folded should be.
+        graph: of fp32 and bf16 tensors; norms that could be folded should be.
         constants: values by name, float.
         target: the CPU.
         order: of the arrays that callers pass in.
@@ -73,18 +75,21 @@ def lower(
         schedule: which convolutions run in bands with the depthwise one behind them (those of one group), the tile and
             the choice of every group; None = all convolutions that can, and the kernels' own choices.
     Raises:
-        InputError: a tensor of another number type than fp32.
+        InputError: a tensor of another number type than fp32 and bf16.
         SpecError: the schedule leaves out a convolution, or a block does not fit the registers.
         ShapeError: a constant is missing or has another shape.
     """
     for tensor in (*graph.tensors.values(), *graph.constants.values()):
-        if tensor.dtype != "fp32":
-            raise InputError(f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs fp32 only")
+        if tensor.dtype not in ELEMENTS:
+            raise InputError(
+                f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs {' and '.join(ELEMENTS)}"
+            )
     for name, tensor in graph.constants.items():
         got = constants[name].shape if name in constants else "nothing"
         if got != tensor.shape:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
-    return _Lowering(graph, constants, target, order, least_tasks, schedule).result()
+    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
+    return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
 def _epilogue(group: Fused) -> Epilogue:
@@ -116,7 +121,7 @@ class _Lowering(Steps):
         for group in self.patterns.groups():
             self._group(group)
         inputs = tuple(self._port(name, self.places[name]) for name in self.graph.inputs)
-        outputs = [(name, self._padded(name)) for name in self.graph.outputs]
+        outputs = [(name, self._padded(name, FP32)) for name in self.graph.outputs]
         return Lowered(
             tuple(self.steps),
             self.buffers,
@@ -157,7 +162,7 @@ class _Lowering(Steps):
                 self._shuffle(head, groups)
             case _:
                 what = getattr(head.attrs, "function", getattr(head.attrs, "op", ""))
-                raise InputError(
+                raise UnsupportedError(
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
 
@@ -171,15 +176,15 @@ class _Lowering(Steps):
         weight, bias = self._weights(head)
         operands: dict[str, Ref] = {}
         if group.residual is not None:
-            operands["residual"] = self._padded(group.residual).ref
+            operands["residual"] = self._padded(group.residual, self._element(group.output)).ref
         if group.gate is not None:
-            operands["gate"] = self._padded(group.gate).ref
+            operands["gate"] = self._padded(group.gate, FP32).ref
         source = self.places[group.first.source if group.first else group.source]
         kernel: Any
         tile, choice = self._given(head)
         if group.first is not None:
-            producer = self._convolution(group.first, source.layout, tile, Choice(block=choice.block))
-            consumer = self._depthwise(group, operands, producer.tile, choice)
+            producer = self._convolution(group.first, source, FP32, tile, Choice(block=choice.block))
+            consumer = self._depthwise(group, operands, FP32, producer.tile, choice)
             kernel = banded(self.target, producer, consumer, tile.rows)
             self._pack(operands, group.first.head, producer.pack(*self._weights(group.first.head)), "first_")
             packed = consumer.pack(weight, bias)
@@ -188,21 +193,26 @@ class _Lowering(Steps):
             n, c, h, w = source.layout.shape
             kernel = matmul(
                 self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
-                least_tasks=self.least_tasks, choice=choice,
+                least_tasks=self.least_tasks, types=self._types(group, source.element), choice=choice,
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
         elif is_depthwise(self.graph, head):
             source = self._padded(group.source)
-            kernel = self._depthwise(group, operands, tile, choice)
+            kernel = self._depthwise(group, operands, source.element, tile, choice)
             packed = kernel.pack(weight, bias)
         else:
-            kernel = self._convolution(group, source.layout, WHOLE, choice)
+            kernel = self._convolution(group, source, self._element(group.output), WHOLE, choice)
             packed = kernel.pack(weight, bias)
             if kernel.groups > 1:
                 operands["starts"] = self._constant(f"{head.name}/starts", kernel.starts())
         self._pack(operands, head, packed)
         operands |= {"x": source.ref, "y": self._new(group.output).ref}
         self._step(kernel, operands, group.ops)
+
+    def _types(self, group: Fused, x: Element) -> Types:
+        """Of a product: what it reads, its weights as the graph stores them, what it writes."""
+        weight = self.graph.constants[group.head.constants["weight"]]
+        return Types(x, ELEMENTS[weight.dtype], self._element(group.output))
 
     def _pack(self, operands: dict[str, Ref], op: Op, packed: tuple[Array, Array], prefix: str = "") -> None:
         for role, values in zip(("weight", "bias"), packed, strict=True):
@@ -220,21 +230,22 @@ class _Lowering(Steps):
         group = self.given.get(op.name)
         return (WHOLE, AUTO) if group is None else (group.tile, group.choice)
 
-    def _convolution(self, group: Fused, source: Layout, tile: Tile, choice: Choice) -> Convolution:
+    def _convolution(self, group: Fused, source: Place, y: Element, tile: Tile, choice: Choice) -> Convolution:
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
-            self.target, source, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
-            least_tasks=self.least_tasks, tile=tile, choice=choice,
+            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y), tile=tile,
+            choice=choice,
         )  # fmt: skip
 
-    def _depthwise(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Depthwise:
+    def _depthwise(self, group: Fused, operands: dict[str, Ref], x: Element, tile: Tile, choice: Choice) -> Depthwise:
         """The kernel; where the mean of its output is wanted, it sums what it writes."""
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
             self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
-            least_tasks=self.least_tasks, tile=tile, choice=choice,
+            least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)), tile=tile, choice=choice,
         )  # fmt: skip
         if sums:
             parts = Layout.padded((n, c, kernel.row_tasks, 1), self.target.lanes)
@@ -246,8 +257,11 @@ class _Lowering(Steps):
         head = group.head
         sources = [self._padded(name) for name in head.inputs]
         other = sources[-1].layout.shape
-        kernel = elementwise(self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks)
         y = self._new(group.output)
+        kernel = elementwise(
+            self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks,
+            types=Types(sources[0].element, sources[-1].element, y.element),
+        )  # fmt: skip
         self._step(kernel, {"x": sources[0].ref, "z": sources[-1].ref, "y": y.ref}, group.ops)
 
     def _affine(self, group: Fused) -> None:
@@ -265,12 +279,16 @@ class _Lowering(Steps):
             scale, shift = head.attrs.scale * weight, head.attrs.shift + bias
         both = np.zeros((2, x.layout.strides[3]), np.float32)
         both[0, :channels], both[1, :channels] = scale, shift
-        kernel = elementwise(self.target, "affine", x.layout.shape, None, group.activation, self.least_tasks)
+        y = self._new(group.output)
+        kernel = elementwise(
+            self.target, "affine", x.layout.shape, None, group.activation, self.least_tasks,
+            Types(x.element, FP32, y.element),
+        )  # fmt: skip
         operands = {
             "x": x.ref,
             "scale": self._constant(f"{head.name}/scale", both[0]),
             "shift": self._constant(f"{head.name}/shift", both[1]),
-            "y": self._new(group.output).ref,
+            "y": y.ref,
         }
         self._step(kernel, operands, group.ops)
 
@@ -278,26 +296,29 @@ class _Lowering(Steps):
         x, attrs = self._padded(op.inputs[0]), op.attrs
         n, c, h, w = x.layout.shape
         out = self._shape(op.outputs[0])
+        types = Types(x.element, FP32, self._element(op.outputs[0]))
         if isinstance(attrs, Pool):
             window = Window((h, w), (out[2], out[3]), attrs.kernel, attrs.stride, attrs.pads)
             divisor = attrs.kernel[0] * attrs.kernel[1] if attrs.count_pads else None
-            kernel = Pooling(n, c, window, self.target.lanes, attrs.reduce, False, divisor)
+            kernel = Pooling(n, c, window, self.target.lanes, attrs.reduce, False, divisor, types)
         elif isinstance(attrs, AdaptivePool):
             window = Window((h, w), (out[2], out[3]), (1, 1), (1, 1))
-            kernel = Pooling(n, c, window, self.target.lanes)
+            kernel = Pooling(n, c, window, self.target.lanes, types=types)
         elif attrs == GlobalPool("avg") and op.inputs[0] in self.sums:
             x = self.sums[op.inputs[0]]
-            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w)
+            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
         else:
             assert isinstance(attrs, GlobalPool)
-            kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce)
+            kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce, types=types)
         self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
 
     # ---- moving
 
     def _zeroed(self, op: Op) -> Place:
         y = self._new(op.outputs[0])
-        kernel = elementwise(self.target, "zero", y.layout.shape, least_tasks=self.least_tasks)
+        kernel = elementwise(
+            self.target, "zero", y.layout.shape, least_tasks=self.least_tasks, types=Types(FP32, FP32, y.element)
+        )
         self._step(kernel, {"y": y.ref}, (op,))
         return y
 
@@ -316,7 +337,7 @@ class _Lowering(Steps):
         x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
         n, c, h, w = x.layout.shape
         (a, _, b, d), each = y.layout.strides, c // groups
-        spaced = Place(y.space, y.buffer, Layout(y.layout.shape, (a, groups, b, d)))
+        spaced = replace(y, layout=Layout(y.layout.shape, (a, groups, b, d)))
         for group in range(groups):
             self._copy(x, spaced, (n, each, h, w), (op,), start=group, first=group * each, gaps=False)
 
@@ -334,7 +355,7 @@ class _Lowering(Steps):
         if x.layout.shape == shape:
             self.places[name] = x
             return
-        dense = self._buffer(f"{name}/dense", Layout.nchw(x.layout.shape))
+        dense = self._buffer(f"{name}/dense", Layout.nchw(x.layout.shape), x.element)
         self._copy(x, dense, x.layout.shape, (op,))
-        again = Place("arena", dense.buffer, Layout.nchw(shape))
+        again = replace(dense, layout=Layout.nchw(shape))
         self._copy(again, self._new(name), shape, (op,))

@@ -19,14 +19,16 @@ _NO_ACCESS: Final = 0
 
 
 def _map(what: str, length: int) -> mmap.mmap:
+    """Zeroed pages of this process alone: a forked child writes to pages of its own."""
+    private = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
     try:
-        return mmap.mmap(-1, length)
+        return mmap.mmap(-1, length, **private)
     except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"engine: no memory for {what}: {length / 2**20:,.1f} MiB wanted ({error})") from error
 
 
 class Buffer:
-    """Zeroed memory; from 1 MiB on it begins on a large page, and the system is asked for such pages.
+    """Zeroed memory; from 2 MiB on it begins on a large page, and the system is asked for those that it fills.
 
     Args:
         bytes: wanted.
@@ -42,14 +44,14 @@ class Buffer:
 
     def __init__(self, bytes: int, what: str) -> None:
         self.bytes = max(bytes, 4)
-        large = self.bytes >= _LARGE_PAGE // 2
+        large = self.bytes // _LARGE_PAGE * _LARGE_PAGE
         unit = _LARGE_PAGE if large else _ALIGNMENT
         self._map = _map(what, round_up(self.bytes, unit) + unit)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self._start = -base % unit
         self.address = base + self._start
         if large and hasattr(mmap, "MADV_HUGEPAGE"):
-            self._map.madvise(mmap.MADV_HUGEPAGE)
+            self._map.madvise(mmap.MADV_HUGEPAGE, self._start, large)
 
     def array(self, dtype: Any) -> NDArray[Any]:
         """All of it, as numbers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
-from luthier.engine.kernels.driver import COUNTER_BYTES, HEAD_WORDS
+from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.lower import least_tasks, lower
 from luthier.engine.machine_code import Library
 from luthier.engine.memory import Buffer, Guarded
@@ -23,13 +22,12 @@ from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
 from luthier.engine.target import Target, host
 from luthier.engine.tuned import tuned_schedule
-from luthier.engine.workers import Shared, Workers
+from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
-_DRIVER = ("run_alone", "run_together", "announce", "await_run")
 
 
 class Plan:
@@ -50,7 +48,7 @@ class Plan:
         self._debug = debug
         self._lock = threading.Lock()
         functions = sorted({record.function for record in image.records})
-        self._library = Library(image.code, (*functions, *_DRIVER))
+        self._library = Library(image.code, (*functions, *FUNCTIONS))
         self._arena: dict[str, Buffer] = {}
         if debug:
             self._arena = {name: Guarded(size, name) for name, (_, size) in image.buffers.items()}
@@ -58,12 +56,9 @@ class Plan:
             whole = Buffer(image.arena_bytes, "the activations")
             self._arena = dict.fromkeys(image.buffers, whole)
         self._constants = image.constants
-        if self._constants.ctypes.data % ALIGNMENT:
-            self._constants = Buffer(image.constants.nbytes, "the weights").array(np.uint8)
-            self._constants[: image.constants.nbytes] = image.constants
+        assert not self._constants.ctypes.data % ALIGNMENT
         threads = max(1, image.threads)
         self._scratch = [Buffer(image.scratch_bytes + ALIGNMENT, "scratch") for _ in range(threads)]
-        self._counters = Buffer((len(image.records) + 1) * COUNTER_BYTES, "counters")
         words = HEAD_WORDS + max((len(record.operands) for record in image.records), default=0)
         self._table = np.zeros((len(image.records), words), np.int64)
         self._patches: list[tuple[int, int, int]] = []  # row, word, number of the input
@@ -76,18 +71,9 @@ class Plan:
                     self._table[row, word] = self._constants.ctypes.data + operand.offset
                 else:
                     self._table[row, word] = self._address(operand.name)
-        counters = self._counters.address
-        head = (self._table.ctypes.data, 8 * words, len(image.records), counters)
-        shared = Shared(
-            {name: self._library.addresses[name] for name in _DRIVER},
-            head,
-            counters + len(image.records) * COUNTER_BYTES,
-            tuple(buffer.address for buffer in self._scratch),
-        )
-        keep = (self._library, self._arena, self._constants, self._scratch, self._counters, self._table)
-        self._workers = Workers(shared, keep)
-        self._alone, self._head, self._own_scratch = shared.alone, head, shared.scratch[0]
-        weakref.finalize(self, self._workers.close)
+        keep = (self._library, self._arena, self._constants)
+        functions = {name: self._library.addresses[name] for name in FUNCTIONS}
+        self._workers = Workers(functions, self._table, self._scratch, keep)
         self._outputs = [self._view(port, name) for port, name in zip(image.outputs, image.output_buffers, strict=True)]
 
     def _address(self, buffer: str) -> int:
@@ -131,7 +117,7 @@ class Plan:
             self._bind(arrays)
             if self._debug:
                 for buffer in {id(b): b for b in self._arena.values()}.values():
-                    buffer.array(np.float32)[:] = np.nan
+                    buffer.array(np.uint8)[:] = 0xFF  # NaN of every floating-point type
             self._workers.run()
             results = tuple(self._taken(output) for output in self._outputs)
         return results[0] if len(results) == 1 else results
@@ -145,14 +131,12 @@ class Plan:
             ShapeError, InputError: as a call.
         """
         arrays = self._checked(inputs)
-        table, width, steps, counters = self._head
         with self._lock:
             self._bind(arrays)
             stamps = [perf_counter_ns()]
-            for count in (0, 0, *[1] * steps):
-                self._alone(table, width, count, counters, self._own_scratch)
+            for first, count in ((0, 0), (0, 0), *((step, 1) for step in range(len(self._table)))):
+                self._workers.run_steps(first, count)
                 stamps.append(perf_counter_ns())
-                table += width * count
         call, *spans = (after - before for before, after in pairwise(stamps[1:]))
         return [max(span - call, 0) for span in spans]
 

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from luthier.engine.kernels.copy import copy
+from luthier.engine.kernels.element import ELEMENTS, FP32, Element, Types
 from luthier.engine.kernels.kernel import Kernel
 from luthier.engine.layout import Layout, rank4
 from luthier.engine.program import DataOrder, Port, Ref, Space, Step
@@ -19,11 +20,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor is."""
+    """Where a tensor is, and as what numbers."""
 
     space: Space
     buffer: str
     layout: Layout
+    element: Element = FP32
 
     @property
     def ref(self) -> Ref:
@@ -44,7 +46,7 @@ class Steps:
     def __init__(self, graph: Graph, target: Target, order: DataOrder, least_tasks: int) -> None:
         self.graph, self.target, self.least_tasks = graph, target, least_tasks
         self.places: dict[str, Place] = {}
-        self.imported: dict[str, Place] = {}
+        self.converted: dict[tuple[str, Element], Place] = {}
         self.buffers: dict[str, int] = {}
         self.packed: dict[str, Array] = {}
         self.steps: list[Step] = []
@@ -59,25 +61,34 @@ class Steps:
     def _shape(self, tensor: str) -> tuple[int, int, int, int]:
         return rank4(self.graph.tensors[tensor].shape)
 
-    def _buffer(self, name: str, layout: Layout) -> Place:
-        self.buffers[name] = 4 * layout.extent
-        return Place("arena", name, layout)
+    def _element(self, tensor: str) -> Element:
+        """What the graph stores it as."""
+        return ELEMENTS[self.graph.tensors[tensor].dtype]
+
+    def _buffer(self, name: str, layout: Layout, element: Element = FP32) -> Place:
+        self.buffers[name] = element.bytes * layout.extent
+        return Place("arena", name, layout, element)
 
     def _new(self, tensor: str) -> Place:
         """Room for a tensor that the next step writes."""
-        self.places[tensor] = self._buffer(tensor, Layout.padded(self._shape(tensor), self.target.lanes))
+        layout = Layout.padded(self._shape(tensor), self.target.lanes)
+        self.places[tensor] = self._buffer(tensor, layout, self._element(tensor))
         return self.places[tensor]
 
-    def _padded(self, tensor: str) -> Place:
-        """A tensor as kernels like it; a caller's array is copied first, once."""
-        place = self.places[tensor]
-        if place.space == "arena":
+    def _padded(self, tensor: str, element: Element | None = None) -> Place:
+        """A tensor as kernels like it, as the graph's numbers or others; what is not so yet is copied, once.
+
+        A caller's array is never so: it has no room behind its channels.
+        """
+        place, element = self.places[tensor], element or self._element(tensor)
+        if place.space == "arena" and place.element == element:
             return place
-        if tensor not in self.imported:
-            to = self._buffer(f"{tensor}/padded", Layout.padded(self._shape(tensor), self.target.lanes))
+        if (tensor, element) not in self.converted:
+            layout = Layout.padded(self._shape(tensor), self.target.lanes)
+            to = self._buffer(f"{tensor}/{element.name}", layout, element)
             self._copy(place, to, place.layout.shape, ())
-            self.imported[tensor] = to
-        return self.imported[tensor]
+            self.converted[tensor, element] = to
+        return self.converted[tensor, element]
 
     def _constant(self, name: str, values: Array) -> Ref:
         self.packed[name] = values
@@ -103,5 +114,6 @@ class Steps:
         kernel = copy(
             self.target, shape, strides or source.layout.strides, to.layout.strides, start, first,
             gaps=room and start % lanes == 0, least_tasks=self.least_tasks,
+            types=Types(source.element, FP32, to.element),
         )  # fmt: skip
         self._step(kernel, {"x": source.ref, "y": to.ref}, ops)

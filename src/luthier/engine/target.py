@@ -33,6 +33,7 @@ class Target:
         triple, cpu, features: as LLVM names them; `features` empty = those of `cpu`.
         lanes: fp32 numbers in a vector.
         registers: vectors that the CPU can name.
+        has_bf16: whether it has instructions for products of bf16 pairs and for rounding to bf16.
         true_division: whether a / b costs less than an estimate of 1 / b and a Newton step.
         l1_bytes, l2_bytes: caches of one core.
     """
@@ -43,6 +44,7 @@ class Target:
     features: str
     lanes: int
     registers: int
+    has_bf16: bool = False
     true_division: bool = True
     l1_bytes: int = _L1_BYTES
     l2_bytes: int = _L2_BYTES
@@ -97,7 +99,8 @@ def runnable() -> tuple[Target, ...]:
         raise InputError(f"engine: needs AVX-512, AVX2, SSE4.2 or NEON, this CPU ({name}, {triple}) has none of them")
     # division takes 16 cycles per 512-bit vector on Intel's cores, 5 on AMD's since Zen 4
     slow = found[0].isa == "avx512" and not name.startswith("znver")
-    widest = replace(found[0], cpu=name, features=features.flatten(), true_division=not slow)
+    has_bf16 = found[0].isa == "avx512" and bool(features.get("avx512bf16"))
+    widest = replace(found[0], cpu=name, features=features.flatten(), true_division=not slow, has_bf16=has_bf16)
     return (widest, *found[1:])
 
 

@@ -1,117 +1,163 @@
 """Threads that help with every run: they spin for a while between two runs, and then sleep until they are called.
 
-The waiting inside a run is machine code (`luthier.engine.kernels.driver`).  Between runs a thread waits there too, for
-about a tenth of a millisecond, and then in a condition variable of Python, which exists on every system.  A run never
-waits for a sleeper: until it is awake, the caller claims its tasks.
+All waiting is machine code (`luthier.engine.kernels.driver`), outside of Python's lock; where the system has no futex,
+threads sleep in a condition variable of Python's, which exists everywhere.  A run never waits for a sleeper: until it
+is awake, the caller claims its tasks.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 import threading
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-_WORD: Final = ctypes.c_int64
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.engine.kernels.driver import COUNTER_BYTES, Word
+from luthier.engine.memory import Buffer
+
 _POINTER: Final = ctypes.c_void_p
-ALONE: Final = ctypes.CFUNCTYPE(None, _POINTER, _WORD, _WORD, _POINTER, _POINTER)
-TOGETHER: Final = ctypes.CFUNCTYPE(None, _POINTER, _WORD, _WORD, _POINTER, _POINTER, _WORD, _POINTER)
-ANNOUNCE: Final = ctypes.CFUNCTYPE(_WORD, _POINTER)
-AWAIT: Final = ctypes.CFUNCTYPE(_WORD, _POINTER, _WORD, _WORD)
-#: pauses of 40 to 140 cycles
-_SPINS: Final = 4000
+_RUN: Final = ctypes.CFUNCTYPE(None, _POINTER, _POINTER)
+_SERVE: Final = ctypes.CFUNCTYPE(ctypes.c_int64, _POINTER, _POINTER, ctypes.c_int64)
+_STOP: Final = ctypes.CFUNCTYPE(None, _POINTER)
+#: pauses before a helper sleeps: 20 to 100 microseconds, as long as a caller takes between two runs in a loop
+_SPINS: Final = 1500
+#: number of Linux's system call `futex`
+_FUTEX: Final = {"x86_64": 202, "aarch64": 98}
 
 
-def give_way_address() -> int:
-    """Of the system's call that lets other threads run."""
-    if sys.platform == "win32":
-        return ctypes.cast(ctypes.windll.kernel32.SwitchToThread, _POINTER).value or 0
-    return ctypes.cast(ctypes.CDLL(None).sched_yield, _POINTER).value or 0
+def system_words(*, portable: bool = False) -> dict[Word, int]:
+    """Addresses of the system's functions, for the block that the threads of a plan share.
 
-
-@dataclass
-class Shared:
-    """What the threads of one plan have in common.
-
-    Attributes:
-        addresses: of the driver's functions.
-        head: the arguments table, record_bytes, steps, counters.
-        runs: address of the number of runs.
-        scratch: address of each thread's scratch; 0 is the caller's.
+    Args:
+        portable: leave out what only Linux has.
     """
+    if sys.platform == "win32":
+        return {Word.GIVE_WAY: _address(ctypes.windll.kernel32.SwitchToThread)}
+    libc = ctypes.CDLL(None)
+    words = {Word.GIVE_WAY: _address(libc.sched_yield)}
+    if sys.platform == "linux" and platform.machine() in _FUTEX and not portable:
+        words[Word.SYSCALL], words[Word.FUTEX] = _address(libc.syscall), _FUTEX[platform.machine()]
+        words[Word.GET_CPU] = _address(libc.sched_getcpu)
+        words[Word.GET_MASK], words[Word.SET_MASK] = map(_address, (libc.sched_getaffinity, libc.sched_setaffinity))
+    return words
 
-    addresses: dict[str, int]
-    head: tuple[int, int, int, int]
-    runs: int
-    scratch: tuple[int, ...]
-    wake: threading.Condition = field(default_factory=threading.Condition)
-    asleep: int = 0
-    stopped: bool = False
 
-    def __post_init__(self) -> None:
-        self.alone = ALONE(self.addresses["run_alone"])
-        self.together = TOGETHER(self.addresses["run_together"])
-        self.announce = ANNOUNCE(self.addresses["announce"])
-        self.await_run = AWAIT(self.addresses["await_run"])
-        self.give_way = give_way_address()
+def _address(function: Any) -> int:
+    return ctypes.cast(function, _POINTER).value or 0
 
 
 class Workers:
     """The caller's thread and `len(scratch) - 1` others.
 
     Args:
-        shared: functions and memory.
-        keep: whatever must live as long as a thread may touch it.
+        functions: addresses of `luthier.engine.kernels.driver.FUNCTIONS`.
+        table: records of the steps, a row each; its operands may change between two runs.
+        scratch: of each thread; the first is the caller's.
+        keep: whatever else must live as long as a thread may touch it.
+        portable: sleep as a system without futexes does.
     """
 
-    def __init__(self, shared: Shared, keep: Any) -> None:
-        self._shared = shared
+    def __init__(
+        self, functions: Mapping[str, int], table: NDArray[np.int64], scratch: Sequence[Buffer], keep: Any,
+        *, portable: bool = False,
+    ) -> None:  # fmt: skip
+        counters = Buffer(len(table) * COUNTER_BYTES, "counters")
+        self._team = _Team(functions, Buffer(Word.BYTES, "counters"), (table, scratch, counters, keep))
+        fixed = {
+            Word.SPINS: _SPINS,
+            Word.TABLE: table.ctypes.data,
+            Word.RECORD_BYTES: table.strides[0],
+            Word.STEPS: len(table),
+            Word.COUNTERS: counters.address,
+        }
+        for word, value in (fixed | system_words(portable=portable)).items():
+            self._team.words[word // 8] = value
+        self._part = Buffer(Word.BYTES, "counters")  # a team of one, for parts of the table
+        self._part.array(np.int64)[:] = self._team.words
+        self._scratch = scratch[0].address
         self._process = os.getpid()
         self._threads = [
-            threading.Thread(target=_help, args=(shared, number, keep), daemon=True, name=f"luthier-{number}")
-            for number in range(1, len(shared.scratch))
+            threading.Thread(target=self._team.help, args=(one.address,), daemon=True, name=f"luthier-{number}")
+            for number, one in enumerate(scratch[1:], 1)
         ]
         for thread in self._threads:
             thread.start()
+        self.close = weakref.finalize(self, _end, self._team, self._threads, self._process)
+
+    @property
+    def asleep(self) -> int:
+        """Threads that sleep."""
+        return int(self._team.words[Word.ASLEEP // 8]) + self._team.waiting
 
     def run(self) -> None:
-        """One run; the caller holds the plan's lock."""
-        shared = self._shared
-        if not self._threads or self._process != os.getpid():  # a forked child has no threads but its own
-            shared.alone(*shared.head, shared.scratch[0])
-            return
-        number = shared.announce(shared.runs)
-        if shared.asleep:
-            with shared.wake:
-                shared.wake.notify_all()
-        shared.together(*shared.head, shared.scratch[0], number, shared.give_way)
+        """One run; not more than one at a time.  Without helpers (closed, a forked child) the caller does it alone."""
+        if self._threads and self.close.alive and self._process == os.getpid():
+            self._team.call()
+            self._team.run_together(self._team.block.address, self._scratch)
+        else:
+            self._team.run_alone(self._team.block.address, self._scratch)
 
-    def close(self) -> None:
-        """Let the threads end."""
-        with self._shared.wake:
-            self._shared.stopped = True
-            self._shared.wake.notify_all()
-        for thread in self._threads:
+    def run_steps(self, first: int, count: int) -> None:
+        """A part of a run on the caller's thread alone."""
+        words, whole = self._part.array(np.int64), self._team.words
+        words[Word.STEPS // 8] = count
+        words[Word.TABLE // 8] = whole[Word.TABLE // 8] + first * whole[Word.RECORD_BYTES // 8]
+        self._team.run_alone(self._part.address, self._scratch)
+
+
+class _Team:
+    """What the threads share.
+
+    Attributes:
+        words: see `Word`.
+        waiting: threads in the condition variable.
+    """
+
+    def __init__(self, functions: Mapping[str, int], block: Buffer, keep: Any) -> None:
+        self.run_alone, self.run_together = _RUN(functions["run_alone"]), _RUN(functions["run_together"])
+        self._serve, self._stop = _SERVE(functions["serve"]), _STOP(functions["stop"])
+        self.block, self._keep = block, keep
+        self.words = block.array(np.int64)
+        self._wake = threading.Condition()
+        self.waiting = 0
+
+    def call(self) -> None:
+        """Wake those in the condition variable.  A thread on its way there is missed, and sleeps through one run."""
+        if self.waiting:
+            with self._wake:
+                self._wake.notify_all()
+
+    def help(self, scratch: int) -> None:
+        """The life of a helper."""
+        seen = 0
+        while True:
+            seen = self._serve(self.block.address, scratch, seen)
+            with self._wake:
+                if self.words[Word.STOPPED // 8]:
+                    return
+                self.waiting += 1
+                if self.words[Word.RUNS // 8] == seen:
+                    self._wake.wait()
+                self.waiting -= 1
+
+    def stop(self) -> None:
+        """Let helpers return."""
+        with self._wake:
+            self._stop(self.block.address)
+            self._wake.notify_all()
+
+
+def _end(team: _Team, threads: Sequence[threading.Thread], process: int) -> None:
+    """Threads end with their plan, or at the latest when Python does; a forked child has none to end."""
+    if process == os.getpid():
+        team.stop()
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()
-        self._threads = []
-
-
-def _help(shared: Shared, number: int, keep: Any) -> None:
-    """The life of a thread."""
-    seen = 0
-    while not shared.stopped:
-        runs = shared.await_run(shared.runs, seen, _SPINS)
-        if runs != seen:
-            seen = runs
-            shared.together(*shared.head, shared.scratch[number], runs - 1, shared.give_way)
-            continue
-        with shared.wake:
-            shared.asleep += 1
-            # the caller announces first and looks for sleepers then; a sleeper counts itself first and looks then
-            if shared.await_run(shared.runs, seen, 0) == seen and not shared.stopped:
-                shared.wake.wait()
-            shared.asleep -= 1
-    del keep

@@ -220,10 +220,17 @@ class Function(Control):
         """min(x, high); NaN where x is NaN."""
         return self.select(self._less(high, x), high, x)
 
+    def is_nan(self, x: Value) -> Value:
+        """Lane by lane."""
+        return self._compare_floats("uno", x, x)
+
     def _less(self, a: Value, b: Value) -> Value:
+        return self._compare_floats("olt", a, b)
+
+    def _compare_floats(self, relation: str, a: Value, b: Value) -> Value:
         _same_floats("fcmp", a, b)
         kind = vector(I1, a.type.lanes) if a.type.lanes > 1 else I1
-        return self.assign(kind, f"fcmp olt {a}, {b.text}")
+        return self.assign(kind, f"fcmp {relation} {a}, {b.text}")
 
 
 def _same_floats(what: str, first: Value, *others: Value) -> None:

@@ -41,9 +41,11 @@ class Value(NamedTuple):
 Index = int | Value
 
 I1: Final = Type("i1", 1, 1, "i1")
+I16: Final = Type("i16", 2, 1, "i16")
 I32: Final = Type("i32", 4, 1, "i32")
 I64: Final = Type("i64", 8, 1, "i64")
 F32: Final = Type("float", 4, 1, "float")
+BF16: Final = Type("bfloat", 2, 1, "bfloat")
 PTR: Final = Type("ptr", 8, 1, "ptr")
 
 

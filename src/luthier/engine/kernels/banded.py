@@ -52,6 +52,7 @@ class Banded(Kernel):
         assert not self.producer.epilogue.residual
         assert not self.consumer.epilogue.residual
         assert self.producer.groups == 1
+        assert self.producer.types.y == self.consumer.types.x
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -74,14 +75,14 @@ class Banded(Kernel):
     def scratch_bytes(self) -> int:  # type: ignore[override]
         """The ring."""
         block = self.producer.panels.sizes[0] * self.producer.lanes
-        return 4 * self.ring_rows * self.consumer.window.in_hw[1] * block
+        return self.consumer.types.x.bytes * self.ring_rows * self.consumer.window.in_hw[1] * block
 
     @property
     def title(self) -> str:
         """Of the kernel."""
         first, second = self.producer, self.consumer
         names = f"{first.window.title}_{first.epilogue.title}_{second.window.title}_{second.epilogue.title}"
-        return f"fp32_banded_{names}_{first.block}x{self.rows}"
+        return f"{self.consumer.types.title}_banded_{names}_{first.block}x{self.rows}"
 
     @property
     def tile(self) -> Tile:
@@ -102,7 +103,7 @@ class Banded(Kernel):
         image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
         block, row_part = f.div(part, parts), f.rem(part, parts)
         rows = share(f, row_part, parts, self.consumer.window.out_hw[0])
-        x = body.at("x", (image, 4 * self.producer.source.strides[0]))
+        x = body.at("x", (image, self.producer.types.x.bytes * self.producer.source.strides[0]))
 
         def channels(first: Index, vectors: int) -> None:
             sums: Value | None = None
@@ -141,20 +142,20 @@ class Banded(Kernel):
 
     def _slot(self, body: Body, iy: Index, vectors: int) -> Value:
         """Column 0 of an input row in the ring."""
-        row_bytes = self.consumer.window.in_hw[1] * vectors * body.target.vector_bytes
+        row_bytes = self.consumer.window.in_hw[1] * vectors * body.width(self.consumer.types.x)
         return body.at(body.scratch, (body.f.rem(iy, self.ring_rows), row_bytes))
 
     def _produce(self, body: Body, x: Value, first: Index, vectors: int, iy: Index) -> None:
         """One row of e, into the ring."""
         width, producer = body.target.vector_bytes, self.producer
         taps = producer.window.kernel[0] * producer.window.kernel[1]
-        weight = body.at("first_weight", (first, taps * producer.depth * width))
+        weight = body.at("first_weight", (first, taps * producer.tap_steps * width))
         bias = body.at("first_bias", (first, width))
         ahead = None
         if self.streamed:
-            ahead = ahead_of(body, weight, producer.depth, vectors, iy, producer.window.out_hw[0])
+            ahead = ahead_of(body, weight, producer.tap_steps, vectors, iy, producer.window.out_hw[0])
         to = self._slot(body, iy, vectors)
-        producer.row(body, iy, x, weight, bias, vectors, to, vectors * width, ahead=ahead)
+        producer.row(body, iy, x, weight, bias, vectors, to, vectors * body.width(producer.types.y), ahead=ahead)
 
     def _consume(
         self, body: Body, image: Index, first: Index, vectors: int, v: Index, rows: tuple[Index, Index],
@@ -162,12 +163,13 @@ class Banded(Kernel):
     ) -> None:  # fmt: skip
         """One vector of channels of one band."""
         f, width, consumer = body.f, body.target.vector_bytes, self.consumer
-        window, index, ld = consumer.window, f.add(first, v), consumer.vectors * width
-        (out_h, out_w), ring_ld = window.out_hw, vectors * width
+        window, index, types = consumer.window, f.add(first, v), consumer.types
+        x_step, y_step = body.width(types.x), body.width(types.y)
+        (out_h, out_w), ld, ring_ld = window.out_hw, consumer.vectors * y_step, vectors * x_step
         row_bytes = window.in_hw[1] * ring_ld
         weight = body.at("weight", (index, window.kernel[0] * window.kernel[1] * width))
         bias = body.at("bias", (index, width))
-        lane = f.mul(v, width)
+        lane = f.mul(v, x_step)
         ring_end = f.offset(body.scratch, f.add(lane, self.ring_rows * row_bytes))
 
         def following(at: Value) -> Value:
@@ -181,21 +183,22 @@ class Banded(Kernel):
             # a window that lies beside the map altogether has no first row; any slot will do
             top = f.max(f.add(start, f.mul(taps[0], window.dilation[0])), 0)
             at = f.offset(self._slot(body, top, vectors), lane)
-            where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(index, width))
+            where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(index, y_step))
             return consumer.row(body, TapRows(taps, at, following, ring_ld), weight, bias, where, ld, carried)
 
-        total = f.loop(*rows, row, [] if sums is None else [body.load(sums, lane)])
+        total = f.loop(*rows, row, [] if sums is None else [body.load(sums, f.mul(v, width))])
         if sums is not None:
-            body.store(total[0], sums, lane)
+            body.store(total[0], sums, f.mul(v, width))
 
 
 def banded(target: Target, producer: Convolution, consumer: Depthwise, rows: int | None = None) -> Banded:
     """Equation (1); without `rows` the band is the tallest whose ring stays in the L1 cache, at least one row."""
     window = consumer.window
-    row_bytes = window.in_hw[1] * producer.panels.sizes[0] * target.vector_bytes
+    row_bytes = window.in_hw[1] * producer.panels.sizes[0] * target.lanes * consumer.types.x.bytes
     fitting = (target.l1_bytes // row_bytes - window.reach) // window.stride[0] + 1
     tallest = -(-window.out_hw[0] // consumer.row_tasks)
     height, width = producer.window.in_hw
-    afar = comes_from_afar(target, 4 * producer.depth * producer.columns, 4 * producer.depth * height * width)
+    types, depth = producer.types, producer.depth
+    afar = comes_from_afar(target, 4 * producer.tap_steps * producer.columns, types.x.bytes * depth * height * width)
     streamed = afar and producer.window.kernel == (1, 1)
     return Banded(producer, consumer, max(1, min(rows or fitting, tallest)), streamed)

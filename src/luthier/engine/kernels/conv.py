@@ -16,10 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
+from luthier.engine.kernels.element import ALL_FP32, Types
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Ahead, Block, accumulate, choose_block, given_block
+from luthier.engine.kernels.register_block import (
+    Ahead,
+    Block,
+    accumulate,
+    choose_block,
+    given_block,
+    pack_panel,
+    steps_of,
+)
 from luthier.engine.kernels.window import ColumnTile, Window
 from luthier.engine.layout import Layout, round_up
 from luthier.engine.target import Target
@@ -41,6 +50,7 @@ class Convolution(Kernel):
         block: in registers; its rows are pixels of one output row.
         row_tasks, column_tasks: parts of the output's rows, and of the panels.
         epilogue: behind the sum.
+        types: of x, the weights and y.
     """
 
     source: Layout
@@ -52,6 +62,7 @@ class Convolution(Kernel):
     row_tasks: int = 1
     column_tasks: int = 1
     epilogue: Epilogue = PLAIN
+    types: Types = ALL_FP32
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -71,7 +82,7 @@ class Convolution(Kernel):
     @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"fp32_conv_{self.window.title}_{self.epilogue.title}_{self.block}"
+        return f"{self.types.title}_conv_{self.window.title}_{self.epilogue.title}_{self.block}"
 
     @property
     def tile(self) -> Tile:
@@ -99,6 +110,11 @@ class Convolution(Kernel):
         """Input channels that every panel reads."""
         return max(end - start for _, _, start, end in self._channels())
 
+    @property
+    def tap_steps(self) -> int:
+        """Steps of K under one tap."""
+        return steps_of(self.depth, self.types.w)
+
     def starts(self) -> Array:
         """k0 of the panel that begins at each vector, int64; never so large that k0 + depth passes the end."""
         table = np.zeros(self.panels.total, np.int64)
@@ -107,7 +123,7 @@ class Convolution(Kernel):
         return table
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
-        """Panels of [ky][kx][k][vectors][lanes]; and the bias with zeros behind it.
+        """Panels of [ky][kx] and then as `pack_panel` has them; and the bias with zeros behind it.
 
         Args:
             weight: (C_out, C_in / groups, K_H, K_W).
@@ -121,7 +137,7 @@ class Convolution(Kernel):
                 low, high = max(first, group * per_out), min(last, (group + 1) * per_out)
                 row = group * per_in - int(starts[first // self.lanes])
                 panel[:, :, row : row + per_in, low - first : high - first] = weight[low:high].transpose(2, 3, 1, 0)
-            panels.append(panel.ravel())
+            panels.append(pack_panel(panel, self.types.w))
         behind = np.zeros(self.panels.total * self.lanes, np.float32)
         if bias is not None:
             behind[: self.columns] = bias
@@ -129,26 +145,27 @@ class Convolution(Kernel):
 
     def emit(self, body: Body) -> None:
         """One task: some rows of one image by some panels."""
-        f, width = body.f, body.target.vector_bytes
+        f, width, types = body.f, body.target.vector_bytes, self.types
         per_image = self.row_tasks * self.column_tasks
         image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
         rows = share(f, f.rem(part, self.row_tasks), self.row_tasks, self.window.out_hw[0])
         panels = share(f, f.div(part, self.row_tasks), self.column_tasks, self.panels.count)
-        x = body.at("x", (image, 4 * self.source.strides[0]))
+        x = body.at("x", (image, types.x.bytes * self.source.strides[0]))
         out_h, out_w = self.window.out_hw
-        ld = self.panels.total * width
+        step = body.width(types.y)
+        ld = self.panels.total * step
 
         def panel(vector: Index, vectors: int) -> None:
             taps = self.window.kernel[0] * self.window.kernel[1]
-            weight = body.at("weight", (vector, taps * self.depth * width))
+            weight = body.at("weight", (vector, taps * self.tap_steps * width))
             bias = body.at("bias", (vector, width))
             source = x
             if self.groups > 1:
                 start = f.load(I64, body.at("starts", (vector, 8)), align=8)
-                source = f.offset(x, f.mul(start, 4 * self.source.strides[1]))
+                source = f.offset(x, f.mul(start, types.x.bytes * self.source.strides[1]))
 
             def row(oy: Index, _: object) -> None:
-                where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(vector, width))
+                where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(vector, step))
                 residual = f.offset(body["residual"], where) if self.epilogue.residual else None
                 self.row(body, oy, source, weight, bias, vectors, f.offset(body["y"], where), ld, residual)
 
@@ -172,7 +189,7 @@ class Convolution(Kernel):
             ld: bytes between pixels of y.
             ahead: weights that the row's first tile asks for.
         """
-        f = body.f
+        f, element = body.f, self.types.y
         for number, tile in enumerate(self.window.column_tiles(self.block.rows)):
             wanted = ahead if number == 0 else None
 
@@ -182,8 +199,8 @@ class Convolution(Kernel):
                 to = f.mul(ox, ld)
                 write, add = f.offset(y, to), None if residual is None else f.offset(residual, to)
                 for place, value in enumerate(sums):
-                    by = place // vectors * ld + place % vectors * body.target.vector_bytes
-                    body.store(self.epilogue.apply(body, value, add, by), write, by)
+                    by = place // vectors * ld + place % vectors * body.width(element)
+                    body.store(self.epilogue.apply(body, value, add, by, element), write, by, element)
 
             f.loop(0, tile.count, one)
 
@@ -193,9 +210,10 @@ class Convolution(Kernel):
     ) -> list[Value]:  # fmt: skip
         """The sums of `tile.size` outputs of row oy from column ox, `vectors` each."""
         f, width = body.f, body.target.vector_bytes
-        window, (_, channel, down, right) = self.window, (4 * s for s in self.source.strides)
+        window, types = self.window, self.types
+        _, channel, down, right = (types.x.bytes * stride for stride in self.source.strides)
         start = window.in_row(oy, f)
-        tap_bytes = self.depth * vectors * width
+        tap_bytes = self.tap_steps * vectors * width
 
         def tap_row(ky: Index, sums: list[Value]) -> list[Value]:
             result = list(sums)
@@ -209,7 +227,7 @@ class Convolution(Kernel):
                 rows = [(o * window.stride[1] + kx * window.dilation[1]) * right for o in outputs]
                 part = accumulate(
                     body, [result[p] for p in places], at_row, rows, f.offset(weights, kx * tap_bytes), self.depth,
-                    vectors, a_stride=channel, ahead=ahead,
+                    vectors, a_stride=channel, ahead=ahead, x=types.x, w=types.w,
                 )  # fmt: skip
                 for place, value in zip(places, part, strict=True):
                     result[place] = value
@@ -221,7 +239,8 @@ class Convolution(Kernel):
 
 def convolution(
     target: Target, source: Layout, columns: int, window: Window, groups: int = 1, *,
-    epilogue: Epilogue = PLAIN, least_tasks: int = 8, tile: Tile = WHOLE, choice: Choice = AUTO,
+    epilogue: Epilogue = PLAIN, least_tasks: int = 8, types: Types = ALL_FP32, tile: Tile = WHOLE,
+    choice: Choice = AUTO,
 ) -> Convolution:  # fmt: skip
     """Equation (1) with block and tasks chosen for a CPU.
 
@@ -239,7 +258,7 @@ def convolution(
     widest = vectors
     if groups > 1:  # a panel within one group wastes nothing
         widest = next((v for v in (4, 3, 2) if per_group % (v * lanes) == 0), 1)
-    depth = window.kernel[0] * window.kernel[1] * max(1, source.shape[1] // groups)
+    depth = window.kernel[0] * window.kernel[1] * steps_of(max(1, source.shape[1] // groups), types.w)
     if choice.block is None:
         width = None if tile.channels is None else min(vectors, -(-tile.channels // lanes))
         block = choose_block(target, window.out_hw[1], width or widest, depth, roomy=epilogue.exponential, width=width)
@@ -253,4 +272,4 @@ def convolution(
         row_tasks = 1
     row_tasks = min(window.out_hw[0], choice.row_parts or row_tasks)
     column_tasks = min(panels, choice.channel_parts or max(1, -(-least_tasks // (images * row_tasks))))
-    return Convolution(source, columns, window, groups, lanes, block, row_tasks, column_tasks, epilogue)
+    return Convolution(source, columns, window, groups, lanes, block, row_tasks, column_tasks, epilogue, types)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import Index, Value
+from luthier.engine.kernels.element import ALL_FP32, FP32, Element, Types
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
@@ -59,6 +60,7 @@ class Depthwise(Kernel):
         row_tasks: parts of the output's rows.
         epilogue: behind the sum.
         sums: whether the outputs are summed over each part of the rows, into a tensor (N, C, row_tasks, 1).
+        types: of x and y; the weights are fp32.
     """
 
     images: int
@@ -70,6 +72,7 @@ class Depthwise(Kernel):
     row_tasks: int = 1
     epilogue: Epilogue = PLAIN
     sums: bool = False
+    types: Types = ALL_FP32
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -94,7 +97,7 @@ class Depthwise(Kernel):
     @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"fp32_depthwise_{self.window.title}_{self.epilogue.title}_{self.columns}x{self.block}"
+        return f"{self.types.title}_depthwise_{self.window.title}_{self.epilogue.title}_{self.columns}x{self.block}"
 
     @property
     def tile(self) -> Tile:
@@ -117,30 +120,32 @@ class Depthwise(Kernel):
         image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
         block, row_part = f.div(part, self.row_tasks), f.rem(part, self.row_tasks)
         rows = share(f, row_part, self.row_tasks, self.window.out_hw[0])
-        ld = self.vectors * width
+        x_step, y_step = body.width(self.types.x), body.width(self.types.y)
+        x_ld, ld = self.vectors * x_step, self.vectors * y_step
         (in_h, in_w), (out_h, out_w) = self.window.in_hw, self.window.out_hw
-        x = body.at("x", (image, in_h * in_w * ld))
+        x = body.at("x", (image, in_h * in_w * x_ld))
         y_image = f.mul(image, out_h * out_w * ld)
 
         def vector(index: Index) -> None:
-            lane = f.mul(index, width)
             taps = self.window.kernel[0] * self.window.kernel[1]
             weight, bias = body.at("weight", (index, taps * width)), body.at("bias", (index, width))
-            source = f.offset(x, lane)
+            source = f.offset(x, f.mul(index, x_step))
 
             def row(oy: Index, carried: list[Value]) -> list[Value]:
                 start = self.window.in_row(oy, f)
                 taps = self.window.taps(f, start, 0)
-                down, step = in_w * ld, self.window.dilation[0]
+                down, step = in_w * x_ld, self.window.dilation[0]
                 first = body.at(source, (f.add(start, f.mul(taps[0], step)), down))
-                rows = TapRows(taps, first, lambda at: f.offset(at, step * down), ld)
-                where = f.add(f.add(y_image, lane), f.mul(oy, out_w * ld))
+                rows = TapRows(taps, first, lambda at: f.offset(at, step * down), x_ld)
+                where = f.add(f.add(y_image, f.mul(index, y_step)), f.mul(oy, out_w * ld))
                 return self.row(body, rows, weight, bias, where, ld, carried)
 
             zero = [Value(f.vector, "zeroinitializer")] if self.sums else []
             total = f.loop(*rows, row, zero)
             if self.sums:
-                to = body.at("sums", (f.add(f.mul(image, self.row_tasks), row_part), ld), (index, width))
+                to = body.at(
+                    "sums", (f.add(f.mul(image, self.row_tasks), row_part), self.vectors * width), (index, width)
+                )
                 body.store(total[0], to)
 
         def channels(first: Index, count: int) -> None:
@@ -161,19 +166,19 @@ class Depthwise(Kernel):
             ld: bytes between pixels of the output.
             carried: a running sum, or nothing.
         """
-        f = body.f
+        f, types = body.f, self.types
         for tile in self.window.column_tiles(self.columns):
 
             def one(index: Index, carried: list[Value], tile: ColumnTile = tile) -> list[Value]:
                 ox = f.add(f.mul(index, tile.size), tile.first)
-                results = convolve_tile(body, self.window, tile, ox, rows, weight, body.load(bias))
+                results = convolve_tile(body, self.window, tile, ox, rows, weight, body.load(bias), types.x)
                 to = f.add(where, f.mul(ox, ld))
                 y = f.offset(body["y"], to)
                 residual = f.offset(body["residual"], to) if self.epilogue.residual else None
                 written = []
                 for o, value in enumerate(results):
-                    written.append(self.epilogue.apply(body, value, residual, o * ld))
-                    body.store(written[-1], y, o * ld)
+                    written.append(self.epilogue.apply(body, value, residual, o * ld, types.y))
+                    body.store(written[-1], y, o * ld, types.y)
                 return [f.fadd(carried[0], tree_sum(body, written))] if carried else []
 
             carried = f.loop(0, tile.count, one, carried)
@@ -189,8 +194,9 @@ def tree_sum(body: Body, values: Sequence[Value]) -> Value:
 
 
 def convolve_tile(
-    body: Body, window: Window, tile: ColumnTile, ox: Index, rows: TapRows, weight: Value, bias: Value
-) -> list[Value]:
+    body: Body, window: Window, tile: ColumnTile, ox: Index, rows: TapRows, weight: Value, bias: Value,
+    element: Element = FP32,
+) -> list[Value]:  # fmt: skip
     """The sums of equation (1) for the outputs ox .. ox + tile.size - 1 of one row and one vector of channels.
 
     Args:
@@ -200,6 +206,7 @@ def convolve_tile(
         rows: of the input.
         weight: [ky][kx] vectors.
         bias: where the sums begin.
+        element: of the input.
     """
     f, width = body.f, body.target.vector_bytes
     (_, kernel_w), stride, dilation = window.kernel, window.stride[1], window.dilation[1]
@@ -212,7 +219,7 @@ def convolve_tile(
         for ix in range((tile.size - 1) * stride + (kernel_w - 1) * dilation + 1):
             users = [(o, kx) for kx in range(kernel_w) for o in tile.taps[kx] if o * stride + kx * dilation == ix]
             if users:
-                value = body.load(source, ix * rows.ld)
+                value = body.load(source, ix * rows.ld, element)
                 for o, kx in users:
                     result[o] = f.fma(value, weights[kx], result[o])
         return [rows.following(at), *result]
@@ -239,7 +246,7 @@ def most_columns(target: Target, kernel_w: int) -> int:
 
 def depthwise(
     target: Target, images: int, channels: int, window: Window, *, epilogue: Epilogue = PLAIN,
-    sums: bool = False, least_tasks: int = 8, tile: Tile = WHOLE, choice: Choice = AUTO,
+    sums: bool = False, least_tasks: int = 8, types: Types = ALL_FP32, tile: Tile = WHOLE, choice: Choice = AUTO,
 ) -> Depthwise:  # fmt: skip
     """Equation (1) with tiles and tasks chosen for a CPU: the rows that a window spans stay in half of the L1 cache.
 
@@ -250,7 +257,7 @@ def depthwise(
         tile, choice: what is not to be chosen here.
     """
     vectors = round_up(channels, target.lanes) // target.lanes
-    block = target.l1_bytes // 2 // (window.reach * window.in_hw[1] * target.vector_bytes)
+    block = target.l1_bytes // 2 // (window.reach * window.in_hw[1] * target.lanes * types.x.bytes)
     if tile.channels is not None:
         block = -(-tile.channels // target.lanes)
     block = max(1, min(vectors, block))
@@ -258,4 +265,4 @@ def depthwise(
     row_tasks = choice.row_parts or max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
     row_tasks = min(window.out_hw[0], row_tasks)
     columns = choice.outputs or most_columns(target, window.kernel[1])
-    return Depthwise(images, channels, window, target.lanes, columns, block, row_tasks, epilogue, sums)
+    return Depthwise(images, channels, window, target.lanes, columns, block, row_tasks, epilogue, sums, types)

@@ -7,6 +7,7 @@ from typing import Final
 
 from luthier.engine.emit import Value
 from luthier.engine.kernels.activation import activate
+from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.kernels.kernel import Body
 from luthier.graph.attrs import GraphFunction
 
@@ -40,12 +41,12 @@ class Epilogue:
         """Part of a kernel's name."""
         return "_".join([self.activation, *(["add", self.after] if self.residual else [])])
 
-    def apply(self, body: Body, value: Value, residual: Value | None, by: int) -> Value:
-        """The value to write; `residual` points to where it is read, `by` bytes behind."""
+    def apply(self, body: Body, value: Value, residual: Value | None, by: int, element: Element = FP32) -> Value:
+        """The value to write; `residual` points to where it is read, `by` bytes behind, as `element`."""
         value = activate(body.f, body.target, value, self.activation)
         if residual is None:
             return value
-        return activate(body.f, body.target, body.f.fadd(value, body.load(residual, by)), self.after)
+        return activate(body.f, body.target, body.f.fadd(value, body.load(residual, by, element)), self.after)
 
 
 #: the sum itself

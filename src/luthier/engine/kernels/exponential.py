@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
-from luthier.engine.emit import I32, Function, Value, vector
+from luthier.engine.emit import I16, I32, Function, Value, vector
 from luthier.engine.target import Target
 
 LOG2_E: Final = math.log2(math.e)
@@ -66,7 +66,7 @@ def exp2(f: Function, target: Target, x: Value) -> Value:
     """2^x, equation (1); x at most 127.  Below -126 the result is at most 2^-126."""
     coefficients = exp2_coefficients()
     if target.isa == "avx512":
-        zero, every = Value(f.vector, "zeroinitializer"), Value(_I16, "-1")
+        zero, every = Value(f.vector, "zeroinitializer"), Value(I16, "-1")
         current, floor = Value(I32, "4"), Value(I32, "1")
         part = f.call("llvm.x86.avx512.mask.reduce.ps.512", f.vector, (x, floor, zero, every, current))
         scale = (horner(f, coefficients, part), x, zero, every, current)
@@ -82,15 +82,12 @@ def exp2(f: Function, target: Target, x: Value) -> Value:
     return f.assign(f.vector, f"bitcast {total} to {f.vector.text}")
 
 
-_I16: Final = I32._replace(text="i16", bytes=2, element="i16")
-
-
 def reciprocal(f: Function, target: Target, x: Value) -> Value:
     """1 / x for 1 <= x < 2^126."""
     if target.true_division or target.isa != "avx512":
         return f.fdiv(f.constant(1.0), x)
     zero = Value(f.vector, "zeroinitializer")
-    estimate = f.call("llvm.x86.avx512.rcp14.ps.512", f.vector, (x, zero, Value(_I16, "-1")))
+    estimate = f.call("llvm.x86.avx512.rcp14.ps.512", f.vector, (x, zero, Value(I16, "-1")))
     error = f.fma(f.assign(f.vector, f"fneg {x}"), estimate, f.constant(1.0))
     return f.fma(estimate, error, estimate)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from luthier.engine.emit import I64, PTR, Function, Index, Module, Value
+from luthier.engine.emit import F32, I64, PTR, Function, Index, Module, Value
+from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.target import Target
 from luthier.schedule import AUTO, WHOLE, Choice, Tile
 
@@ -44,13 +45,21 @@ class Body:
             total = self.f.add(total, self.f.mul(index, stride))
         return self.f.offset(pointer, total)
 
-    def load(self, pointer: Value, by: Index = 0) -> Value:
-        """A vector that lies on a whole vector's address."""
-        return self.f.load(self.f.vector, pointer, by, align=self.target.vector_bytes)
+    def width(self, element: Element) -> int:
+        """Bytes of a vector's numbers in memory."""
+        return self.target.lanes * element.bytes
 
-    def store(self, value: Value, pointer: Value, by: Index = 0) -> None:
-        """Write a vector to a whole vector's address."""
-        self.f.store(value, pointer, by, align=self.target.vector_bytes)
+    def load(self, pointer: Value, by: Index = 0, element: Element = FP32) -> Value:
+        """A vector of fp32 from numbers that lie on a whole vector's address."""
+        return element.load(self.f, self.f.vector, pointer, by, self.width(element))
+
+    def store(self, value: Value, pointer: Value, by: Index = 0, element: Element = FP32) -> None:
+        """Write a vector of fp32 to a whole vector's address."""
+        element.store(self.f, self.target, value, pointer, by, self.width(element))
+
+    def broadcast(self, pointer: Value, by: Index = 0, element: Element = FP32) -> Value:
+        """One number in every lane of a vector of fp32."""
+        return self.f.splat(element.load(self.f, F32, pointer, by, element.bytes))
 
 
 class Kernel(ABC):

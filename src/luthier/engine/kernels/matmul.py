@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import Index, Value
+from luthier.engine.kernels.element import ALL_FP32, FP32, Element, Types
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
@@ -26,6 +27,10 @@ from luthier.engine.kernels.register_block import (
     choose_block,
     comes_from_afar,
     given_block,
+    pack_panel,
+    paired,
+    steps_of,
+    widened,
 )
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
@@ -49,6 +54,7 @@ class Matmul(Kernel):
         epilogue: behind the sum.
         gate: `rows` multiplies the x of a task, `weights` its weights, into the scratch, before anything else.
         streamed: whether the weights come from far away and are asked for ahead of their use.
+        types: of x, the weights and y.
     """
 
     images: int
@@ -63,6 +69,7 @@ class Matmul(Kernel):
     epilogue: Epilogue = PLAIN
     gate: Literal["", "rows", "weights"] = ""
     streamed: bool = False
+    types: Types = ALL_FP32
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -77,7 +84,7 @@ class Matmul(Kernel):
     @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"fp32_matmul{'_gated' if self.gate else ''}_{self.epilogue.title}_{self.block}"
+        return f"{self.types.title}_matmul{'_gated' if self.gate else ''}_{self.epilogue.title}_{self.block}"
 
     @property
     def row_blocks(self) -> Partition:
@@ -93,8 +100,13 @@ class Matmul(Kernel):
     def scratch_bytes(self) -> int:  # type: ignore[override]
         """Rows or weights, multiplied by the gate."""
         if self.gate == "rows":
-            return 4 * self.rows * round_up(self.depth, self.lanes)
-        return 4 * self.depth * self.panels.total * self.lanes if self.gate else 0
+            return self.rows * self._ld(self.depth, self.types.x)
+        return 4 * self.steps * self.panels.total * self.lanes if self.gate else 0
+
+    @property
+    def steps(self) -> int:
+        """Of K."""
+        return steps_of(self.depth, self.types.w)
 
     @property
     def choice(self) -> Choice:
@@ -105,7 +117,7 @@ class Matmul(Kernel):
         )  # fmt: skip
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
-        """Panels of [K][vectors][lanes], zeros behind N; and the bias with zeros behind it.
+        """Panels as `pack_panel` has them, zeros behind N; and the bias with zeros behind it.
 
         Args:
             weight: (N, K).
@@ -115,7 +127,7 @@ class Matmul(Kernel):
         padded = np.zeros((width, self.depth), np.float32)
         padded[: self.columns] = weight
         ends = np.cumsum([0, *self.panels.sizes]) * self.lanes
-        packed = [padded[a:b].T.ravel() for a, b in pairwise(ends)]
+        packed = [pack_panel(padded[a:b].T, self.types.w) for a, b in pairwise(ends)]
         behind = np.zeros(width, np.float32)
         if bias is not None:
             behind[: self.columns] = bias
@@ -129,17 +141,17 @@ class Matmul(Kernel):
         part = f.rem(body.task, per_image)
         rows = share(f, f.rem(part, self.row_tasks), self.row_tasks, self.row_blocks.count)
         panels = share(f, f.div(part, self.row_tasks), self.column_tasks, self.panels.count)
-        x = body.at("x", (image, 4 * self.rows * self._ld(self.depth)))
-        y_image = f.mul(image, 4 * self.rows * self._ld(self.columns))
+        x = body.at("x", (image, self.rows * self._ld(self.depth, self.types.x)))
+        y_image = f.mul(image, self.rows * self._ld(self.columns, self.types.y))
         weight = body["weight"]
-        gate = body.at("gate", (image, 4 * self._ld(self.depth))) if self.gate else None
+        gate = body.at("gate", (image, self._ld(self.depth, FP32))) if self.gate else None
         if gate is not None and self.gate == "weights":
             weight = self._gate_weights(body, gate, panels)
         elif gate is not None:
             x = self._gate_rows(body, gate, x, rows)
 
         def cell(row: Index, count: int, vector: Index, vectors: int) -> None:
-            source = body.at(x, (row, 4 * self._ld(self.depth)))
+            source = body.at(x, (row, self._ld(self.depth, self.types.x)))
             self._cell(body, source, weight, y_image, row, count, vector, vectors)
 
         def row_block(row: Index, count: int) -> None:
@@ -153,49 +165,55 @@ class Matmul(Kernel):
         else:
             self.panels.loop(f, panel, *panels)
 
-    def _ld(self, channels: int) -> int:
-        return round_up(channels, self.lanes)
+    def _ld(self, channels: int, element: Element) -> int:
+        """Bytes from one row to the next."""
+        return element.bytes * round_up(channels, self.lanes)
 
     def _cell(
         self, body: Body, x: Value, weight: Value, y_image: Index, row: Index, count: int, vector: Index, vectors: int
     ) -> None:
         """One block: `count` rows from `row`, `vectors` columns from `vector`."""
-        f, width = body.f, body.target.vector_bytes
+        f, width, types = body.f, body.target.vector_bytes, self.types
         bias = body.at("bias", (vector, width))
         start = [body.load(bias, v * width) for v in range(vectors)]
-        panel = body.at(weight, (vector, self.depth * width))
+        panel = body.at(weight, (vector, self.steps * width))
         ahead = None
         if self.streamed:
             number = f.div(row, self.row_blocks.sizes[-1])
-            ahead = ahead_of(body, panel, self.depth, vectors, number, self.row_blocks.count)
-        a_rows = [4 * r * self._ld(self.depth) for r in range(count)]
-        sums = accumulate(body, start * count, x, a_rows, panel, self.depth, vectors, ahead=ahead)
-        ld = 4 * self._ld(self.columns)
-        where = f.add(y_image, f.add(f.mul(row, ld), f.mul(vector, width)))
+            ahead = ahead_of(body, panel, self.steps, vectors, number, self.row_blocks.count)
+        a_rows = [r * self._ld(self.depth, types.x) for r in range(count)]
+        sums = accumulate(
+            body, start * count, x, a_rows, panel, self.depth, vectors, ahead=ahead, x=types.x, w=types.w
+        )  # fmt: skip
+        ld, step = self._ld(self.columns, types.y), body.width(types.y)
+        where = f.add(y_image, f.add(f.mul(row, ld), f.mul(vector, step)))
         y = f.offset(body["y"], where)
         residual = f.offset(body["residual"], where) if self.epilogue.residual else None
         for r in range(count):
             for v in range(vectors):
-                by = r * ld + v * width
-                body.store(self.epilogue.apply(body, sums[r * vectors + v], residual, by), y, by)
+                by = r * ld + v * step
+                value = self.epilogue.apply(body, sums[r * vectors + v], residual, by, types.y)
+                body.store(value, y, by, types.y)
 
     def _gate_rows(self, body: Body, gate: Value, x: Value, rows: tuple[Index, Index]) -> Value:
         """The task's rows of x times the gate, in the scratch; done once per thread where all tasks share them."""
-        f, ld = body.f, 4 * self._ld(self.depth)
+        f, element = body.f, self.types.x
+        ld = self._ld(self.depth, element)
 
         def vector(index: Index, _: object) -> None:
-            by = f.mul(index, body.target.vector_bytes)
-            scale, read, write = body.load(gate, by), f.offset(x, by), f.offset(body.scratch, by)
+            scale = body.load(gate, f.mul(index, body.target.vector_bytes))
+            by = f.mul(index, body.width(element))
+            read, write = f.offset(x, by), f.offset(body.scratch, by)
 
             def block(row: Index, count: int) -> None:
                 at, to = body.at(read, (row, ld)), body.at(write, (row, ld))
                 for r in range(count):
-                    body.store(f.fmul(body.load(at, r * ld), scale), to, r * ld)
+                    body.store(f.fmul(body.load(at, r * ld, element), scale), to, r * ld, element)
 
             self.row_blocks.loop(f, block, *rows)
 
         def multiply() -> None:
-            f.loop(0, self._ld(self.depth) // self.lanes, vector)
+            f.loop(0, ld // body.width(element), vector)
 
         if self.images * self.row_tasks == 1:
             f.when(f.compare("ne", body.first, 0), multiply)
@@ -205,19 +223,27 @@ class Matmul(Kernel):
 
     def _gate_weights(self, body: Body, gate: Value, panels: tuple[Index, Index]) -> Value:
         """The task's panels times the gate, in the scratch, where they lie as in the packed weights."""
-        f, width = body.f, body.target.vector_bytes
+        f, width, element = body.f, body.target.vector_bytes, self.types.w
+
+        def scaled(read: Value, by: int, k: Index) -> Value:
+            if element == FP32:
+                return f.fmul(body.load(read, by), f.broadcast(gate, f.mul(k, 4)))
+            odd = self.depth - 1  # an odd K has no gate for its last pair's zero
+            seconds = f.min(f.add(f.mul(k, 2), 1), odd)
+            gates = f.broadcast(gate, f.mul(k, 8)), f.broadcast(gate, f.mul(seconds, 4))
+            return paired(body, *(f.fmul(half, g) for half, g in zip(widened(body, read, by), gates, strict=True)))
 
         def panel(vector: Index, vectors: int) -> None:
-            start = f.mul(vector, self.depth * width)
+            start = f.mul(vector, self.steps * width)
             read, write = f.offset(body["weight"], start), f.offset(body.scratch, start)
 
             def step(k: Index, _: object) -> None:
-                scale, at = f.broadcast(gate, f.mul(k, 4)), f.mul(k, vectors * width)
+                at = f.mul(k, vectors * width)
                 for v in range(vectors):
                     by = v * width
-                    body.store(f.fmul(body.load(f.offset(read, at), by), scale), f.offset(write, at), by)
+                    f.store(scaled(f.offset(read, at), by, k), f.offset(write, at), by, align=width)
 
-            f.loop(0, self.depth, step)
+            f.loop(0, self.steps, step)
 
         self.panels.loop(f, panel, *panels)
         return body.scratch
@@ -233,6 +259,7 @@ def matmul(
     epilogue: Epilogue = PLAIN,
     gated: bool = False,
     least_tasks: int = 8,
+    types: Types = ALL_FP32,
     choice: Choice = AUTO,
 ) -> Matmul:
     """Equation (1) with block, loop order and tasks chosen for a CPU.
@@ -245,6 +272,7 @@ def matmul(
         epilogue: behind the sum.
         gated: whether x is multiplied by a gate.
         least_tasks: parts to cut into, if there are as many blocks.
+        types: of x, the weights and y.
         choice: what is not to be chosen here.
     Raises:
         SpecError: a chosen block does not fit the registers.
@@ -253,24 +281,25 @@ def matmul(
         images, rows = 1, images * rows
     lanes = target.lanes
     vectors = round_up(columns, lanes) // lanes
+    steps, x_bytes = steps_of(depth, types.w), types.x.bytes * rows * depth
     if choice.block is None:
-        block = choose_block(target, rows, vectors, depth, roomy=epilogue.exponential)
+        block = choose_block(target, rows, vectors, steps, roomy=epilogue.exponential)
     else:
         block = given_block(target, choice.block, rows, vectors)
     row_blocks, panels = Partition(rows, block.rows).count, Partition(vectors, block.vectors).count
     half = target.l2_bytes // 2
     row_tasks = max(1, min(row_blocks, -(-least_tasks // images), rows // 32))
-    row_tasks = max(row_tasks, min(row_blocks, -(-4 * rows * depth // half)))
+    row_tasks = max(row_tasks, min(row_blocks, -(-x_bytes // half)))
     row_tasks = min(row_blocks, choice.row_parts or row_tasks)
     column_tasks = min(panels, choice.channel_parts or max(1, -(-least_tasks // (images * row_tasks))))
-    weight_bytes = 4 * depth * vectors * lanes
+    weight_bytes = 4 * steps * vectors * lanes
     row_major = weight_bytes // column_tasks <= half and row_tasks > 1
     if choice.order is not None:
         row_major = choice.order == "rows"
     gate: Literal["", "rows", "weights"] = ""
     if gated:
         gate = choice.gate or ("weights" if vectors * lanes < rows / row_tasks else "rows")
-    streamed = gate != "weights" and not row_major and comes_from_afar(target, weight_bytes, 4 * rows * depth)
+    streamed = gate != "weights" and not row_major and comes_from_afar(target, weight_bytes, x_bytes)
     return Matmul(
-        images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate, streamed
+        images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate, streamed, types
     )

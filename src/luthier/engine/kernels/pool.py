@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from luthier.engine.emit import F32, Function, Index, Value
+from luthier.engine.kernels.element import ALL_FP32, Types
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition
 from luthier.engine.kernels.window import Window
@@ -34,6 +35,7 @@ class Pooling(Kernel):
         reduce: `max`, or `avg`.
         adaptive: whether cells are those of a grid that covers the map.
         divisor: of every sum; None = the number of elements inside the map.
+        types: of x and y.
     """
 
     images: int
@@ -43,6 +45,7 @@ class Pooling(Kernel):
     reduce: Literal["max", "avg"] = "avg"
     adaptive: bool = True
     divisor: int | None = None
+    types: Types = ALL_FP32
 
     operands = ("x", "y")
 
@@ -59,26 +62,28 @@ class Pooling(Kernel):
     @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"fp32_{self.reduce}pool_{'grid' if self.adaptive else self.window.title}_{self.blocks.limit}"
+        return (
+            f"{self.types.title}_{self.reduce}pool_{'grid' if self.adaptive else self.window.title}_{self.blocks.limit}"
+        )
 
     def emit(self, body: Body) -> None:
         """One task: a block of channels of one image."""
-        f, width = body.f, body.target.vector_bytes
+        f, types = body.f, self.types
+        x_step, y_step = body.width(types.x), body.width(types.y)
         image, block = f.div(body.task, self.blocks.count), f.rem(body.task, self.blocks.count)
-        ld = self.blocks.total * width
+        x_ld, y_ld = self.blocks.total * x_step, self.blocks.total * y_step
         (in_h, in_w), (out_h, out_w) = self.window.in_hw, self.window.out_hw
 
         def channels(first: Index, count: int) -> None:
-            lane = f.mul(first, width)
-            x = body.at("x", (image, in_h * in_w * ld), (lane, 1))
-            y = body.at("y", (image, out_h * out_w * ld), (lane, 1))
+            x = body.at("x", (image, in_h * in_w * x_ld), (first, x_step))
+            y = body.at("y", (image, out_h * out_w * y_ld), (first, y_step))
 
             def pixel(oy: Index, ox: Index) -> None:
                 rows, columns = self._cell(f, oy, 0), self._cell(f, ox, 1)
-                values = self._reduce(body, x, rows, columns, in_w * ld, ld, count)
-                to = body.at(y, (oy, out_w * ld), (ox, ld))
+                values = self._reduce(body, x, rows, columns, in_w * x_ld, x_ld, count)
+                to = body.at(y, (oy, out_w * y_ld), (ox, y_ld))
                 for v, value in enumerate(self._finish(body, values, rows, columns)):
-                    body.store(value, to, v * width)
+                    body.store(value, to, v * y_step, types.y)
 
             f.loop(0, out_h, lambda oy, _: f.loop(0, out_w, lambda ox, _: pixel(oy, ox)))
 
@@ -98,7 +103,7 @@ class Pooling(Kernel):
         self, body: Body, x: Value, rows: tuple[Index, Index], columns: tuple[Index, Index], down: int, right: int,
         count: int,
     ) -> list[Value]:  # fmt: skip
-        f, width = body.f, body.target.vector_bytes
+        f, element = body.f, self.types.x
         first = f.constant(float("-inf") if self.reduce == "max" else 0.0)
         start = [first] * count
 
@@ -112,7 +117,7 @@ class Pooling(Kernel):
 
             def column(ix: Index, part: list[Value]) -> list[Value]:
                 at = f.offset(at_row, f.mul(ix, right))
-                return [combine(value, body.load(at, v * width)) for v, value in enumerate(part)]
+                return [combine(value, body.load(at, v * body.width(element), element)) for v, value in enumerate(part)]
 
             part = f.loop(*columns, column, start)
             return [combine(a, b) for a, b in zip(total, part, strict=True)]
@@ -135,8 +140,8 @@ class Pooling(Kernel):
 
 def global_pooling(
     target: Target, images: int, channels: int, in_hw: tuple[int, int], reduce: Literal["max", "avg"] = "avg",
-    divisor: int | None = None,
+    divisor: int | None = None, types: Types = ALL_FP32,
 ) -> Pooling:  # fmt: skip
     """Over the whole map."""
     window = Window(in_hw, (1, 1), in_hw, (1, 1))
-    return Pooling(images, channels, window, target.lanes, reduce, True, divisor)
+    return Pooling(images, channels, window, target.lanes, reduce, True, divisor, types)
