@@ -104,6 +104,9 @@ EXACT = {
     "flatten": one(kinds.Flatten(), (1, 3, 4, 5)),
     "reshape": one(kinds.Reshape((5, 12)), (1, 3, 4, 5)),
     "concat": one(kinds.Concat(), (1, 3, 4, 5), (1, 2, 4, 5), (1, 1, 4, 5)),
+    "concat_rows": one(kinds.Concat(2), (1, 3, 4, 5), (1, 3, 2, 5)),
+    "concat_columns": one(kinds.Concat(3), (1, 3, 4, 5), (1, 3, 4, 1)),
+    "channel_max": one(kinds.ChannelPool("max"), (1, 3, 4, 5)),
 }
 ROUNDED = {
     "norm": one(
@@ -112,6 +115,7 @@ ROUNDED = {
     "avg_pool": one(kinds.Pool("avg", (3, 2), (2, 2), (1, 0, 1, 1)), (1, 3, 6, 7)),
     "avg_pool_pads": one(kinds.Pool("avg", (3, 2), (2, 2), (1, 0, 1, 1), count_pads=True), (1, 3, 6, 7)),
     "global_avg": one(kinds.GlobalPool(), (1, 3, 6, 7)),
+    "channel_avg": one(kinds.ChannelPool(), (1, 3, 4, 5)),
     "adaptive_down": one(kinds.AdaptivePool((3, 4)), (1, 3, 7, 11)),
     "adaptive_up": one(kinds.AdaptivePool((7, 7)), (1, 3, 5, 3)),
     "softmax": one(kinds.Softmax(), (1, 7)),
@@ -405,8 +409,8 @@ def test_misshaped_weight_is_named(small: Small) -> None:
 
 
 def test_unknown_activation_is_refused() -> None:
-    graph = one(kinds.Activation("softplus"), (1, 3, 4, 5))  # type: ignore[arg-type]  # not one of the names
-    with pytest.raises(SpecError, match="y: activation 'softplus' has no ONNX form"):
+    graph = one(kinds.Activation("cosine"), (1, 3, 4, 5))  # type: ignore[arg-type]  # not one of the names
+    with pytest.raises(SpecError, match="y: activation 'cosine' has no ONNX form"):
         to_onnx(graph, {})
 
 

@@ -210,7 +210,7 @@ def test_run_takes_and_returns_numbers() -> None:
     assert integer.run(graph, {}, {"x0": x})["y"].tolist() == [[0.0, 0.0, 0.5, 77.5]]
     with pytest.raises(ShapeError, match=r"'x0' must have shape \(1, 4\), got \(1, 3\)"):
         integer.run(graph, {}, {"x0": x[:, :3]})
-    with pytest.raises(ShapeError, match="'x0' must have shape .*, got nothing"):
+    with pytest.raises(ShapeError, match=r"'x0' must have shape .*, got nothing"):
         integer.run(graph, {}, {})
 
 

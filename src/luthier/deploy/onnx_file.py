@@ -185,6 +185,8 @@ def _activation(w: _Writer, graph: Graph, op: Op) -> None:
             w.node("Tanh", op, [source])
         case "mish":
             w.node("Mish", op, [source])
+        case "softplus":
+            w.node("Softplus", op, [source])
         case "leaky_relu":
             w.node("LeakyRelu", op, [source], alpha=op.attrs.alpha)
         case "elu":
@@ -206,6 +208,17 @@ def _pool(w: _Writer, graph: Graph, op: Op) -> None:
 def _global_pool(w: _Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.GlobalPool)
     w.node("GlobalAveragePool" if op.attrs.reduce == "avg" else "GlobalMaxPool", op, op.inputs)
+
+
+def _channel_pool(w: _Writer, graph: Graph, op: Op) -> None:
+    assert isinstance(op.attrs, kinds.ChannelPool)
+    axes = w.value(op, "axes", np.array([1], np.int64))
+    w.node("ReduceMean" if op.attrs.reduce == "avg" else "ReduceMax", op, [*op.inputs, axes])
+
+
+def _concat(w: _Writer, graph: Graph, op: Op) -> None:
+    assert isinstance(op.attrs, kinds.Concat)
+    w.node("Concat", op, op.inputs, axis=op.attrs.axis)
 
 
 def _adaptive_pool(w: _Writer, graph: Graph, op: Op) -> None:
@@ -314,6 +327,7 @@ _WRITERS: Final[Mapping[type, Callable[[_Writer, Graph, Op], None]]] = {
     kinds.Pool: _pool,
     kinds.GlobalPool: _global_pool,
     kinds.AdaptivePool: _adaptive_pool,
+    kinds.ChannelPool: _channel_pool,
     kinds.Linear: _linear,
     kinds.Affine: _affine,
     kinds.Softmax: _plain("Softmax", axis=1),
@@ -325,5 +339,5 @@ _WRITERS: Final[Mapping[type, Callable[[_Writer, Graph, Op], None]]] = {
     kinds.Unknown: _unknown,
     kinds.Flatten: _plain("Flatten", axis=1),
     kinds.Reshape: _reshape,
-    kinds.Concat: _plain("Concat", axis=1),
+    kinds.Concat: _concat,
 }

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.kernels.activation import FUNCTIONS
+from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC
 from luthier.engine.kernels.banded import banded
+from luthier.engine.kernels.channels import over_channels
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
 from luthier.engine.kernels.element import ELEMENTS, FP32, Element, Types, as_stored
@@ -22,6 +23,7 @@ from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import matmul
 from luthier.engine.kernels.pool import Pooling, global_pooling
+from luthier.engine.kernels.resize import resizing
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
 from luthier.engine.patterns import Fused, Patterns
@@ -34,6 +36,7 @@ from luthier.graph.attrs import (
     AdaptivePool,
     Add,
     Affine,
+    ChannelPool,
     Concat,
     Conv,
     Flatten,
@@ -44,8 +47,10 @@ from luthier.graph.attrs import (
     Pad,
     Pool,
     Reshape,
+    Resize,
     Shuffle,
     Slice,
+    Softmax,
     Subsample,
 )
 from luthier.graph.mbconv import is_depthwise, is_pointwise
@@ -138,7 +143,7 @@ class _Lowering(Steps):
                 self._product(group)
             case Norm() | Affine():
                 self._affine(group)
-            case Activation(function=function) if function in FUNCTIONS:
+            case Activation(function=function) if function in FUNCTIONS or function in PARAMETRIC:
                 self._elementwise(group, "unary", function)
             case Add():
                 self._elementwise(group, "add", group.activation)
@@ -146,6 +151,14 @@ class _Lowering(Steps):
                 self._elementwise(group, "mul", group.activation)
             case Pool() | GlobalPool() | AdaptivePool():
                 self._pool(head)
+            case ChannelPool(reduce=kind):
+                self._channels(head, kind)
+            case Softmax():
+                self._channels(head, "softmax")
+            case Resize(out_hw, mode):
+                x = self._padded(head.inputs[0], FP32)
+                kernel = resizing(self.target, x.layout.shape, out_hw, mode == "bilinear", self.least_tasks)
+                self._step(kernel, {"x": x.ref, "y": self._new(head.outputs[0], FP32).ref}, (head,))
             case Pad(before=before, pads=(top, left, _, _)):
                 self._pad(head, before, top, left)
             case Subsample(stride=(down, right)):
@@ -154,8 +167,8 @@ class _Lowering(Steps):
                 self._copy(x, y, y.layout.shape, (head,), strides=(n, c, h * down, w * right))
             case Flatten() | Reshape():
                 self._reshape(head)
-            case Concat():
-                self._concat(head)
+            case Concat(axis):
+                self._concat(head, axis)
             case Slice():
                 self._slice(head, head.attrs)
             case Shuffle(groups=groups):
@@ -257,10 +270,11 @@ class _Lowering(Steps):
         head = group.head
         sources = [self._padded(name) for name in head.inputs]
         other = sources[-1].layout.shape
+        alpha = head.attrs.alpha if isinstance(head.attrs, Activation) else 0.0
         y = self._new(group.output)
         kernel = elementwise(
             self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks,
-            types=Types(sources[0].element, sources[-1].element, y.element),
+            types=Types(sources[0].element, sources[-1].element, y.element), alpha=alpha,
         )  # fmt: skip
         self._step(kernel, {"x": sources[0].ref, "z": sources[-1].ref, "y": y.ref}, group.ops)
 
@@ -312,6 +326,11 @@ class _Lowering(Steps):
             kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce, types=types)
         self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
 
+    def _channels(self, op: Op, kind: Literal["max", "avg", "softmax"]) -> None:
+        x = self._padded(op.inputs[0], FP32)
+        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks)
+        self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0], FP32).ref}, (op,))
+
     # ---- moving
 
     def _zeroed(self, op: Op) -> Place:
@@ -341,12 +360,12 @@ class _Lowering(Steps):
         for group in range(groups):
             self._copy(x, spaced, (n, each, h, w), (op,), start=group, first=group * each, gaps=False)
 
-    def _concat(self, op: Op) -> None:
+    def _concat(self, op: Op, axis: int) -> None:
         sources = [self._padded(name) for name in op.inputs]
         y, start = self._new(op.outputs[0]), 0
         for x in sources:
             self._copy(x, y, x.layout.shape, (op,), start=start)
-            start += x.layout.shape[1]
+            start += x.layout.shape[axis] * y.layout.strides[axis]
 
     def _reshape(self, op: Op) -> None:
         """A map of one pixel is a list of channels already; else by way of the order in which NCHW counts."""

@@ -4,7 +4,8 @@
 
 An `int8` activation is stored unsigned, q in 0 .. 255, with one scale and one zero point; an `int8` weight signed, q in
 -127 .. 127, zero point 0, one scale per output channel; a bias is `int32` with scale s_x * s_w[c].  Scales are exact
-in float32.  An op runs in integers when all that it reads carries scales; `luthier.quant.integer` says what it computes.
+in float32.  An op runs in integers when all that it reads carries scales; `luthier.quant.integer` says what it
+computes.
 
 A tensor is stored in one of three ways:
 

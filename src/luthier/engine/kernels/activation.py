@@ -7,6 +7,7 @@ from typing import Final
 
 from luthier.engine.emit import Function, Value
 from luthier.engine.kernels.exponential import gelu, sigmoid, silu
+from luthier.engine.kernels.hyperbolic import elu, mish, softplus, tanh
 from luthier.engine.target import Target
 from luthier.graph.attrs import GraphFunction
 
@@ -29,6 +30,12 @@ def _hard_swish(f: Function, target: Target, x: Value) -> Value:
     return f.fmul(x, _hard_sigmoid(f, target, x))
 
 
+def _leaky_relu(f: Function, target: Target, x: Value, alpha: float) -> Value:
+    del target
+    zero = f.constant(0.0)
+    return f.fma(f.at_most(x, zero), f.constant(alpha), f.at_least(x, zero))
+
+
 FUNCTIONS: Final[dict[GraphFunction, Callable[[Function, Target, Value], Value]]] = {
     "identity": lambda f, target, x: x,
     "relu": _relu,
@@ -38,9 +45,21 @@ FUNCTIONS: Final[dict[GraphFunction, Callable[[Function, Target, Value], Value]]
     "gelu": gelu,
     "sigmoid": sigmoid,
     "hard_sigmoid": _hard_sigmoid,
+    "tanh": tanh,
+    "mish": mish,
+    "softplus": softplus,
 }
+#: functions with a number, `Activation.alpha`; a step of their own, never part of another kernel
+PARAMETRIC: Final[dict[GraphFunction, Callable[[Function, Target, Value, float], Value]]] = {
+    "leaky_relu": _leaky_relu,
+    "elu": elu,
+}
+#: functions that take the registers of a polynomial
+EXPONENTIAL: Final = frozenset({"silu", "sigmoid", "gelu", "tanh", "mish", "softplus"})
 
 
-def activate(f: Function, target: Target, x: Value, function: GraphFunction) -> Value:
-    """`function` of every lane."""
+def activate(f: Function, target: Target, x: Value, function: GraphFunction, alpha: float = 0.0) -> Value:
+    """`function` of every lane, with its number where it has one."""
+    if function in PARAMETRIC:
+        return PARAMETRIC[function](f, target, x, alpha)
     return FUNCTIONS[function](f, target, x)

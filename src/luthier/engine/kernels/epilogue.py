@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from luthier.engine.emit import Value
-from luthier.engine.kernels.activation import activate
+from luthier.engine.kernels.activation import EXPONENTIAL, activate
 from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.kernels.kernel import Body
 from luthier.graph.attrs import GraphFunction
@@ -34,7 +34,7 @@ class Epilogue:
     @property
     def exponential(self) -> bool:
         """Whether it takes the registers of a polynomial."""
-        return not {self.activation, self.after}.isdisjoint(("silu", "sigmoid", "gelu"))
+        return not {self.activation, self.after}.isdisjoint(EXPONENTIAL)
 
     @property
     def title(self) -> str:

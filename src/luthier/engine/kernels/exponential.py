@@ -31,7 +31,7 @@ _LOWEST: Final = -86.0
 _FARTHEST: Final = 10.0
 
 
-def _fit(function: Callable[[float], float], degree: int, low: float, high: float) -> tuple[float, ...]:
+def fit(function: Callable[[float], float], degree: int, low: float, high: float) -> tuple[float, ...]:
     """Coefficients, lowest first, of the polynomial through the Chebyshev nodes of [low, high]."""
     found = Chebyshev.interpolate(np.vectorize(function, otypes=[float]), degree, domain=[low, high])
     return tuple(float(c) for c in found.convert(kind=Polynomial).coef)
@@ -40,7 +40,7 @@ def _fit(function: Callable[[float], float], degree: int, low: float, high: floa
 @cache
 def exp2_coefficients() -> tuple[float, ...]:
     """p of equation (1)."""
-    return _fit(math.exp2, 5, 0.0, 1.0)
+    return fit(math.exp2, 5, 0.0, 1.0)
 
 
 @cache
@@ -51,7 +51,7 @@ def erfc_coefficients() -> tuple[float, ...]:
         z = 2.0 * (1.0 + t) / (1.0 - t)
         return math.erfc(z) * math.exp(z * z)
 
-    return _fit(scaled, 11, -1.0, (_FARTHEST - 2.0) / (_FARTHEST + 2.0))
+    return fit(scaled, 11, -1.0, (_FARTHEST - 2.0) / (_FARTHEST + 2.0))
 
 
 def horner(f: Function, coefficients: tuple[float, ...], x: Value) -> Value:
