@@ -39,6 +39,7 @@ def load(name: str) -> tuple[Any, Any]:
 
 
 def say(text: str) -> None:
+    """Progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -96,6 +97,7 @@ def text(model: str, curves: Sequence[TileCurve], tunings: dict[str, Tuning]) ->
 
 
 def main() -> int:
+    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="efficientnet_b0", choices=presets.names())
     parser.add_argument("--blocks", nargs="*", default=(), help="of that model; none = all")
