@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,18 +68,19 @@ class Region:
 def regions(graph: Graph, target: Target, threads: int, order: DataOrder) -> tuple[Region, ...]:
     """All of a graph, in an order in which they can run."""
     context = (threads, repr(target), str(llvm.llvm_version_info), code_version())
+    readers = graph.consumers()
+    averaged = {name for name, ops in readers.items() if any(op.kind == "global_pool" for op in ops)}
     found = []
     for group in Patterns(graph).groups():
-        said = json.dumps([_signature(graph, group.ops, order), *context])
+        said = json.dumps([_signature(graph, group.ops, order, averaged), *context])
         key = hashlib.sha256(said.encode()).hexdigest()
         found.append(Region(tuple(op.name for op in group.ops), key, len(group.first.ops) if group.first else 0))
     return tuple(found)
 
 
-def _signature(graph: Graph, ops: tuple[Op, ...], order: DataOrder) -> list[Any]:
+def _signature(graph: Graph, ops: tuple[Op, ...], order: DataOrder, averaged: Set[str]) -> list[Any]:
     numbers: dict[str, int] = {}
     inside = {op.outputs[0] for op in ops}
-    readers = graph.consumers()
     lines: list[Any] = []
     for op in ops:
         for name in op.inputs:
@@ -89,9 +90,9 @@ def _signature(graph: Graph, ops: tuple[Op, ...], order: DataOrder) -> list[Any]
             numbers.setdefault(name, len(numbers))
         out = graph.tensors[op.outputs[0]]
         constants = [(role, graph.constants[name]) for role, name in sorted(op.constants.items())]
-        summed = any(reader.kind == "global_pool" for reader in readers[out.name])
         lines.append([
-            op.kind, repr(op.attrs), [numbers[name] for name in op.inputs], out.shape, out.dtype, summed,
+            op.kind, repr(op.attrs), [numbers[name] for name in op.inputs], out.shape, out.dtype,
+            out.name in averaged,
             [(role, tensor.shape, tensor.dtype) for role, tensor in constants],
         ])  # fmt: skip
         numbers[out.name] = len(numbers)
