@@ -36,11 +36,11 @@ def chosen(graph: Any, constants: Any, target: Target, threads: int, pick: Any) 
     found = regions(graph, target, threads, "nchw")
     trials = Trials(graph, constants, target, threads, "nchw", found)
     known, asked = {}, []
-    split = {region.key: (Part(region.first), Part(len(region.ops) - region.first)) for region in found if region.first}
+    split = {region.key: next(region.cut()) for region in found if region.cuts}
     start = {key: parts for key, parts in split.items() if pick(3) == 0}
     for key, kernels in trials.kernels(start).items():
         region = next(region for region in found if region.key == key)
-        parts = list(start.get(key, (Part(len(region.ops)),)))
+        parts = list(start.get(key, region.default))
         if len(kernels) == len(parts):
             index = pick(len(parts))
             options = candidates(kernels[index], target, threads)
@@ -168,7 +168,7 @@ def test_a_ring_that_leaves_the_cache_costs() -> None:
     target = runnable()[0]
     found = regions(graph, target, 1, "nchw")
     trials = Trials(graph, constants, target, 1, "nchw", found)
-    region = next(region for region in found if region.first and "stage2.0" in region.ops[0])
+    region = next(region for region in found if region.cuts and "stage2.0" in region.ops[0])
     cycles = []
     for rows in (4, 48):
         kernel = trials.kernels({region.key: (Part(len(region.ops), Tile(rows)),)})[region.key][0]

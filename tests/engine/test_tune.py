@@ -38,7 +38,7 @@ def network() -> tuple[Any, dict[str, Any]]:
 
 
 def first_region(network: Any) -> Region:
-    return next(region for region in regions(network[0], host(), 1, "nchw") if region.first)
+    return next(region for region in regions(network[0], host(), 1, "nchw") if region.cuts)
 
 
 CHANGED = (Part(4, Tile(2, 16), Choice(block=(3, 1), outputs=5, row_parts=1)),)
@@ -115,7 +115,7 @@ def test_a_key_is_of_the_work_and_the_machine_not_of_names(network: Any, monkeyp
     assert first != regions(graph, host(), 1, "nhwc")[0].key
     assert here.key in {region.key for region in regions(graph, host(), 1, "nhwc")}
     again = graph_with_numbers(get("mbconv_thumbnail"), resolution=32, seed=9)[0]
-    assert here.key == next(region for region in regions(again, host(), 1, "nchw") if region.first).key
+    assert here.key == next(region for region in regions(again, host(), 1, "nchw") if region.cuts).key
     monkeypatch.setattr(tuned, "code_version", lambda: "another version")
     assert here.key not in {region.key for region in regions(graph, host(), 1, "nchw")}
 
@@ -163,7 +163,7 @@ class Wound(Trials):
     def __init__(self, network: Any, *, stop_at: int | None = None) -> None:
         found = regions(network[0], host(), 1, "nchw")
         super().__init__(*network, host(), 1, "nchw", found)
-        self.lengths = {region.key: len(region.ops) for region in found}
+        self.defaults = {region.key: region.default for region in found}
         self.now, self.calls, self.stop_at = 0.0, 0, stop_at
 
     def _seconds(self, parts: tuple[Part, ...]) -> float:
@@ -175,8 +175,7 @@ class Wound(Trials):
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         one = [
-            {key: self._seconds(known.get(key, (Part(count),))) for key, count in self.lengths.items()}
-            for known in schedules
+            {key: self._seconds(known.get(key, parts)) for key, parts in self.defaults.items()} for known in schedules
         ]
         return [one] * rounds
 
@@ -194,7 +193,7 @@ def search(network: Any, bench: Wound, **how: Any) -> Any:
 def test_the_search_finds_what_is_quicker_and_keeps_it(network: Any) -> None:
     heard: list[Progress] = []
     found = search(network, Wound(network), limit=1000, progress=heard.append)
-    banded = [region for region in regions(network[0], host(), 1, "nchw") if region.first]
+    banded = [region for region in regions(network[0], host(), 1, "nchw") if region.cuts]
     assert banded
     for region in banded:
         kept = stored(region)

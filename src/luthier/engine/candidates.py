@@ -5,6 +5,7 @@
     convolution   block; parts of rows and of channels
     depthwise     outputs; parts of rows
     banded        block; outputs; rows of a band; parts of rows
+    projected     as what it projects
 
 One choice at a time: the tuner moves from the best so far, so that good choices add up.  Blocks whose estimate is more
 than a third above the best block's are left out, as are parts that would leave a thread without work.
@@ -23,6 +24,7 @@ from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise
 from luthier.engine.kernels.kernel import Kernel
 from luthier.engine.kernels.matmul import Matmul
+from luthier.engine.kernels.projected import Projected
 from luthier.engine.kernels.register_block import Block, block_candidates, product_cycles
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
@@ -79,6 +81,15 @@ def variants(kernel: Kernel, target: Target, threads: int = 1) -> Iterator[Kerne
                 yield replace(kernel, row_tasks=rows)
         case Banded():
             yield from _bands(kernel, target, threads)
+        case Projected(wide=Banded() as wide):
+            for other in _bands(wide, target, threads):
+                yield replace(kernel, wide=other, rows=other.rows)
+        case Projected(wide=Depthwise() as wide):
+            for columns in _outputs(wide):
+                yield replace(kernel, wide=replace(wide, columns=columns))
+            tallest = ceil(wide.window.out_hw[0] / wide.row_tasks)
+            for bands in range(1, tallest + 1):
+                yield replace(kernel, rows=ceil(tallest / bands))
 
 
 def _products(kernel: Matmul, target: Target, threads: int) -> Iterator[Kernel]:
@@ -95,7 +106,7 @@ def _products(kernel: Matmul, target: Target, threads: int) -> Iterator[Kernel]:
             yield replace(kernel, row_tasks=rows, column_tasks=columns, row_major=row_major)
 
 
-def _bands(kernel: Banded, target: Target, threads: int) -> Iterator[Kernel]:
+def _bands(kernel: Banded, target: Target, threads: int) -> Iterator[Banded]:
     first, second = kernel.producer, kernel.consumer
     tallest = ceil(second.window.out_hw[0] / second.row_tasks)
     for bands in range(1, tallest + 1):

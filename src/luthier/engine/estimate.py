@@ -32,6 +32,7 @@ from luthier.engine.kernels.element import Element
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.kernel import Kernel
 from luthier.engine.kernels.matmul import Matmul
+from luthier.engine.kernels.projected import Projected
 from luthier.engine.kernels.register_block import product_cycles
 from luthier.engine.target import Target
 
@@ -109,13 +110,11 @@ def estimate(kernel: Kernel, target: Target) -> Estimate | None:
         case Convolution():
             compute = _convolution(kernel, moved)
         case Depthwise():
-            compute = _depthwise(kernel) + _epilogue(kernel.epilogue) * kernel.images * kernel.vectors * prod(
-                kernel.window.out_hw
-            )
-            _passes(moved, kernel.types.x, kernel.images, kernel.channels, kernel.window.in_hw)
-            _passes(moved, kernel.types.y, kernel.images, kernel.channels, kernel.window.out_hw)
+            compute = _depthwise_alone(kernel, moved)
         case Banded():
             compute = _banded(kernel, moved)
+        case Projected():
+            compute = _projected(kernel, moved, target)
         case _:
             return None
     return Estimate(compute, moved.near, moved.far, kernel.tasks)
@@ -176,6 +175,13 @@ def _convolution(kernel: Convolution, moved: _Moved) -> float:
     return one * out_h * images
 
 
+def _depthwise_alone(kernel: Depthwise, moved: _Moved) -> float:
+    _passes(moved, kernel.types.x, kernel.images, kernel.channels, kernel.window.in_hw)
+    _passes(moved, kernel.types.y, kernel.images, kernel.channels, kernel.window.out_hw)
+    outputs = kernel.images * kernel.vectors * prod(kernel.window.out_hw)
+    return _depthwise(kernel) + _epilogue(kernel.epilogue) * outputs
+
+
 def _depthwise(kernel: Depthwise) -> float:
     """Of the sums alone: of a tile's outputs each tap waits for the one before."""
     window = kernel.window
@@ -209,3 +215,19 @@ def _banded(kernel: Banded, moved: _Moved) -> float:
     moved.again(x_bytes * (producer.panels.count - 1) * images, x_bytes / parts + ring)
     moved.far += weight_bytes
     return compute * images
+
+
+def _projected(kernel: Projected, moved: _Moved, target: Target) -> float:
+    """What makes d, and a product for each row; every band meets the projection's weights again."""
+    wide, project, depthwise = kernel.wide, kernel.project, kernel.depthwise
+    inside = _Moved(target)
+    made = _banded(wide, inside) if isinstance(wide, Banded) else _depthwise_alone(wide, inside)
+    out_h, out_w = depthwise.window.out_hw
+    moved.near, moved.far = moved.near + inside.near, moved.far + inside.far
+    bands = depthwise.row_tasks * -(-out_h // (depthwise.row_tasks * kernel.rows))
+    weight_bytes = 4 * project.steps * project.panels.total * project.lanes
+    moved.far += weight_bytes
+    moved.again(weight_bytes * (bands * depthwise.images - 1), kernel.scratch_bytes + weight_bytes)
+    _passes(moved, project.types.y, depthwise.images, project.columns, (out_h, out_w))
+    row = product_cycles(project.block, out_w, project.panels.total, project.steps)
+    return made + (row + _epilogue(project.epilogue) * out_w * project.panels.total) * out_h * depthwise.images

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.engine.bands import joins, separate
 from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC
-from luthier.engine.kernels.banded import banded
+from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.channels import over_channels
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
@@ -23,6 +25,7 @@ from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import matmul
 from luthier.engine.kernels.pool import Pooling, global_pooling
+from luthier.engine.kernels.projected import Projected, projected
 from luthier.engine.kernels.resize import resizing
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
@@ -77,8 +80,8 @@ def lower(
         target: the CPU.
         order: of the arrays that callers pass in.
         least_tasks: parts into which each step is cut where it can be.
-        schedule: which convolutions run in bands with the depthwise one behind them (those of one group), the tile and
-            the choice of every group; None = all convolutions that can, and the kernels' own choices.
+        schedule: which convolutions run in bands with the next one (those of one group, see `luthier.engine.bands`),
+            the tile and the choice of every group; None = as `luthier.engine.bands` and the kernels choose.
     Raises:
         InputError: a tensor of another number type than fp32 and bf16.
         SpecError: the schedule leaves out a convolution, or a block does not fit the registers.
@@ -97,19 +100,6 @@ def lower(
     return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
-def _epilogue(group: Fused) -> Epilogue:
-    return Epilogue(group.activation, group.residual is not None, group.after)
-
-
-def separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
-    """Convolutions that a schedule keeps apart from the depthwise convolution behind them."""
-    if schedule is None:
-        return frozenset()
-    groups = {name: index for index, group in enumerate(schedule) for name in group.ops}
-    depthwise_groups = {groups.get(op.name) for op in graph.ops if is_depthwise(graph, op)}
-    return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups.get(op.name) not in depthwise_groups)
-
-
 class _Lowering(Steps):
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
@@ -118,7 +108,7 @@ class _Lowering(Steps):
         super().__init__(graph, target, order, least_tasks)
         self.values = constants
         self.given = {name: group for group in schedule or () for name in group.ops}
-        self.patterns = Patterns(graph, separate(graph, schedule))
+        self.patterns = Patterns(graph, separate(graph, schedule), partial(joins, graph, target, schedule))
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
 
     def result(self) -> Lowered:
@@ -179,38 +169,48 @@ class _Lowering(Steps):
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
 
-    def _weights(self, op: Op) -> tuple[Array, Array | None]:
-        weight = np.asarray(self.values[op.constants["weight"]], np.float32)
-        return weight, self.values.get(op.constants.get("bias", ""))
+    def _epilogue(self, group: Fused) -> Epilogue:
+        """fp32 weights carry the factor of an exponential; rounded to bf16 they would be other weights."""
+        folded = self.graph.constants[group.head.constants["weight"]].dtype == "fp32"
+        return Epilogue(group.activation, group.residual is not None, group.after, folded)
+
+    def _weights(self, group: Fused) -> tuple[Array, Array | None]:
+        constants, factor = group.head.constants, self._epilogue(group).factor
+        weight, bias = (
+            self.values[constants[role]] * np.float64(factor) if role in constants else None
+            for role in ("weight", "bias")
+        )
+        assert weight is not None
+        return np.asarray(weight, np.float32), bias
 
     def _product(self, group: Fused) -> None:
         """Convolutions and linear layers with their epilogue."""
         head = group.head
-        weight, bias = self._weights(head)
+        weight, bias = self._weights(group)
         operands: dict[str, Ref] = {}
         if group.residual is not None:
             operands["residual"] = self._padded(group.residual, self._element(group.output)).ref
         if group.gate is not None:
             operands["gate"] = self._padded(group.gate, FP32).ref
-        source = self.places[group.first.source if group.first else group.source]
+        source = self._source(group)
         kernel: Any
         tile, choice = self._given(head)
-        if group.first is not None:
-            producer = self._convolution(group.first, source, FP32, tile, Choice(block=choice.block))
-            consumer = self._depthwise(group, operands, FP32, producer.tile, choice)
-            kernel = banded(self.target, producer, consumer, tile.rows)
-            self._pack(operands, group.first.head, producer.pack(*self._weights(group.first.head)), "first_")
-            packed = consumer.pack(weight, bias)
+        if group.first is not None and is_depthwise(self.graph, group.first.head):
+            kernel = self._projected(group, operands, tile, choice)
+            self._pack(operands, head, kernel.project.pack(weight.reshape(weight.shape[:2]), bias), "last_")
+            head, packed = group.first.head, kernel.depthwise.pack(*self._weights(group.first))
+        elif group.first is not None:
+            kernel = self._banded(group, operands, tile, choice)
+            packed = kernel.consumer.pack(weight, bias)
         elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
             kernel = matmul(
-                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
+                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=self._epilogue(group),
                 least_tasks=self.least_tasks, types=self._types(group, source.element), choice=choice,
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
         elif is_depthwise(self.graph, head):
-            source = self._padded(group.source)
             kernel = self._depthwise(group, operands, source.element, tile, choice)
             packed = kernel.pack(weight, bias)
         else:
@@ -221,6 +221,40 @@ class _Lowering(Steps):
         self._pack(operands, head, packed)
         operands |= {"x": source.ref, "y": self._new(group.output).ref}
         self._step(kernel, operands, group.ops)
+
+    def _source(self, group: Fused) -> Place:
+        """What a group reads: the source of the first of its convolutions."""
+        while group.first is not None:
+            group = group.first
+        return self._padded(group.source) if is_depthwise(self.graph, group.head) else self.places[group.source]
+
+    def _banded(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Banded:
+        """A depthwise convolution with the one before it."""
+        assert group.first is not None
+        block = Choice(block=choice.block)
+        producer = self._convolution(group.first, self.places[group.first.source], FP32, tile, block)
+        consumer = self._depthwise(group, operands, FP32, producer.tile, choice)
+        self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
+        return banded(self.target, producer, consumer, tile.rows)
+
+    def _projected(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Projected:
+        """A depthwise convolution, perhaps with the one before it, and the pointwise one behind it."""
+        wide = group.first
+        assert wide is not None
+        _, c, _, columns = self._shape(wide.output)
+        element = self._element(wide.output)
+        project = matmul(
+            self.target, 1, columns, c, self._shape(group.output)[1], epilogue=self._epilogue(group), least_tasks=1,
+            types=self._types(group, element),
+        )  # fmt: skip
+        # one row is cut no further, whatever it takes
+        project = replace(project, row_tasks=1, column_tasks=1, streamed=False, x_streamed=False)
+        made: Banded | Depthwise
+        if wide.first is None:
+            made = self._depthwise(wide, operands, self._padded(wide.source).element, tile, choice)
+        else:
+            made = self._banded(wide, operands, tile, choice)
+        return projected(self.target, made, project, self.least_tasks, tile.rows, choice.row_parts)
 
     def _types(self, group: Fused, x: Element) -> Types:
         """Of a product: what it reads, its weights as the graph stores them, what it writes."""
@@ -247,7 +281,7 @@ class _Lowering(Steps):
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
-            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=self._epilogue(group),
             least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y), tile=tile,
             choice=choice,
         )  # fmt: skip
@@ -257,7 +291,7 @@ class _Lowering(Steps):
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
-            self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
+            self.target, n, c, self._window(group.head), epilogue=self._epilogue(group), sums=sums,
             least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)), tile=tile, choice=choice,
         )  # fmt: skip
         if sums:

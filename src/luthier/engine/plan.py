@@ -28,6 +28,8 @@ from luthier.graph.op import Graph
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
+#: of no step, that `step_times` makes to learn what a call costs
+_IDLE_CALLS = 5
 
 
 class Plan:
@@ -123,7 +125,7 @@ class Plan:
         return results[0] if len(results) == 1 else results
 
     def step_times(self, *inputs: Array) -> list[int]:
-        """Run once on the caller's thread, step by step; nanoseconds of each, without those of the call itself.
+        """Run once on the caller's thread, step by step; nanoseconds of each, less those of a call of no step.
 
         The results are in the arena, and are not returned: see `luthier.engine.profile`.
 
@@ -134,11 +136,12 @@ class Plan:
         with self._lock:
             self._bind(arrays)
             stamps = [perf_counter_ns()]
-            for first, count in ((0, 0), (0, 0), *((step, 1) for step in range(len(self._table)))):
+            for first, count in (*[(0, 0)] * _IDLE_CALLS, *((step, 1) for step in range(len(self._table)))):
                 self._workers.run_steps(first, count)
                 stamps.append(perf_counter_ns())
-        call, *spans = (after - before for before, after in pairwise(stamps[1:]))
-        return [max(span - call, 0) for span in spans]
+        spans = [after - before for before, after in pairwise(stamps)]
+        call = min(spans[:_IDLE_CALLS])
+        return [max(span - call, 1) for span in spans[_IDLE_CALLS:]]
 
     def _bind(self, arrays: list[Array]) -> None:
         for row, word, number in self._patches:

@@ -54,7 +54,7 @@ def tile_curves(
     wanted = {
         region.key: region
         for region in reversed(found)
-        if region.first and (not blocks or place[region.ops[0]] in blocks)
+        if region.cuts and (not blocks or place[region.ops[0]] in blocks)
     }
     if not wanted:
         raise InputError(f"tile_curves: no group of {', '.join(blocks) or 'the network'} runs band by band")
@@ -98,5 +98,5 @@ def _tiles(graph: Graph, region: Region, chosen: Tile) -> list[Tile | None]:
 
 def _parts(region: Region, tile: Tile | None) -> tuple[Part, ...]:
     if tile is None:
-        return Part(region.first), Part(len(region.ops) - region.first)
-    return (Part(len(region.ops), tile),)
+        return next(region.cut())
+    return (replace(region.default[0], tile=tile),)

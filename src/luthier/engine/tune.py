@@ -154,7 +154,7 @@ class _Search:
         self._longest_s = 0.0
 
     def _parts(self, key: str) -> tuple[Part, ...]:
-        return self._best.get(key, (Part(len(self._first[key].ops)),))
+        return self._best.get(key, self._first[key].default)
 
     def time_for_another(self) -> bool:
         """Whether one more step, and the last comparison, will end in time."""
@@ -200,8 +200,8 @@ class _Search:
 
     def _proposals(self, key: str, kernels: list[Kernel]) -> Iterator[_Proposal]:
         region, parts = self._first[key], self._parts(key)
-        if len(parts) == 1 and region.first:
-            yield _Proposal((Part(region.first), Part(len(region.ops) - region.first)), None)
+        if len(parts) == 1:
+            yield from (_Proposal(cut, None) for cut in region.cut())
         if len(kernels) != len(parts):
             return
         expected = [estimate(kernel, self._target) for kernel in kernels]
@@ -251,13 +251,13 @@ class _Search:
         if kept and ratio >= 1:
             kept, ratio, whole = {}, 1.0, [[before, before] for before, _ in whole]
         for key in self._best.keys() - kept.keys():
-            store(self._first[key], (Part(len(self._first[key].ops)),))
+            store(self._first[key], self._first[key].default)
         retimed = []
         for key, region in self._first.items():
             before, after = (median(column) for column in zip(*times[key], strict=True))
             retimed.append(
                 Retimed(
-                    groups=tuple(region.groups(kept.get(key, (Part(len(region.ops)),)))),
+                    groups=tuple(region.groups(kept.get(key, region.default))),
                     regions=sum(other.key == key for other in self._regions),
                     before_s=before,
                     after_s=after if key in kept else before,

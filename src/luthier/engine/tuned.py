@@ -16,15 +16,18 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import llvmlite.binding as llvm
 
+from luthier.engine.bands import joins
 from luthier.engine.cache import cache_dir, code_version, read_entry, write_entry
 from luthier.engine.patterns import Patterns
 from luthier.engine.program import DataOrder
 from luthier.engine.target import Target
 from luthier.errors import SpecError
+from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
 from luthier.schedule import AUTO, WHOLE, Choice, Group, Schedule, Tile
 
@@ -50,12 +53,25 @@ class Region:
     Attributes:
         ops: names, in order.
         key: equation (1); regions of one key are tuned together.
-        first: ops of the convolution that runs band by band with the depthwise one behind it; 0 = there is none.
+        cuts: where its convolutions could run each alone: numbers of ops before the second, the third.
+        projected: whether the last one is computed band by band behind a depthwise one.
     """
 
     ops: tuple[str, ...]
     key: str
-    first: int = 0
+    cuts: tuple[int, ...] = ()
+    projected: bool = False
+
+    @property
+    def default(self) -> tuple[Part, ...]:
+        """All in one, as the kernels choose."""
+        return (Part(len(self.ops), WHOLE, Choice(projected=True) if self.projected else AUTO),)
+
+    def cut(self) -> Iterator[tuple[Part, ...]]:
+        """In two, at each of its cuts, otherwise as the kernels choose."""
+        for number in self.cuts:
+            behind = self.projected and number != self.cuts[-1]
+            yield Part(number), Part(len(self.ops) - number, WHOLE, Choice(projected=True) if behind else AUTO)
 
     def groups(self, parts: Sequence[Part]) -> Iterator[Group]:
         """The region under these choices."""
@@ -71,10 +87,15 @@ def regions(graph: Graph, target: Target, threads: int, order: DataOrder) -> tup
     readers = graph.consumers()
     averaged = {name for name, ops in readers.items() if any(op.kind == "global_pool" for op in ops)}
     found = []
-    for group in Patterns(graph).groups():
+    for group in Patterns(graph, joins=partial(joins, graph, target, None)).groups():
         said = json.dumps([_signature(graph, group.ops, order, averaged), *context])
         key = hashlib.sha256(said.encode()).hexdigest()
-        found.append(Region(tuple(op.name for op in group.ops), key, len(group.first.ops) if group.first else 0))
+        inner, cuts = group.first, []
+        while inner is not None:
+            cuts.append(len(inner.ops))
+            inner = inner.first
+        behind = group.first is not None and is_depthwise(graph, group.first.head)
+        found.append(Region(tuple(op.name for op in group.ops), key, tuple(reversed(cuts)), behind))
     return tuple(found)
 
 
@@ -116,7 +137,7 @@ def schedule_of(all_regions: Sequence[Region], known: Mapping[str, tuple[Part, .
         tuple(
             group
             for region in all_regions
-            for group in region.groups(known.get(region.key, (Part(len(region.ops)),)))
+            for group in region.groups(known.get(region.key, region.default))
         ),
     )  # fmt: skip
 

@@ -57,6 +57,8 @@ class Choice:
         order: the outer loop of a matrix product: over blocks of `rows`, each of which meets all channels, or over
             blocks of `channels`, each of which meets all rows.
         gate: what a gate is multiplied with before a product: its `rows`, or its `weights`.
+        projected: whether a pointwise convolution behind a depthwise one of the group is computed band by band with it;
+            None = where the tile has rows.
         row_parts, channel_parts: parts that threads may run beside each other.
     """
 
@@ -64,6 +66,7 @@ class Choice:
     outputs: int | None = None
     order: Literal["rows", "channels"] | None = None
     gate: Literal["rows", "weights"] | None = None
+    projected: bool | None = None
     row_parts: int | None = None
     channel_parts: int | None = None
 

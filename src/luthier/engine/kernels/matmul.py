@@ -29,6 +29,7 @@ from luthier.engine.kernels.register_block import (
     given_block,
     pack_panel,
     paired,
+    rows_ahead,
     steps_of,
     widened,
 )
@@ -54,6 +55,7 @@ class Matmul(Kernel):
         epilogue: behind the sum.
         gate: `rows` multiplies the x of a task, `weights` its weights, into the scratch, before anything else.
         streamed: whether the weights come from far away and are asked for ahead of their use.
+        x_streamed: whether x does; each block of rows asks for the next one.
         types: of x, the weights and y.
     """
 
@@ -70,6 +72,7 @@ class Matmul(Kernel):
     gate: Literal["", "rows", "weights"] = ""
     streamed: bool = False
     types: Types = ALL_FP32
+    x_streamed: bool = False
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -100,7 +103,7 @@ class Matmul(Kernel):
     def scratch_bytes(self) -> int:  # type: ignore[override]
         """Rows or weights, multiplied by the gate."""
         if self.gate == "rows":
-            return self.rows * self._ld(self.depth, self.types.x)
+            return self.rows * self.ld(self.depth, self.types.x)
         return 4 * self.steps * self.panels.total * self.lanes if self.gate else 0
 
     @property
@@ -141,18 +144,18 @@ class Matmul(Kernel):
         part = f.rem(body.task, per_image)
         rows = share(f, f.rem(part, self.row_tasks), self.row_tasks, self.row_blocks.count)
         panels = share(f, f.div(part, self.row_tasks), self.column_tasks, self.panels.count)
-        x = body.at("x", (image, self.rows * self._ld(self.depth, self.types.x)))
-        y_image = f.mul(image, self.rows * self._ld(self.columns, self.types.y))
+        x = body.at("x", (image, self.rows * self.ld(self.depth, self.types.x)))
+        y_image = f.mul(image, self.rows * self.ld(self.columns, self.types.y))
         weight = body["weight"]
-        gate = body.at("gate", (image, self._ld(self.depth, FP32))) if self.gate else None
+        gate = body.at("gate", (image, self.ld(self.depth, FP32))) if self.gate else None
         if gate is not None and self.gate == "weights":
             weight = self._gate_weights(body, gate, panels)
         elif gate is not None:
             x = self._gate_rows(body, gate, x, rows)
 
         def cell(row: Index, count: int, vector: Index, vectors: int) -> None:
-            source = body.at(x, (row, self._ld(self.depth, self.types.x)))
-            self._cell(body, source, weight, y_image, row, count, vector, vectors)
+            source = body.at(x, (row, self.ld(self.depth, self.types.x)))
+            self.cell(body, source, weight, y_image, row, count, vector, vectors)
 
         def row_block(row: Index, count: int) -> None:
             self.panels.loop(f, lambda vector, vectors: cell(row, count, vector, vectors), *panels)
@@ -165,11 +168,11 @@ class Matmul(Kernel):
         else:
             self.panels.loop(f, panel, *panels)
 
-    def _ld(self, channels: int, element: Element) -> int:
+    def ld(self, channels: int, element: Element) -> int:
         """Bytes from one row to the next."""
         return element.bytes * round_up(channels, self.lanes)
 
-    def _cell(
+    def cell(
         self, body: Body, x: Value, weight: Value, y_image: Index, row: Index, count: int, vector: Index, vectors: int
     ) -> None:
         """One block: `count` rows from `row`, `vectors` columns from `vector`."""
@@ -181,11 +184,14 @@ class Matmul(Kernel):
         if self.streamed:
             number = f.div(row, self.row_blocks.sizes[-1])
             ahead = ahead_of(body, panel, self.steps, vectors, number, self.row_blocks.count)
-        a_rows = [r * self._ld(self.depth, types.x) for r in range(count)]
+        elif self.x_streamed:
+            ld = self.ld(self.depth, types.x)
+            ahead = rows_ahead(f.offset(x, count * ld), count, ld, self.steps)
+        a_rows = [r * self.ld(self.depth, types.x) for r in range(count)]
         sums = accumulate(
             body, start * count, x, a_rows, panel, self.depth, vectors, ahead=ahead, x=types.x, w=types.w
         )  # fmt: skip
-        ld, step = self._ld(self.columns, types.y), body.width(types.y)
+        ld, step = self.ld(self.columns, types.y), body.width(types.y)
         where = f.add(y_image, f.add(f.mul(row, ld), f.mul(vector, step)))
         y = f.offset(body["y"], where)
         residual = f.offset(body["residual"], where) if self.epilogue.residual else None
@@ -198,7 +204,7 @@ class Matmul(Kernel):
     def _gate_rows(self, body: Body, gate: Value, x: Value, rows: tuple[Index, Index]) -> Value:
         """The task's rows of x times the gate, in the scratch; done once per thread where all tasks share them."""
         f, element = body.f, self.types.x
-        ld = self._ld(self.depth, element)
+        ld = self.ld(self.depth, element)
 
         def vector(index: Index, _: object) -> None:
             scale = body.load(gate, f.mul(index, body.target.vector_bytes))
@@ -300,6 +306,8 @@ def matmul(
     if gated:
         gate = choice.gate or ("weights" if vectors * lanes < rows / row_tasks else "rows")
     streamed = gate != "weights" and not row_major and comes_from_afar(target, weight_bytes, x_bytes)
+    x_streamed = not streamed and gate != "rows" and x_bytes > half and (row_major or panels == 1)
     return Matmul(
-        images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate, streamed, types
-    )
+        images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate, streamed, types,
+        x_streamed,
+    )  # fmt: skip
