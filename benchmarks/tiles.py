@@ -88,7 +88,8 @@ def text(model: str, curves: Sequence[TileCurve], tunings: dict[str, Tuning]) ->
         lines += [
             "\n## Untuned against tuned\n",
             f"Without tuning at most {100 * worst:.1f} % slower (asked: {100 * ASKED:.0f} %); median "
-            f"{100 * median(1 / found.ratio - 1 for found in tunings.values()):.1f} %.\n",
+            f"{100 * median(1 / found.ratio - 1 for found in tunings.values()):.1f} %. The ratio is the median over "
+            "paired rounds; the two medians beside it drift with the machine.\n",
             "| network | untuned | tuned | ratio | kinds of groups changed | candidates | search |",
             "|---|---|---|---|---|---|---|",
         ]

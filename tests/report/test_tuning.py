@@ -47,7 +47,7 @@ def test_only_what_was_looked_at_is_listed() -> None:
     assert len(table.rows) == 1
     assert table.marked == {0}
     assert table.rows[0][1:5] == ("3", "600 µs", "500 µs", "1")
-    assert table.rows[0][5] == "rows 7, channels 48, block 7×3, order rows"
+    assert table.rows[0][5] == "rows 7, channels 48, block 7x3, order rows"
     assert changes(tuning(changed=False)).rows[0][5] == "as the kernels choose"
 
 

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Final
 
 from luthier.schedule import Group, Schedule
+
+_AS_KERNELS: Final = "as the kernels choose"
+
+
+def in_words(group: Group) -> str:
+    """What a schedule says of one group.
+
+    Example:
+        >>> from luthier.schedule import Choice, Tile
+        >>> in_words(Group(("a",), Tile(7, 48), Choice(block=(7, 3), row_parts=1)))
+        'rows 7, channels 48, block 7x3, row parts 1'
+    """
+    choice = group.choice
+    said: dict[str, object] = {"rows": group.tile.rows, "channels": group.tile.channels}
+    said["block"] = None if choice.block is None else "x".join(map(str, choice.block))
+    said |= {f.name.replace("_", " "): getattr(choice, f.name) for f in fields(choice) if f.name != "block"}
+    return ", ".join(f"{name} {value}" for name, value in said.items() if value is not None) or _AS_KERNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,13 @@ class Retimed:
     after_s: float
     changed: bool
     tried: tuple[Tried, ...]
+
+    @property
+    def said(self) -> str:
+        """What tuning keeps, in words."""
+        if not self.changed:
+            return _AS_KERNELS
+        return ("each alone: " if len(self.groups) > 1 else "") + "; ".join(map(in_words, self.groups))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,10 @@ from pathlib import Path
 from statistics import median
 
 from luthier import files, units
-from luthier.engine.results import Retimed, TileCurve, Tuning
+from luthier.engine.results import TileCurve, Tuning
 from luthier.report import frame, words
 from luthier.report.chart import BAD, MUTED, SECOND, WINNER, Chart, axis, label, layout, scaled
 from luthier.report.tables import Column, Table
-from luthier.schedule import Group
 
 
 def write(model: str, tuning: Tuning, curves: Sequence[TileCurve], version: str, path: Path) -> None:
@@ -158,32 +157,9 @@ def changes(tuning: Tuning) -> Table:
         rows=tuple(
             (
                 one.groups[0].ops[0], str(one.regions), units.show(one.before_s, "latency"),
-                units.show(one.after_s, "latency"), str(len(one.tried)), said(one),
+                units.show(one.after_s, "latency"), str(len(one.tried)), one.said,
             )
             for one in looked
         ),
         marked=frozenset(index for index, one in enumerate(looked) if one.changed),
     )  # fmt: skip
-
-
-def said(one: Retimed) -> str:
-    """The choices of a kind of group, in words."""
-    if not one.changed:
-        return "as the kernels choose"
-    return ("each alone: " if len(one.groups) > 1 else "") + "; ".join(_words(group) for group in one.groups)
-
-
-def _words(group: Group) -> str:
-    """What a schedule says of one group.
-
-    Example:
-        >>> from luthier.schedule import Choice, Tile
-        >>> _words(Group(("a",), Tile(7, 48), Choice(block=(7, 3), row_parts=1)))
-        'rows 7, channels 48, block 7×3, row parts 1'
-    """
-    choice = group.choice
-    parts = [("rows", group.tile.rows), ("channels", group.tile.channels)]
-    parts += [("block", None if choice.block is None else "×".join(map(str, choice.block)))]
-    names = ("outputs", "order", "gate", "row_parts", "channel_parts")
-    parts += [(name.replace("_", " "), getattr(choice, name)) for name in names]
-    return ", ".join(f"{name} {value}" for name, value in parts if value is not None) or "as the kernels choose"
