@@ -54,14 +54,14 @@ def onnx_file(path: Path) -> Path:
 @pytest.fixture
 def without_resize(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that has no code for one op."""
-    whole = lower._Lowering._group
+    whole = lower.Lowering._group
 
     def group(self: Any, found: Any) -> None:
         if found.head.kind == "resize":
             found = replace(found, head=replace(found.head, attrs=kinds.Unknown("resize", (1, 5, 3, 5))))
         whole(self, found)
 
-    monkeypatch.setattr(lower._Lowering, "_group", group)
+    monkeypatch.setattr(lower.Lowering, "_group", group)
 
 
 # -- compile ---------------------------------------------------------------------------------------------------------
