@@ -96,8 +96,8 @@ def test_half_the_memory() -> None:
 def test_rounding_is_to_nearest_even() -> None:
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=4000).astype(np.float32), [np.inf, -np.inf, np.nan, 0.0, 3.4e38]])
-    x = np.concatenate([x, from_bf16(rng.integers(0x0080, 0x7F00, 2000).astype(np.uint16)) * np.float32(1 + 2**-8)])
-    x = x.astype(np.float32)
+    halfway = (rng.integers(0x0080, 0x7F00, 2000).astype(np.uint32) << 16 | 0x8000).view(np.float32)
+    x = np.concatenate([x, halfway]).astype(np.float32)
     below = from_bf16((x.view(np.uint32) >> 16).astype(np.uint16)).astype(np.float64)
     got = from_bf16(to_bf16(x)).astype(np.float64)
     assert np.array_equal(np.isnan(got), np.isnan(x))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +18,7 @@ from luthier.device.jit import Library
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
+from luthier.engine.kernels.element import ELEMENTS
 from luthier.engine.lower import lower
 from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.memory import Buffer, Guarded
@@ -36,7 +39,8 @@ _IDLE_CALLS = 5
 class Plan:
     """Machine code, weights and one arena; a call is one run.
 
-    Several Python threads may call one plan: calls take turns.  NaN in the input gives NaN wherever it reaches.
+    Several Python threads may call one plan: calls take turns.  A forked child may call it too; its runs have one
+    thread.  NaN in the input gives NaN wherever it reaches.
 
     Args:
         image: what to run.
@@ -50,6 +54,7 @@ class Plan:
         self.image = image
         self._debug = debug
         self._lock = threading.Lock()
+        _PLANS.add(self)
         functions = sorted({record.function for record in image.records})
         self._library = Library(image.code, (*functions, *FUNCTIONS))
         self._arena: dict[str, Buffer] = {}
@@ -175,8 +180,25 @@ class Plan:
         save_image(self.image, path)
 
     def close(self) -> None:
-        """End the plan's threads; they also end when the plan is forgotten."""
-        self._workers.close()
+        """End the plan's threads, after the run in progress; later runs are done by their caller alone.
+
+        They also end when the plan is forgotten, and when Python ends.
+        """
+        with self._lock:
+            self._workers.close()
+
+
+#: plans of this process: a lock that another thread holds while the process forks would stay locked in the child
+_PLANS: weakref.WeakSet[Plan] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for plan in _PLANS:
+        plan._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def load(path: Path, *, debug: bool = False) -> Plan:
@@ -209,8 +231,8 @@ def compile(
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
         schedule: see `luthier.engine.lower`; None = the engine's own.
-        dtype: `bf16` stores large tensors so, see `luthier.engine.reduced`; calls pass and get float32 all the same.
-            None = as the graph says.
+        dtype: of an fp32 graph: `bf16` stores its large tensors so, see `luthier.engine.reduced`; calls pass and get
+            float32 all the same.  None = as the graph's tensors say.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -223,8 +245,11 @@ def compile(
     """
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
-    if dtype not in (None, "fp32", "bf16"):
-        raise InputError(f"compile: dtype must be 'fp32' or 'bf16', got {dtype!r}")
+    if dtype not in (None, *ELEMENTS):
+        raise InputError(f"compile: dtype must be one of {', '.join(ELEMENTS)}, got {dtype!r}")
+    others = sorted({tensor.dtype for tensor in graph.tensors.values()} - {"fp32"})
+    if dtype is not None and others:
+        raise InputError(f"compile: dtype={dtype!r} is for graphs of fp32 tensors, this one has {', '.join(others)}")
     graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
     make = lower_integers if is_quantised(graph) else lower

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from luthier.errors import DataError, ShapeError
 from luthier.graph import reference
+from luthier.graph.attrs import Activation
 from luthier.graph.op import Graph
 from luthier.quant.affine import Levels, levels_of_range
 from luthier.quant.gain import channel_means, moment_tensors, moments, output_gains
@@ -130,7 +131,8 @@ def calibrate(plan: Plan, observed: Observed, observer: Observer = "mse") -> dic
             chosen = levels_of_range(min(low for low, _ in known), max(high for _, high in known))
         else:
             reader = plan.function_op(members[0]) if len(members) == 1 else None
-            function = partial(reference.activate, attrs=reader.attrs) if reader is not None else None
+            attrs = None if reader is None else reader.attrs
+            function = partial(reference.activate, attrs=attrs) if isinstance(attrs, Activation) else None
             chosen = choose_levels(merged(observed.histograms[name] for name in counted), observer, function)
         levels.update(dict.fromkeys(members, chosen))
     return levels

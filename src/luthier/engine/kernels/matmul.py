@@ -203,8 +203,8 @@ class Matmul(Kernel):
         residual = f.offset(body["residual"], where) if self.epilogue.residual else None
         if self.matrix:
             block = MatrixBlock(count, vectors, self.depth)
-            sums = block.multiply(body, body.scratch, x, self.ld(self.depth, types.x), panel, bias)
-            finish(body, sums, block, self.epilogue, types.y, y, ld, residual)
+            found = block.multiply(body, body.scratch, x, self.ld(self.depth, types.x), panel, bias)
+            finish(body, found, block, self.epilogue, types.y, y, ld, residual)
             return
         start = [body.load(bias, v * width) for v in range(vectors)]
         ahead = None
