@@ -208,7 +208,7 @@ class Lowering(Moves):
             operands["residual"] = self._padded(group.residual, self._element(group.output)).ref
         if group.gate is not None:
             operands["gate"] = self._padded(group.gate, FP32).ref
-        source = self._source(group)
+        source = self._entry(group)
         kernel: Any
         tile, choice = self._given(head)
         if group.first is not None and is_depthwise(self.graph, group.first.head):
@@ -238,7 +238,7 @@ class Lowering(Moves):
         operands |= {"x": source.ref, "y": self._new(group.output).ref}
         self._step(kernel, operands, group.ops)
 
-    def _source(self, group: Fused) -> Place:
+    def _entry(self, group: Fused) -> Place:
         """What a group reads: the source of the first of its convolutions."""
         while group.first is not None:
             group = group.first
