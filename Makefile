@@ -6,6 +6,7 @@
 #   make presets every preset at two sizes, by all three routes into a graph (minutes)
 #   make bench   benchmarks/*.py, each written to docs/benchmarks/NAME.md; make bench-NAME runs one
 #   make engine-presets  every preset compiled by the engine and compared with its meaning, at most ARGS=64 pixels (minutes)
+#   make engine-alone  a saved plan, run in a virtual environment of numpy and llvmlite alone
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
 #
@@ -29,7 +30,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help fit test check presets engine-presets bench docs doctest clean
+.PHONY: help fit test check presets engine-presets engine-alone bench docs doctest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -85,6 +86,9 @@ bench-%: benchmarks/%.py $(DEV)
 
 engine-presets: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)
+
+engine-alone: $(DEV)
+	$(BIN)/python -m tests.engine.alone
 
 docs: doctest
 	$(BIN)/pdoc --docformat google --math --output-directory build/docs luthier

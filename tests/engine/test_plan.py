@@ -197,8 +197,8 @@ def test_any_strides_of_an_input() -> None:
     plan, x = compile(graph, constants), np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
     spaced = np.full((1, 3, 64, 96), np.nan, np.float32)[:, :, ::2, ::-3]
     spaced[:] = x
-    for given in (spaced, np.asfortranarray(x), x.transpose(2, 3, 0, 1).copy().transpose(2, 3, 0, 1)):
-        np.testing.assert_array_equal(plan(given), plan(x))
+    for strided in (spaced, np.asfortranarray(x), x.transpose(2, 3, 0, 1).copy().transpose(2, 3, 0, 1)):
+        np.testing.assert_array_equal(plan(strided), plan(x))
 
 
 def test_what_cannot_be_compiled() -> None:
