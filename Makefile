@@ -7,6 +7,7 @@
 #   make bench   benchmarks/*.py, each written to docs/benchmarks/NAME.md; make bench-NAME runs one
 #   make engine-presets  every preset compiled by the engine and compared with its meaning, at most ARGS=64 pixels (minutes)
 #   make engine-alone  a saved plan, run in a virtual environment of numpy and llvmlite alone
+#   make fuzz    2,000 random networks, compiled, against torch; goes on where it was stopped (about 20 minutes)
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
 #
@@ -21,6 +22,7 @@ ARGS ?=
 BIN := .venv/bin
 TRAIN := .venv/.installed-train
 DEV := .venv/.installed-dev
+PEERS := .venv/.installed-peers
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Tests on real data run where the data is; elsewhere they are skipped and counted.
@@ -30,7 +32,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help fit test check presets engine-presets engine-alone bench docs doctest clean
+.PHONY: help fit test check presets engine-presets engine-alone fuzz bench docs doctest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -51,6 +53,10 @@ $(TRAIN): .venv/.created pyproject.toml constraints.txt
 
 $(DEV): $(TRAIN)
 	@$(PIP_INSTALL) --editable '.[train,dev]'
+	@touch $@
+
+$(PEERS): $(DEV)
+	@$(PIP_INSTALL) --editable '.[train,dev,peers]'
 	@touch $@
 
 fit: $(TRAIN)
@@ -84,11 +90,16 @@ bench-%: benchmarks/%.py $(DEV)
 	   $$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $$(date -u +%Y-%m-%d)." | tr -s '\t ' ' '; } >> build/bench-$*.md
 	@cp build/bench-$*.md docs/benchmarks/$*.md.new && mv docs/benchmarks/$*.md.new docs/benchmarks/$*.md
 
+bench-engine: $(PEERS)
+
 engine-presets: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)
 
 engine-alone: $(DEV)
 	$(BIN)/python -m tests.engine.alone
+
+fuzz: $(DEV)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.fuzz $(ARGS)
 
 docs: doctest
 	$(BIN)/pdoc --docformat google --math --output-directory build/docs luthier

@@ -8,7 +8,9 @@
     |   |-- UnitError                  a quantity without a known unit
     |   |-- DeviceError                a device file or profile that cannot be used
     |   |-- DataError                  images, labels or archives that cannot be read
+    |   |-- UnsupportedError           an op that the engine has no code for
     |   |-- PlanError                  a compiled plan that is damaged, or for another CPU
+    |   |-- PeerError                  a run time to compare with that is missing, or fails
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
     |-- MeasurementError (RuntimeError)  a loop that measures does something else: our fault   exit 1
@@ -57,8 +59,16 @@ class DataError(InputError):
     """Images, labels, archives or tables of measurements that cannot be read, or not learnt from."""
 
 
+class UnsupportedError(InputError):
+    """An op that the graph knows and the engine has no code for."""
+
+
 class PlanError(InputError):
     """A file of a compiled plan that is damaged, of another version, or for another CPU."""
+
+
+class PeerError(InputError):
+    """A run time to compare with, or to fall back on, is not installed, or cannot run the network."""
 
 
 class RunFolderError(InputError, OSError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from tests.engine.random_networks import graph_with_numbers
+from tests.engine.numbers import graph_with_numbers
 
 from luthier.arch.presets import get
 from luthier.engine import compile

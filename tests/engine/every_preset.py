@@ -13,7 +13,7 @@ import sys
 import time
 
 import numpy as np
-from tests.engine.random_networks import exact, graph_with_numbers, relative_error
+from tests.engine.numbers import exact, graph_with_numbers, relative_error
 
 from luthier.arch.presets import get, names
 from luthier.engine import compile

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from luthier.device.jit import Library, assemble
 from luthier.engine.emit import Module
+from luthier.engine.kernels.element import FP32, Element, from_bf16
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.layout import Layout
 from luthier.engine.memory import Guarded
@@ -34,20 +35,21 @@ def call(target: Target, kernel: Kernel, operands: Mapping[str, Array], shuffle:
     order = np.random.default_rng(shuffle).permutation(kernel.tasks)
     for index, task in enumerate(order):
         if index in (0, len(order) // 2):  # another thread begins: its scratch holds nothing
-            scratch.array(np.float32)[:] = np.nan
+            scratch.array(np.uint8)[:] = 0xFF
         SIGNATURE(library.addresses["kernel"])(pointers, scratch.address, int(task), index in (0, len(order) // 2))
     return {name: view.copy() for name, view in views.items()}
 
 
-def spread(values: Array, layout: Layout) -> Array:
+def spread(values: Array, layout: Layout, element: Element = FP32) -> Array:
     """(N, C, H, W) values in memory order; NaN where the layout has gaps."""
     flat = np.full(layout.extent, np.nan, np.float32)
     view(flat, layout)[:] = values.reshape(layout.shape)
-    return flat
+    return element.pack(flat)
 
 
 def view(flat: Array, layout: Layout) -> Array:
-    """Memory seen as (N, C, H, W)."""
+    """Memory seen as (N, C, H, W), fp32."""
+    flat = from_bf16(flat) if flat.dtype == np.uint16 else flat
     return np.lib.stride_tricks.as_strided(flat, layout.shape, [4 * s for s in layout.strides])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.engine.random_networks import graph_with_numbers
+from tests.engine.numbers import graph_with_numbers
 
 from luthier.arch.presets import get
 from luthier.engine import Plan, compile, host, load

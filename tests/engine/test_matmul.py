@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.engine.harness import call, integers, spread, view
 
+from luthier.engine.kernels.element import BFLOAT16, FP32, Types, as_stored
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import Matmul, matmul
 from luthier.engine.kernels.register_block import Block
 from luthier.engine.layout import Layout
-from luthier.engine.target import Target, runnable
+from luthier.engine.target import Target, host, runnable
 
-TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
+#: the host's own, without its matrix unit, without bf16, and narrower ones
+KINDS = {t.isa: t for t in runnable()}
+if host().has_matrix:
+    KINDS |= {"bf16": replace(host(), has_matrix=False)}
+if host().has_bf16:
+    KINDS |= {"no_bf16": replace(host(), has_matrix=False, has_bf16=False)}
+TARGETS = pytest.mark.parametrize("target", KINDS.values(), ids=KINDS)
+
+BF16 = Types(BFLOAT16, BFLOAT16, BFLOAT16)
 
 
 def check(target: Target, kernel: Matmul, seed: int = 0) -> None:
@@ -25,18 +36,19 @@ def check(target: Target, kernel: Matmul, seed: int = 0) -> None:
     y = Layout.padded((images, columns, rows, 1), target.lanes)
     packed, behind = kernel.pack(weight, bias)
     operands = {
-        "x": spread(x, Layout.padded(x.shape, target.lanes)),
+        "x": spread(x, Layout.padded(x.shape, target.lanes), kernel.types.x),
         "weight": packed,
         "bias": behind,
-        "y": np.full(y.extent, np.nan, np.float32),
+        "y": spread(np.full(y.shape, np.nan), y, kernel.types.y),
         "gate": spread(gate, Layout.padded(gate.shape, target.lanes)),
-        "residual": spread(residual, y),
+        "residual": spread(residual, y, kernel.types.y),
     }
     got = view(call(target, kernel, operands, seed)["y"], y)
     want = np.einsum("ikrs,nk->inrs", x * gate[:, :, None, None] if kernel.gate else x, weight)
     want += bias[:, None, None]
     want = np.maximum(want, 0) if kernel.epilogue.activation == "relu" else want
     want = np.clip(want + residual, 0, 6) if kernel.epilogue.residual else want
+    want = as_stored(want, kernel.types.y.name)
     np.testing.assert_array_equal(got, want)
 
 
@@ -69,3 +81,31 @@ def test_what_is_chosen(target: Target, images: int, rows: int, depth: int, colu
     kernel = matmul(target, images, rows, depth, columns, gated=gated)
     assert kernel.tasks >= 1
     check(target, kernel)
+
+
+@TARGETS
+@pytest.mark.parametrize("types", [BF16, Types(FP32, BFLOAT16, FP32), Types(BFLOAT16, FP32, BFLOAT16)], ids=str)
+@pytest.mark.parametrize("depth", [1, 2, 7, 8, 16, 17, 24, 31, 32, 33, 40, 63, 64, 65, 130])
+def test_number_types(target: Target, types: Types, depth: int) -> None:
+    """Of small integers every product and sum is exact; what is stored is rounded once."""
+    check(target, matmul(target, 1, 50, depth, 33, epilogue=Epilogue("relu", True, "relu6"), types=types), depth)
+    check(target, matmul(target, 1, 1, depth, 40, types=types), depth)
+
+
+@TARGETS
+@pytest.mark.parametrize("rows", [2, 7, 16, 17, 31, 33, 49, 65])
+@pytest.mark.parametrize("gate", ["", "rows", "weights"])
+@pytest.mark.parametrize("tasks", [(1, 1), (2, 2)])
+def test_gates_and_splits_in_bf16(target: Target, rows: int, gate: str, tasks: tuple[int, int]) -> None:
+    chosen = matmul(target, 2, rows, 40, 3 * target.lanes + 1, gated=bool(gate), types=BF16)
+    for row_major in (False, True):
+        kernel = replace(chosen, row_tasks=min(tasks[0], chosen.row_blocks.count), row_major=row_major, gate=gate)
+        check(target, replace(kernel, column_tasks=tasks[1]), seed=rows)
+
+
+@pytest.mark.skipif(not host().has_matrix, reason="no matrix unit")
+def test_the_matrix_unit_is_used_where_it_can_be() -> None:
+    assert matmul(host(), 1, 49, 40, 24, types=BF16).matrix
+    assert not matmul(host(), 1, 49, 7, 24, types=BF16).matrix, "an odd K of less than a step"
+    assert not matmul(host(), 1, 1, 64, 24, types=BF16).matrix, "a single row"
+    assert not matmul(replace(host(), has_matrix=False), 1, 49, 40, 24, types=BF16).matrix

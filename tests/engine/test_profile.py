@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.engine.random_networks import graph_with_numbers
+from tests.engine.numbers import graph_with_numbers
 
 from luthier.arch.presets import get
 from luthier.cost.macs import graph_macs

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine.random_networks import relative_error
+from tests.engine.numbers import relative_error
 
 from luthier.arch import presets
 from luthier.engine import compile

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.engine.random_networks import graph_with_numbers
+from tests.engine.numbers import graph_with_numbers
 
 from luthier.arch.presets import get
 from luthier.engine import Plan, compile, workers

@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_networks import built, networks
 
-from luthier.arch import Attention, Block, Head, Network, Stage
-from luthier.arch.block import _PLACES, _SKIPS, Activation, BlockKind
+from luthier.arch import Network
 from luthier.arch.presets import get
 from luthier.errors import ShapeError, SpecError
 from luthier.graph import attrs as kinds
 from luthier.graph import fold_constants, fold_norm_into_conv, from_network, take_constants
 from luthier.graph.reference import adaptive_pool2d, conv2d, pool2d, run
-from luthier.nn import build
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def module_values(network: Network, resolution: tuple[int, int], seed: int) -> tuple[torch.nn.Module, dict[str, Array]]:
-    """A float64 module in evaluation mode with random numbers everywhere; and those numbers by name.
-
-    Statistics are those of random images, so that every layer keeps the signal alive and the end still depends on x.
-    """
-    torch.manual_seed(seed)
-    module = build(network).double()
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if value.ndim == 1 and "running" not in name:
-                low, high = (-0.5, 0.5) if name.endswith("bias") else (0.5, 1.5)
-                value.uniform_(low, high)
-        for part in module.modules():
-            if isinstance(part, torch.nn.BatchNorm2d):
-                part.momentum = 1.0
-        module(torch.randn(3, network.in_channels, *resolution, dtype=torch.float64))
-    state = {name: value.numpy() for name, value in module.eval().state_dict().items()}
-    return module, take_constants(from_network(network), state)
 
 
 def check_against_module(network: Network, resolution: tuple[int, int], batch: int, seed: int) -> float:
     """Compare; returns how far the scores move, as a share of their size, if x moves by one pixel."""
     graph = from_network(network, batch=batch, resolution=resolution)
-    module, values = module_values(network, resolution, seed)
+    module, state = built(network, resolution, seed)
+    values = take_constants(from_network(network), state)
     x = np.random.default_rng(seed).normal(size=graph.tensors["input"].shape)
     with torch.no_grad():
         want = module(torch.from_numpy(x)).numpy()
@@ -57,61 +37,6 @@ def check_against_module(network: Network, resolution: tuple[int, int], batch: i
     assert np.abs(got - want).max() <= 1e-9 * scale
     assert np.abs(folded - want).max() <= 1e-9 * scale
     return float(np.abs(moved - want).max() / scale)
-
-
-@st.composite
-def blocks(draw: st.DrawFn, in_channels: int) -> Block:
-    kind: BlockKind = draw(st.sampled_from(get_args(BlockKind)))
-    gate = None
-    if _PLACES[kind] and draw(st.booleans()):
-        gate = Attention(
-            kind=draw(st.sampled_from(["se", "se", "ese", "eca"])),
-            place=draw(st.sampled_from(_PLACES[kind])),
-            ratio=draw(st.sampled_from([0.25, 0.5])),
-            reference=draw(st.sampled_from(["input", "gated"])),
-            gate=draw(st.sampled_from(["sigmoid", "hard_sigmoid"])),
-        )
-    skip = draw(st.sampled_from(_SKIPS[kind]))
-    out = in_channels if kind == "pool" else draw(st.sampled_from([in_channels, 4, 6, 9]))
-    if skip == "pad":
-        out = max(out, in_channels)
-    stride = draw(st.sampled_from([1, 1, 2]))
-    return Block(
-        kind=kind,
-        out_channels=out,
-        kernel_size=draw(st.sampled_from([1, 2, 3, 4] if kind == "pool" and stride > 1 else [1, 3, 5])),
-        stride=stride,
-        expand_ratio=draw(st.sampled_from([0.5, 1, 1.5, 3])),
-        activation=draw(st.sampled_from([None, *get_args(Activation)])),
-        attention=gate,
-        skip=skip,
-        norm=draw(st.booleans()),
-        bias=draw(st.booleans()),
-        pool=draw(st.sampled_from(["max", "avg"])),
-    )
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Network:
-    channels, stages = 3, []
-    for index in range(draw(st.integers(1, 3))):
-        block = draw(blocks(channels))
-        channels = block.out_channels
-        stages.append(Stage(name=f"s{index}", blocks=(block,)))
-    return Network(
-        name="random",
-        stages=tuple(stages),
-        head=Head(
-            num_classes=draw(st.integers(1, 4)),
-            conv_channels=draw(st.sampled_from([None, 5])),
-            pool_size=draw(st.sampled_from([1, 2, 3])),
-            hidden=draw(st.sampled_from([(), (4,), (4, 3)])),
-        ),
-        activation=draw(st.sampled_from(get_args(Activation))),
-        padding=draw(st.sampled_from(["symmetric", "tf_same"])),
-        norm_eps=draw(st.sampled_from([1e-5, 1e-3])),
-        channel_divisor=draw(st.sampled_from([1, 2])),
-    )
 
 
 @settings(max_examples=120)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 SRC = Path(__file__).parents[2] / "src"
-WITHOUT_TORCH = ("errors", "units", "files", "arch", "graph", "device", "schedule", "cost", "engine", "report")
+WITHOUT_TORCH = ("errors", "units", "files", "arch", "graph", "device", "schedule", "cost", "engine", "quant", "report")
 HEAVY = ("torch", "torchvision", "timm", "lightning_fabric", "torchmetrics")
 
 

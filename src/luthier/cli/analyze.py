@@ -18,19 +18,12 @@ if TYPE_CHECKING:
 
 
 def analyze(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...", help="Presets, run folders, network.json, .onnx, timm:NAME, package.module:callable."
-        ),
-    ],
+    models: limits.Models,
     device: Annotated[
         str, typer.Option("--device", help="A device of `luthier device list`, or a .toml file.")
     ] = "host",
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Images of one run; default: what an ONNX file says, else 1.")
-    ] = None,
-    resolution: Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")] = None,
+    batch: limits.Batch = None,
+    resolution: limits.Resolution = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="fp32, bf16, fp16, int8, W8A16, ...; default: the model's own.")
     ] = None,

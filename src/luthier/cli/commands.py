@@ -89,7 +89,7 @@ def train(
     ] = None,
     time_limit: limits.TimeLimit = None,
     pretrained: limits.Pretrained = None,
-    resolution: Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")] = None,
+    resolution: limits.Resolution = None,
     run_dir: limits.RunDir = None,
     seed: limits.Seed = 0,
     skip_bad: limits.SkipBad = False,

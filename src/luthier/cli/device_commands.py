@@ -72,24 +72,13 @@ def measure(
     as_json: limits.Json = False,
 ) -> None:
     """Measure this machine: arithmetic by number type, memory by level and threads, the clock; keep its profile."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from luthier.device.measure import measure as run
 
     budget_s = units.parse(budget, "duration", "--time-limit")
     if not 2 <= budget_s <= 600:
         raise InputError(f"device measure: --time-limit must be from 2s to 10m, got {budget}")
     console = output.console()
-    bar = Progress(
-        TextColumn("measuring"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn(),
-        TextColumn("{task.description}"), console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("compiling", total=1.0)
-
-        def say(share: float, what: str) -> None:
-            bar.update(task, completed=share, description=what)
-
+    with output.progress(console) as say:
         calibrations = []
         if calibrate:
             from luthier.deploy.calibrate import calibrate as calibrate_runtime

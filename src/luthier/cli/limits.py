@@ -35,6 +35,15 @@ Pretrained = Annotated[
     typer.Option("--pretrained", help="Weights to start from: a .safetensors file, timm:NAME or torchvision:NAME."),
 ]
 
+_MODEL: Final = "Presets, run folders, network.json, .onnx, timm:NAME, package.module:callable."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
+Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help=_MODEL)]
+Batch = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Images of one run; default: what an ONNX file says, else 1.")
+]
+Resolution = Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")]
+DType = Annotated[str, typer.Option("--dtype", help="Number type of the engine's arithmetic: fp32, bf16 or int8.")]
+
 #: limit -> dimension
 _OPTIONS: Final = {
     "latency": "latency", "memory": "bytes", "size": "bytes", "macs": "count", "params": "count", "energy": "energy",

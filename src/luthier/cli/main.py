@@ -11,7 +11,10 @@ import typer
 from luthier import __version__
 from luthier.cli import commands, device_commands, device_fit
 from luthier.cli.analyze import analyze
+from luthier.cli.bench import bench
+from luthier.cli.compile import compile_model
 from luthier.cli.output import guarded
+from luthier.cli.scale import scale
 from luthier.errors import InputError
 
 _INTERRUPTED: Final = 130
@@ -31,6 +34,9 @@ device_commands.app.command("fit")(device_fit.fit)
 app.command("fit")(commands.fit)
 app.command("train")(commands.train)
 app.command("analyze")(analyze)
+app.command("scale")(scale)
+app.command("compile")(compile_model)
+app.command("bench")(bench)
 app.command("run")(commands.run)
 app.command("report")(commands.report)
 data_app.command("convert")(commands.convert)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from luthier import __version__
@@ -25,6 +26,24 @@ def console() -> Any:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+@contextlib.contextmanager
+def progress(console: Any) -> Iterator[Callable[[float, str], None]]:
+    """A bar with the time that is left, on a terminal only; yields a function of the share done and what goes on."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn(), TextColumn("{task.description}"),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=1.0)
+
+        def say(share: float, what: str) -> None:
+            bar.update(task, completed=share, description=what)
+
+        yield say
 
 
 def guarded(run: Callable[[], object]) -> int:

@@ -38,8 +38,8 @@ from luthier.units import show
 
 #: kinds (and functions of activations) -> (multiplications, additions) of one elementwise operation
 _OPERATIONS: Final = {
-    "add": (0, 1), "pool": (0, 1), "global_pool": (0, 1), "adaptive_pool": (0, 1), "mul": (1, 0), "norm": (1, 1),
-    "identity": (0, 0), "relu": (0, 1), "relu6": (0, 1),
+    "add": (0, 1), "pool": (0, 1), "global_pool": (0, 1), "adaptive_pool": (0, 1), "channel_pool": (0, 1),
+    "mul": (1, 0), "norm": (1, 1), "identity": (0, 0), "relu": (0, 1), "relu6": (0, 1),
 }  # fmt: skip
 
 

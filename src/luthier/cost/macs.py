@@ -87,7 +87,7 @@ def op_elementwise(graph: Graph, op: Op) -> int:
     softmax                               three per output element: exponential, sum, quotient
     resize (bilinear)                     four per output element, its neighbours
     pool                                  window size per output element
-    global_pool, adaptive_pool            one per input element
+    global, adaptive and channel pool     one per input element
     unknown                               nothing is known; `unknown_ops` names them
     """
     if op.kind in _PER_ELEMENT:
@@ -96,7 +96,7 @@ def op_elementwise(graph: Graph, op: Op) -> int:
         return prod(graph.output_shape(op)) * 4
     if isinstance(op.attrs, Pool):
         return prod(graph.output_shape(op)) * prod(op.attrs.kernel)
-    if op.kind in ("global_pool", "adaptive_pool"):
+    if op.kind in ("global_pool", "adaptive_pool", "channel_pool"):
         return prod(graph.input_shapes(op)[0])
     return 0
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from luthier.graph.attrs import Activation, Conv, Pool
+from luthier.graph.attrs import Activation, Concat, Conv, Pool
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.op import Graph, Op
 from luthier.graph.shapes import Shape
@@ -125,7 +125,7 @@ class _Lowering:
             case _ if op.kind == "norm" and inputs[0] in self.blocked:
                 channels = self._channels(inputs[0])
                 self._emit("depthwise", op, inputs, blocked=True, weight=(channels, 1, 1, 1))
-            case _ if op.kind == "concat" and all(i in self.blocked and not self._partial(i) for i in inputs):
+            case Concat(axis=1) if all(i in self.blocked and not self._partial(i) for i in inputs):
                 self._emit("copy", op, inputs, blocked=True, function=op.kind)
             case _:
                 self._plain(op, inputs)

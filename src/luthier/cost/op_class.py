@@ -31,7 +31,7 @@ def op_class(graph: Graph, op: Op) -> OpClass:
     activation    one function on every element
     elementwise   add, mul
     pool          windows of a map
-    reduction     average or maximum over the map
+    reduction     average or maximum over the map or its channels
     movement      no arithmetic: flatten, reshape, pad, subsample, concat
 
     Example:
@@ -56,7 +56,7 @@ def op_class(graph: Graph, op: Op) -> OpClass:
             return "elementwise"
         case "pool":
             return "pool"
-        case "global_pool" | "adaptive_pool":
+        case "global_pool" | "adaptive_pool" | "channel_pool":
             return "reduction"
         case _:
             return "movement"

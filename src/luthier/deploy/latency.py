@@ -32,13 +32,16 @@ class Latency:
     runtime: str
 
 
-def open_session(model: Path | bytes, threads: int = 1, profile_prefix: Path | None = None) -> Any:
+def open_session(
+    model: Path | bytes, threads: int = 1, profile_prefix: Path | None = None, *, spin: bool = False
+) -> Any:
     """An ONNX Runtime session on the CPU with all graph optimisations.
 
     Args:
         model: `.onnx` file or its bytes.
         threads: of its pool.
         profile_prefix: profile every node, and write that to a file whose name starts so; None = do not.
+        spin: let idle threads of the pool spin, also between calls; some runs are faster then.
     Raises:
         DataError: the file is missing or not an ONNX model.
     """
@@ -49,7 +52,7 @@ def open_session(model: Path | bytes, threads: int = 1, profile_prefix: Path | N
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # a pool that spins between calls would slow the training that follows a measurement
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)

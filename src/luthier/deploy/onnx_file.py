@@ -36,20 +36,26 @@ def to_onnx(graph: Graph, weights: Mapping[str, Array], metadata: Mapping[str, s
     Raises:
         ShapeError: a weight is missing or has another shape than the graph says.
     """
+    writer = Writer()
+    for op in graph.ops:
+        WRITERS[type(op.attrs)](writer, graph, op)
+    initializers = {name: _weight(graph, weights, name) for name in graph.constants}
+    return serialise(graph, writer, initializers, metadata)
+
+
+def serialise(
+    graph: Graph, writer: Writer, initializers: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The bytes of a model with what a writer has collected; inputs and outputs are those of the graph, float32."""
     from onnx import checker, helper, numpy_helper
 
-    writer = _Writer()
-    for op in graph.ops:
-        _WRITERS[type(op.attrs)](writer, graph, op)
-    initializers = [numpy_helper.from_array(_weight(graph, weights, name), name) for name in graph.constants]
-    initializers += [numpy_helper.from_array(value, name) for name, value in writer.values.items()]
     model = helper.make_model(
         helper.make_graph(
             writer.nodes,
             "luthier",
             [helper.make_tensor_value_info(n, 1, graph.tensors[n].shape) for n in graph.inputs],
             [helper.make_tensor_value_info(n, 1, graph.tensors[n].shape) for n in graph.outputs],
-            initializers,
+            [numpy_helper.from_array(value, name) for name, value in {**initializers, **writer.values}.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=10,
@@ -121,7 +127,7 @@ def _weight(graph: Graph, weights: Mapping[str, Array], name: str) -> Array:
     return np.ascontiguousarray(got, dtype=np.float32)
 
 
-class _Writer:
+class Writer:
     """Collects nodes and the small constants that ONNX wants as tensors."""
 
     def __init__(self) -> None:
@@ -146,7 +152,7 @@ def _roles(op: Op) -> list[str]:
     return [op.constants[role] for role in _ROLES if role in op.constants]
 
 
-def _conv(w: _Writer, graph: Graph, op: Op) -> None:
+def _conv(w: Writer, graph: Graph, op: Op) -> None:
     attrs = op.attrs
     assert isinstance(attrs, kinds.Conv)
     w.node(
@@ -155,12 +161,12 @@ def _conv(w: _Writer, graph: Graph, op: Op) -> None:
     )  # fmt: skip
 
 
-def _norm(w: _Writer, graph: Graph, op: Op) -> None:
+def _norm(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Norm)
     w.node("BatchNormalization", op, [*op.inputs, *_roles(op)], epsilon=op.attrs.eps)
 
 
-def _activation(w: _Writer, graph: Graph, op: Op) -> None:
+def _activation(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Activation)
     (source,) = op.inputs
     match op.attrs.function:
@@ -185,6 +191,8 @@ def _activation(w: _Writer, graph: Graph, op: Op) -> None:
             w.node("Tanh", op, [source])
         case "mish":
             w.node("Mish", op, [source])
+        case "softplus":
+            w.node("Softplus", op, [source])
         case "leaky_relu":
             w.node("LeakyRelu", op, [source], alpha=op.attrs.alpha)
         case "elu":
@@ -193,7 +201,7 @@ def _activation(w: _Writer, graph: Graph, op: Op) -> None:
             raise SpecError(f"to_onnx: {op.name}: activation {other!r} has no ONNX form here")
 
 
-def _pool(w: _Writer, graph: Graph, op: Op) -> None:
+def _pool(w: Writer, graph: Graph, op: Op) -> None:
     attrs = op.attrs
     assert isinstance(attrs, kinds.Pool)
     common: dict[str, Any] = {"kernel_shape": attrs.kernel, "strides": attrs.stride, "pads": attrs.pads}
@@ -203,12 +211,23 @@ def _pool(w: _Writer, graph: Graph, op: Op) -> None:
         w.node("AveragePool", op, op.inputs, count_include_pad=int(attrs.count_pads), **common)
 
 
-def _global_pool(w: _Writer, graph: Graph, op: Op) -> None:
+def _global_pool(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.GlobalPool)
     w.node("GlobalAveragePool" if op.attrs.reduce == "avg" else "GlobalMaxPool", op, op.inputs)
 
 
-def _adaptive_pool(w: _Writer, graph: Graph, op: Op) -> None:
+def _channel_pool(w: Writer, graph: Graph, op: Op) -> None:
+    assert isinstance(op.attrs, kinds.ChannelPool)
+    axes = w.value(op, "axes", np.array([1], np.int64))
+    w.node("ReduceMean" if op.attrs.reduce == "avg" else "ReduceMax", op, [*op.inputs, axes])
+
+
+def _concat(w: Writer, graph: Graph, op: Op) -> None:
+    assert isinstance(op.attrs, kinds.Concat)
+    w.node("Concat", op, op.inputs, axis=op.attrs.axis)
+
+
+def _adaptive_pool(w: Writer, graph: Graph, op: Op) -> None:
     # ONNX lacks the op; averages over windows are two matrix products, rows @ x @ columns
     assert isinstance(op.attrs, kinds.AdaptivePool)
     (shape,) = graph.input_shapes(op)
@@ -218,11 +237,11 @@ def _adaptive_pool(w: _Writer, graph: Graph, op: Op) -> None:
     w.node("MatMul", op, [half, columns])
 
 
-def _linear(w: _Writer, graph: Graph, op: Op) -> None:
+def _linear(w: Writer, graph: Graph, op: Op) -> None:
     w.node("Gemm", op, [*op.inputs, *_roles(op)], transB=1)
 
 
-def _pad(w: _Writer, graph: Graph, op: Op) -> None:
+def _pad(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Pad)
     top, left, bottom, right = op.attrs.pads
     spatial = len(graph.output_shape(op)) - 2
@@ -231,7 +250,7 @@ def _pad(w: _Writer, graph: Graph, op: Op) -> None:
     w.node("Pad", op, [*op.inputs, w.value(op, "pads", pads)])
 
 
-def _affine(w: _Writer, graph: Graph, op: Op) -> None:
+def _affine(w: Writer, graph: Graph, op: Op) -> None:
     """Mul and Add, each only if it does something; a constant per channel is the file's own initialiser, reshaped."""
     attrs = op.attrs
     assert isinstance(attrs, kinds.Affine)
@@ -250,22 +269,22 @@ def _affine(w: _Writer, graph: Graph, op: Op) -> None:
         tensor = w.node(kind, op, [tensor, value] if value else [tensor], output=made)
 
 
-def _slice(w: _Writer, op: Op, arrays: Mapping[str, Sequence[int]]) -> None:
+def _slice(w: Writer, op: Op, arrays: Mapping[str, Sequence[int]]) -> None:
     w.node("Slice", op, [*op.inputs, *(w.value(op, k, np.array(v, np.int64)) for k, v in arrays.items())])
 
 
-def _subsample(w: _Writer, graph: Graph, op: Op) -> None:
+def _subsample(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Subsample)
     far = np.iinfo(np.int64).max
     _slice(w, op, {"starts": [0, 0], "ends": [far, far], "axes": [2, 3], "steps": list(op.attrs.stride)})
 
 
-def _range(w: _Writer, graph: Graph, op: Op) -> None:
+def _range(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Slice)
     _slice(w, op, {"starts": [op.attrs.start], "ends": [op.attrs.stop], "axes": [op.attrs.axis]})
 
 
-def _shuffle(w: _Writer, graph: Graph, op: Op) -> None:
+def _shuffle(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Shuffle)
     n, c, *rest = graph.output_shape(op)
     groups = op.attrs.groups
@@ -276,7 +295,7 @@ def _shuffle(w: _Writer, graph: Graph, op: Op) -> None:
     w.node("Reshape", op, [w.node("Transpose", op, [grouped], output=f"{op.outputs[0]}.swapped", perm=perm), shape])
 
 
-def _resize(w: _Writer, graph: Graph, op: Op) -> None:
+def _resize(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Resize)
     sizes = w.value(op, "sizes", np.array(graph.output_shape(op), np.int64))
     form = {
@@ -286,26 +305,26 @@ def _resize(w: _Writer, graph: Graph, op: Op) -> None:
     w.node("Resize", op, [*op.inputs, "", "", sizes], **form)
 
 
-def _unknown(w: _Writer, graph: Graph, op: Op) -> None:
+def _unknown(w: Writer, graph: Graph, op: Op) -> None:
     assert isinstance(op.attrs, kinds.Unknown)
     raise SpecError(f"to_onnx: {op.name}: {op.attrs.op} has no meaning here and cannot be written")
 
 
-def _reshape(w: _Writer, graph: Graph, op: Op) -> None:
+def _reshape(w: Writer, graph: Graph, op: Op) -> None:
     shape = np.array(graph.output_shape(op), np.int64)
     w.node("Reshape", op, [*op.inputs, w.value(op, "shape", shape)])
 
 
-def _plain(kind: str, **attributes: Any) -> Callable[[_Writer, Graph, Op], None]:
+def _plain(kind: str, **attributes: Any) -> Callable[[Writer, Graph, Op], None]:
     """An op that ONNX has under another name and nothing more."""
 
-    def write(w: _Writer, graph: Graph, op: Op) -> None:
+    def write(w: Writer, graph: Graph, op: Op) -> None:
         w.node(kind, op, op.inputs, **attributes)
 
     return write
 
 
-_WRITERS: Final[Mapping[type, Callable[[_Writer, Graph, Op], None]]] = {
+WRITERS: Final[Mapping[type, Callable[[Writer, Graph, Op], None]]] = {
     kinds.Conv: _conv,
     kinds.Norm: _norm,
     kinds.Activation: _activation,
@@ -314,6 +333,7 @@ _WRITERS: Final[Mapping[type, Callable[[_Writer, Graph, Op], None]]] = {
     kinds.Pool: _pool,
     kinds.GlobalPool: _global_pool,
     kinds.AdaptivePool: _adaptive_pool,
+    kinds.ChannelPool: _channel_pool,
     kinds.Linear: _linear,
     kinds.Affine: _affine,
     kinds.Softmax: _plain("Softmax", axis=1),
@@ -325,5 +345,5 @@ _WRITERS: Final[Mapping[type, Callable[[_Writer, Graph, Op], None]]] = {
     kinds.Unknown: _unknown,
     kinds.Flatten: _plain("Flatten", axis=1),
     kinds.Reshape: _reshape,
-    kinds.Concat: _plain("Concat", axis=1),
+    kinds.Concat: _concat,
 }

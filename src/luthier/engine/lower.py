@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.kernels.activation import FUNCTIONS
-from luthier.engine.kernels.banded import banded
+from luthier.engine.bands import band_rows, joins, separate
+from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC
+from luthier.engine.kernels.banded import Banded, banded
+from luthier.engine.kernels.channels import over_channels
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
 from luthier.engine.kernels.element import ELEMENTS, FP32, Element, Types, as_stored
@@ -22,18 +25,22 @@ from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import matmul
 from luthier.engine.kernels.pool import Pooling, global_pooling
+from luthier.engine.kernels.projected import Projected, projected
+from luthier.engine.kernels.resize import resizing
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
-from luthier.engine.patterns import Fused, Patterns
+from luthier.engine.moves import Moves
+from luthier.engine.patterns import Fused, Patterns, is_global_average
 from luthier.engine.program import DataOrder, Lowered, Ref
-from luthier.engine.steps import Place, Steps
+from luthier.engine.steps import Place
 from luthier.engine.target import Target
-from luthier.errors import InputError, ShapeError
+from luthier.errors import InputError, ShapeError, UnsupportedError
 from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
     Add,
     Affine,
+    ChannelPool,
     Concat,
     Conv,
     Flatten,
@@ -44,13 +51,15 @@ from luthier.graph.attrs import (
     Pad,
     Pool,
     Reshape,
+    Resize,
     Shuffle,
     Slice,
+    Softmax,
     Subsample,
 )
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
-from luthier.schedule import Schedule, Tile
+from luthier.schedule import Schedule
 
 Array = NDArray[Any]
 
@@ -67,8 +76,8 @@ def lower(
         target: the CPU.
         order: of the arrays that callers pass in.
         least_tasks: parts into which each step is cut where it can be.
-        schedule: which convolutions run in bands with the depthwise one behind them, and the bands' rows; None = all
-            that can, in bands as tall as the L1 cache allows.
+        schedule: which convolutions run in bands with the next one, and the bands' rows; None = all that can before a
+            depthwise one, in bands as tall as the L1 cache allows, and projections where `luthier.engine.bands` says.
     Raises:
         InputError: a tensor of another number type than fp32 and bf16.
         ShapeError: a constant is missing or has another shape.
@@ -78,39 +87,35 @@ def lower(
             raise InputError(
                 f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs {' and '.join(ELEMENTS)}"
             )
+    check_constants(graph, constants)
+    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
+    return Lowering(graph, values, target, order, least_tasks, schedule).result()
+
+
+def check_constants(graph: Graph, constants: Mapping[str, Array]) -> None:
+    """ShapeError where a constant is missing or has another shape."""
     for name, tensor in graph.constants.items():
         got = constants[name].shape if name in constants else "nothing"
         if got != tensor.shape:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
-    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
-    return _Lowering(graph, values, target, order, least_tasks, schedule).result()
 
 
-def _epilogue(group: Fused) -> Epilogue:
-    return Epilogue(group.activation, group.residual is not None, group.after)
+class Lowering(Moves):
+    """The steps of a graph of numbers in the making.
 
+    Attributes:
+        values: of the constants, by name.
+        patterns: which ops run as one.
+        sums: of tensors whose depthwise convolution summed them over parts of the rows.
+    """
 
-def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
-    return next((group.tile for group in schedule if op.name in group.ops), None)
-
-
-def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
-    """Convolutions that a schedule keeps apart from the depthwise convolution behind them."""
-    if schedule is None:
-        return frozenset()
-    groups = {name: index for index, group in enumerate(schedule) for name in group.ops}
-    depthwise_groups = {groups[op.name] for op in graph.ops if is_depthwise(graph, op)}
-    return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
-
-
-class _Lowering(Steps):
     def __init__(
         self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
         schedule: Schedule | None,
     ) -> None:  # fmt: skip
         super().__init__(graph, target, order, least_tasks)
         self.values, self.schedule = constants, schedule
-        self.patterns = Patterns(graph, _separate(graph, schedule))
+        self.patterns = Patterns(graph, separate(graph, schedule), partial(joins, graph, target, schedule))
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
 
     def result(self) -> Lowered:
@@ -135,7 +140,7 @@ class _Lowering(Steps):
                 self._product(group)
             case Norm() | Affine():
                 self._affine(group)
-            case Activation(function=function) if function in FUNCTIONS:
+            case Activation(function=function) if function in FUNCTIONS or function in PARAMETRIC:
                 self._elementwise(group, "unary", function)
             case Add():
                 self._elementwise(group, "add", group.activation)
@@ -143,6 +148,15 @@ class _Lowering(Steps):
                 self._elementwise(group, "mul", group.activation)
             case Pool() | GlobalPool() | AdaptivePool():
                 self._pool(head)
+            case ChannelPool(reduce=kind):
+                self._channels(head, kind)
+            case Softmax():
+                self._channels(head, "softmax")
+            case Resize(out_hw, mode):
+                x, y = self._padded(head.inputs[0]), self._new(head.outputs[0])
+                types, bilinear = Types(x.element, FP32, y.element), mode == "bilinear"
+                kernel = resizing(self.target, x.layout.shape, out_hw, bilinear, self.least_tasks, types)
+                self._step(kernel, {"x": x.ref, "y": y.ref}, (head,))
             case Pad(before=before, pads=(top, left, _, _)):
                 self._pad(head, before, top, left)
             case Subsample(stride=(down, right)):
@@ -151,49 +165,60 @@ class _Lowering(Steps):
                 self._copy(x, y, y.layout.shape, (head,), strides=(n, c, h * down, w * right))
             case Flatten() | Reshape():
                 self._reshape(head)
-            case Concat():
-                self._concat(head)
+            case Concat(axis):
+                self._concat(head, axis)
             case Slice():
                 self._slice(head, head.attrs)
             case Shuffle(groups=groups):
                 self._shuffle(head, groups)
             case _:
                 what = getattr(head.attrs, "function", getattr(head.attrs, "op", ""))
-                raise InputError(
+                raise UnsupportedError(
                     f"engine: {head.name}: op {head.kind}{f' ({what})' if what else ''} is not compiled yet"
                 )
 
-    def _weights(self, op: Op) -> tuple[Array, Array | None]:
-        weight = np.asarray(self.values[op.constants["weight"]], np.float32)
-        return weight, self.values.get(op.constants.get("bias", ""))
+    def _epilogue(self, group: Fused) -> Epilogue:
+        """fp32 weights carry the factor of an exponential; rounded to bf16 they would be other weights."""
+        exact = self._element(group.output) == FP32
+        folded = exact and self.graph.constants[group.head.constants["weight"]].dtype == "fp32"
+        return Epilogue(group.activation, group.residual is not None, group.after, not exact, folded)
+
+    def _weights(self, group: Fused) -> tuple[Array, Array | None]:
+        constants, factor = group.head.constants, self._epilogue(group).factor
+        weight, bias = (
+            self.values[constants[role]] * np.float64(factor) if role in constants else None
+            for role in ("weight", "bias")
+        )
+        assert weight is not None
+        return np.asarray(weight, np.float32), bias
 
     def _product(self, group: Fused) -> None:
         """Convolutions and linear layers with their epilogue."""
         head = group.head
-        weight, bias = self._weights(head)
+        weight, bias = self._weights(group)
         operands: dict[str, Ref] = {}
         if group.residual is not None:
             operands["residual"] = self._padded(group.residual, self._element(group.output)).ref
         if group.gate is not None:
             operands["gate"] = self._padded(group.gate, FP32).ref
-        source = self.places[group.first.source if group.first else group.source]
+        source = self._source(group)
         kernel: Any
-        if group.first is not None:
-            consumer = self._depthwise(group, operands, FP32)
-            producer = self._convolution(group.first, source, FP32)
-            kernel = banded(self.target, producer, consumer, self._band_rows(group))
-            self._pack(operands, group.first.head, producer.pack(*self._weights(group.first.head)), "first_")
-            packed = consumer.pack(weight, bias)
+        if group.first is not None and is_depthwise(self.graph, group.first.head):
+            kernel = self._projected(group, operands)
+            self._pack(operands, head, kernel.project.pack(weight.reshape(weight.shape[:2]), bias), "last_")
+            head, packed = group.first.head, kernel.depthwise.pack(*self._weights(group.first))
+        elif group.first is not None:
+            kernel = self._banded(group, operands)
+            packed = kernel.consumer.pack(weight, bias)
         elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
             kernel = matmul(
-                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=_epilogue(group),
+                self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=self._epilogue(group),
                 least_tasks=self.least_tasks, types=self._types(group, source.element),
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
         elif is_depthwise(self.graph, head):
-            source = self._padded(group.source)
             kernel = self._depthwise(group, operands, source.element)
             packed = kernel.pack(weight, bias)
         else:
@@ -204,6 +229,39 @@ class _Lowering(Steps):
         self._pack(operands, head, packed)
         operands |= {"x": source.ref, "y": self._new(group.output).ref}
         self._step(kernel, operands, group.ops)
+
+    def _source(self, group: Fused) -> Place:
+        """What a group reads: the source of the first of its convolutions."""
+        while group.first is not None:
+            group = group.first
+        return self._padded(group.source) if is_depthwise(self.graph, group.head) else self.places[group.source]
+
+    def _banded(self, group: Fused, operands: dict[str, Ref]) -> Banded:
+        """A depthwise convolution with the one before it."""
+        assert group.first is not None
+        consumer = self._depthwise(group, operands, FP32)
+        producer = self._convolution(group.first, self.places[group.first.source], FP32)
+        self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
+        return banded(self.target, producer, consumer, band_rows(self.schedule, group.head))
+
+    def _projected(self, group: Fused, operands: dict[str, Ref]) -> Projected:
+        """A depthwise convolution, perhaps with the one before it, and the pointwise one behind it."""
+        wide = group.first
+        assert wide is not None
+        _, c, _, columns = self._shape(wide.output)
+        element = self._element(wide.output)
+        project = matmul(
+            self.target, 1, columns, c, self._shape(group.output)[1], epilogue=self._epilogue(group), least_tasks=1,
+            types=self._types(group, element),
+        )  # fmt: skip
+        # one row is cut no further, whatever it takes
+        project = replace(project, row_tasks=1, column_tasks=1, streamed=False, x_streamed=False)
+        made: Banded | Depthwise
+        if wide.first is None:
+            made = self._depthwise(wide, operands, self._padded(wide.source).element)
+        else:
+            made = self._banded(wide, operands)
+        return projected(self.target, made, project, self.least_tasks, band_rows(self.schedule, group.head))
 
     def _types(self, group: Fused, x: Element) -> Types:
         """Of a product: what it reads, its weights as the graph stores them, what it writes."""
@@ -225,7 +283,7 @@ class _Lowering(Steps):
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
-            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=_epilogue(group),
+            self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=self._epilogue(group),
             least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y),
         )  # fmt: skip
 
@@ -234,7 +292,7 @@ class _Lowering(Steps):
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
-            self.target, n, c, self._window(group.head), epilogue=_epilogue(group), sums=sums,
+            self.target, n, c, self._window(group.head), epilogue=self._epilogue(group), sums=sums,
             least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)),
         )  # fmt: skip
         if sums:
@@ -243,19 +301,15 @@ class _Lowering(Steps):
             operands["sums"] = self.sums[group.output].ref
         return kernel
 
-    def _band_rows(self, group: Fused) -> int | None:
-        """Rows of a band, where the schedule says them."""
-        tile = None if self.schedule is None else _tile_of(self.schedule, group.head)
-        return None if tile is None else tile.rows
-
     def _elementwise(self, group: Fused, kind: ElementwiseKind, function: Any) -> None:
         head = group.head
         sources = [self._padded(name) for name in head.inputs]
         other = sources[-1].layout.shape
+        alpha = head.attrs.alpha if isinstance(head.attrs, Activation) else 0.0
         y = self._new(group.output)
         kernel = elementwise(
             self.target, kind, sources[0].layout.shape, other, function, least_tasks=self.least_tasks,
-            types=Types(sources[0].element, sources[-1].element, y.element),
+            types=Types(sources[0].element, sources[-1].element, y.element), alpha=alpha,
         )  # fmt: skip
         self._step(kernel, {"x": sources[0].ref, "z": sources[-1].ref, "y": y.ref}, group.ops)
 
@@ -292,65 +346,23 @@ class _Lowering(Steps):
         n, c, h, w = x.layout.shape
         out = self._shape(op.outputs[0])
         types = Types(x.element, FP32, self._element(op.outputs[0]))
-        if isinstance(attrs, Pool):
+        if is_global_average(self.graph, op) and op.inputs[0] in self.sums:
+            x = self.sums[op.inputs[0]]
+            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
+        elif isinstance(attrs, Pool):
             window = Window((h, w), (out[2], out[3]), attrs.kernel, attrs.stride, attrs.pads)
             divisor = attrs.kernel[0] * attrs.kernel[1] if attrs.count_pads else None
             kernel = Pooling(n, c, window, self.target.lanes, attrs.reduce, False, divisor, types)
         elif isinstance(attrs, AdaptivePool):
             window = Window((h, w), (out[2], out[3]), (1, 1), (1, 1))
             kernel = Pooling(n, c, window, self.target.lanes, types=types)
-        elif attrs == GlobalPool("avg") and op.inputs[0] in self.sums:
-            x = self.sums[op.inputs[0]]
-            kernel = global_pooling(self.target, n, c, (x.layout.shape[2], 1), "avg", h * w, replace(types, x=FP32))
         else:
             assert isinstance(attrs, GlobalPool)
             kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce, types=types)
         self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
 
-    # ---- moving
-
-    def _zeroed(self, op: Op) -> Place:
-        y = self._new(op.outputs[0])
-        kernel = elementwise(
-            self.target, "zero", y.layout.shape, least_tasks=self.least_tasks, types=Types(FP32, FP32, y.element)
-        )
-        self._step(kernel, {"y": y.ref}, (op,))
-        return y
-
-    def _pad(self, op: Op, before: int, top: int, left: int) -> None:
-        x, y = self._padded(op.inputs[0]), self._zeroed(op)
-        _, _, down, right = y.layout.strides
-        inside = before == 0 and x.layout.strides[3] == right  # else lanes behind C would be copied over zeros
-        self._copy(x, y, x.layout.shape, (op,), start=before + top * down + left * right, gaps=inside)
-
-    def _slice(self, op: Op, attrs: Slice) -> None:
+    def _channels(self, op: Op, kind: Literal["max", "avg", "softmax"]) -> None:
         x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
-        first = attrs.start * x.layout.strides[attrs.axis]
-        self._copy(x, y, y.layout.shape, (op,), first=first, gaps=first % self.target.lanes == 0)
-
-    def _shuffle(self, op: Op, groups: int) -> None:
-        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
-        n, c, h, w = x.layout.shape
-        (a, _, b, d), each = y.layout.strides, c // groups
-        spaced = replace(y, layout=Layout(y.layout.shape, (a, groups, b, d)))
-        for group in range(groups):
-            self._copy(x, spaced, (n, each, h, w), (op,), start=group, first=group * each, gaps=False)
-
-    def _concat(self, op: Op) -> None:
-        sources = [self._padded(name) for name in op.inputs]
-        y, start = self._new(op.outputs[0]), 0
-        for x in sources:
-            self._copy(x, y, x.layout.shape, (op,), start=start)
-            start += x.layout.shape[1]
-
-    def _reshape(self, op: Op) -> None:
-        """A map of one pixel is a list of channels already; else by way of the order in which NCHW counts."""
-        x, name = self._padded(op.inputs[0]), op.outputs[0]
-        shape = self._shape(name)
-        if x.layout.shape == shape:
-            self.places[name] = x
-            return
-        dense = self._buffer(f"{name}/dense", Layout.nchw(x.layout.shape), x.element)
-        self._copy(x, dense, x.layout.shape, (op,))
-        again = replace(dense, layout=Layout.nchw(shape))
-        self._copy(again, self._new(name), shape, (op,))
+        types = Types(x.element, FP32, y.element)
+        kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks, types)
+        self._step(kernel, {"x": x.ref, "y": y.ref}, (op,))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,13 @@ from luthier.device.jit import Library
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
+from luthier.engine.kernels.element import ELEMENTS
 from luthier.engine.lower import lower
+from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
+from luthier.engine.reduced import as_bf16
 from luthier.engine.target import Target, host
 from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
@@ -29,6 +32,8 @@ from luthier.graph.op import Graph
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
+#: of no step, that `step_times` makes to learn what a call costs
+_IDLE_CALLS = 5
 
 
 class Plan:
@@ -126,7 +131,7 @@ class Plan:
         return results[0] if len(results) == 1 else results
 
     def step_times(self, *inputs: Array) -> list[int]:
-        """Run once on the caller's thread, step by step; nanoseconds of each, without those of the call itself.
+        """Run once on the caller's thread, step by step; nanoseconds of each, less those of a call of no step.
 
         The results are in the arena, and are not returned: see `luthier.engine.profile`.
 
@@ -137,11 +142,12 @@ class Plan:
         with self._lock:
             self._bind(arrays)
             stamps = [perf_counter_ns()]
-            for first, count in ((0, 0), (0, 0), *((step, 1) for step in range(len(self._table)))):
+            for first, count in (*[(0, 0)] * _IDLE_CALLS, *((step, 1) for step in range(len(self._table)))):
                 self._workers.run_steps(first, count)
                 stamps.append(perf_counter_ns())
-        call, *spans = (after - before for before, after in pairwise(stamps[1:]))
-        return [max(span - call, 0) for span in spans]
+        spans = [after - before for before, after in pairwise(stamps)]
+        call = min(spans[:_IDLE_CALLS])
+        return [max(span - call, 1) for span in spans[_IDLE_CALLS:]]
 
     def _bind(self, arrays: list[Array]) -> None:
         for row, word, number in self._patches:
@@ -213,17 +219,20 @@ def compile(
     threads: int = 1,
     order: DataOrder = "nchw",
     schedule: Schedule | None = None,
+    dtype: Literal["fp32", "bf16"] | None = None,
     debug: bool = False,
 ) -> Plan:
     """Compile a graph for this machine.
 
     Args:
-        graph: fp32, of any fixed batch; fold its norms first, see `luthier.graph.fold_norm_into_conv`.
+        graph: fp32 and bf16, of any fixed batch; fold its norms first, see `luthier.graph.fold_norm_into_conv`.
         constants: values by name.
         target: None = the widest vectors that this CPU has.
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
         schedule: see `luthier.engine.lower`; None = the engine's own.
+        dtype: of an fp32 graph: `bf16` stores its large tensors so, see `luthier.engine.reduced`; calls pass and get
+            float32 all the same.  None = as the graph's tensors say.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -236,8 +245,15 @@ def compile(
     """
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
+    if dtype not in (None, *ELEMENTS):
+        raise InputError(f"compile: dtype must be one of {', '.join(ELEMENTS)}, got {dtype!r}")
+    others = sorted({tensor.dtype for tensor in graph.tensors.values()} - {"fp32"})
+    if dtype is not None and others:
+        raise InputError(f"compile: dtype={dtype!r} is for graphs of fp32 tensors, this one has {', '.join(others)}")
+    graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
-    lowered = lower(
+    make = lower_integers if is_quantised(graph) else lower
+    lowered = make(
         graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
     )
     return Plan(build_image(lowered, target, threads), debug=debug)

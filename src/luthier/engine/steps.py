@@ -69,10 +69,10 @@ class Steps:
         self.buffers[name] = element.bytes * layout.extent
         return Place("arena", name, layout, element)
 
-    def _new(self, tensor: str) -> Place:
-        """Room for a tensor that the next step writes."""
+    def _new(self, tensor: str, element: Element | None = None) -> Place:
+        """Room for a tensor that the next step writes, as the graph's numbers or others."""
         layout = Layout.padded(self._shape(tensor), self.target.lanes)
-        self.places[tensor] = self._buffer(tensor, layout, self._element(tensor))
+        self.places[tensor] = self._buffer(tensor, layout, element or self._element(tensor))
         return self.places[tensor]
 
     def _padded(self, tensor: str, element: Element | None = None) -> Place:

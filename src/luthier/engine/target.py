@@ -9,6 +9,7 @@ from typing import Final
 import llvmlite.binding as llvm
 
 from luthier.device.host import caches
+from luthier.device.matrix_unit import permitted
 from luthier.errors import InputError
 
 #: instruction set -> (LLVM's CPU where it is not the host's, features that the host must have, lanes, registers)
@@ -18,6 +19,12 @@ _X86: Final = {
     "sse4": ("x86-64-v2", ("sse4.2",), 4, 16),
 }
 _NEON: Final = ("generic", ("neon",), 4, 32)
+#: CPUs on which dividing a 512-bit vector takes 16 cycles or more; 10 on Intel's since Sapphire Rapids (measured), 5 on
+#: AMD's since Zen 4
+_SLOW_DIVISION: Final = frozenset(
+    ("knl", "knm", "skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake-client", "icelake-server",
+     "tigerlake", "rocketlake")
+)  # fmt: skip
 _L1_BYTES: Final = 32 << 10
 _L2_BYTES: Final = 512 << 10
 
@@ -32,6 +39,7 @@ class Target:
         lanes: fp32 numbers in a vector.
         registers: vectors that the CPU can name.
         has_bf16: whether it has instructions for products of bf16 pairs and for rounding to bf16.
+        has_matrix: whether it has a unit for products of bf16 tiles, and this process may use it.
         true_division: whether a / b costs less than an estimate of 1 / b and a Newton step.
         l1_bytes, l2_bytes: caches of one core.
     """
@@ -43,6 +51,7 @@ class Target:
     lanes: int
     registers: int
     has_bf16: bool = False
+    has_matrix: bool = False
     true_division: bool = True
     l1_bytes: int = _L1_BYTES
     l2_bytes: int = _L2_BYTES
@@ -69,7 +78,7 @@ class Target:
     @property
     def fingerprint(self) -> str:
         """Everything that decides whether machine code may run here."""
-        return f"{self.triple}/{self.cpu}/{self.features}/{self.isa}"
+        return f"{self.triple}/{self.cpu}/{self.features}/{self.isa}{'/tiles' if self.has_matrix else ''}"
 
 
 @cache
@@ -95,10 +104,17 @@ def runnable() -> tuple[Target, ...]:
     ]
     if not found:
         raise InputError(f"engine: needs AVX-512, AVX2, SSE4.2 or NEON, this CPU ({name}, {triple}) has none of them")
-    # division takes 16 cycles per 512-bit vector on Intel's cores, 5 on AMD's since Zen 4
-    slow = found[0].isa == "avx512" and not name.startswith("znver")
+    slow = found[0].isa == "avx512" and name in _SLOW_DIVISION
     has_bf16 = found[0].isa == "avx512" and bool(features.get("avx512bf16"))
-    widest = replace(found[0], cpu=name, features=features.flatten(), true_division=not slow, has_bf16=has_bf16)
+    has_matrix = has_bf16 and all(features.get(name) for name in ("amx-tile", "amx-bf16")) and permitted()
+    widest = replace(
+        found[0],
+        cpu=name,
+        features=features.flatten(),
+        true_division=not slow,
+        has_bf16=has_bf16,
+        has_matrix=has_matrix,
+    )
     return (widest, *found[1:])
 
 

@@ -8,6 +8,7 @@ add, mul        elementwise; the second input may have 1 where the first has C, 
 pool            maximum or average over windows
 global_pool     maximum or average over H and W, kept as 1 x 1
 adaptive_pool   average over H_out x W_out windows that cover the map, whatever its size
+channel_pool    maximum or average over the channels, kept as one
 linear          y = x W^T + b
 affine          y = scale * weight * x + shift + bias; numbers, or one weight and bias per channel
 softmax         exp(x) / sum of exp(x) over the channels
@@ -18,7 +19,7 @@ shuffle         channels of several groups, dealt out in turn (ShuffleNet)
 resize          another height and width, nearest pixel or bilinear
 flatten         (C, H, W) -> (C * H * W,)
 reshape         another shape with as many elements
-concat          channels of all inputs, one after another
+concat          channels (or rows, or columns) of all inputs, one after another
 unknown         an op of the source that has no meaning here; only its shape is known
 
 kind      constants by role
@@ -37,13 +38,13 @@ from typing import ClassVar, Literal
 from luthier.arch.block import Activation as Function
 
 #: functions that read networks may have besides those that a `Network` can ask for
-GraphFunction = Function | Literal["tanh", "leaky_relu", "elu", "mish"]
+GraphFunction = Function | Literal["tanh", "leaky_relu", "elu", "mish", "softplus"]
 Pair = tuple[int, int]
 #: top, left, bottom, right, in pixels
 Pads = tuple[int, int, int, int]
 OpKind = Literal[
-    "conv", "norm", "activation", "add", "mul", "pool", "global_pool", "adaptive_pool", "linear", "affine", "softmax",
-    "pad", "subsample", "slice", "shuffle", "resize", "flatten", "reshape", "concat", "unknown",
+    "conv", "norm", "activation", "add", "mul", "pool", "global_pool", "adaptive_pool", "channel_pool", "linear",
+    "affine", "softmax", "pad", "subsample", "slice", "shuffle", "resize", "flatten", "reshape", "concat", "unknown",
 ]  # fmt: skip
 
 
@@ -115,6 +116,14 @@ class AdaptivePool:
 
     kind: ClassVar[OpKind] = "adaptive_pool"
     out_hw: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPool:
+    """(C, H, W) -> (1, H, W)."""
+
+    kind: ClassVar[OpKind] = "channel_pool"
+    reduce: Literal["max", "avg"] = "avg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +214,10 @@ class Reshape:
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """Along the channels."""
+    """Along one axis: 1 = channels, 2 = rows, 3 = columns."""
 
     kind: ClassVar[OpKind] = "concat"
+    axis: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +230,6 @@ class Unknown:
 
 
 Attrs = (
-    Conv | Norm | Activation | Add | Mul | Pool | GlobalPool | AdaptivePool | Linear | Affine | Softmax | Pad
-    | Subsample | Slice | Shuffle | Resize | Flatten | Reshape | Concat | Unknown
+    Conv | Norm | Activation | Add | Mul | Pool | GlobalPool | AdaptivePool | ChannelPool | Linear | Affine
+    | Softmax | Pad | Subsample | Slice | Shuffle | Resize | Flatten | Reshape | Concat | Unknown
 )  # fmt: skip

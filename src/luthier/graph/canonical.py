@@ -9,6 +9,7 @@ average of a flattened map                          ->  average of the map
 clip to 0 .. 6, to 0 .. inf                         ->  relu6, relu
 relu6(x + 3), clip(x / 6 + 1/2, 0, 1)               ->  6 hard_sigmoid(x), hard_sigmoid(x)
 x sigmoid(x), x hard_sigmoid(x), x (1 + erf(x/√2))  ->  silu, hard_swish, 2 gelu       nobody else reads the gate
+x tanh(softplus(x))                                 ->  mish                           likewise
 two affines of plain numbers                        ->  one; none if it is the identity
 convolution or linear layer, then + b per channel   ->  with bias b                    it has none, nobody else reads it
 border of zeros, then convolution or average        ->  their own padding
@@ -183,6 +184,9 @@ def _self_gate(draft: Draft, gate: str, x: str) -> tuple[kinds.GraphFunction | N
         return nothing
     if isinstance(maker.attrs, kinds.Activation):
         names: dict[str, kinds.GraphFunction] = {"sigmoid": "silu", "hard_sigmoid": "hard_swish"}
+        soft = draft.source(maker.inputs[0], kinds.Activation) if maker.attrs == kinds.Activation("tanh") else None
+        if soft is not None and soft.attrs == kinds.Activation("softplus"):
+            return ("mish", 1.0) if soft.inputs[0] == x else nothing
         return (names.get(maker.attrs.function), 1.0) if maker.inputs[0] == x else nothing
     erf, line = draft.source(maker.inputs[0], Erf), _line(draft, gate)
     if erf is None or line is None or not math.isclose(line.scale, line.shift, rel_tol=1e-6):

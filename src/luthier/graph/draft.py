@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import GraphError
-from luthier.graph.attrs import Attrs, Flatten, Pad, Pads, Reshape, Unknown
+from luthier.graph.attrs import Attrs, Flatten, Pad, Pads, Reshape, Resize, Unknown
 from luthier.graph.blocks import block_of
 from luthier.graph.op import DType, Graph, Op, Tensor
 from luthier.graph.shapes import Shape, infer
@@ -310,6 +310,8 @@ class Draft:
                 return Flatten() if len(shape) == 2 else Reshape(shape[1:])
             case Border(pads, value) if value == 0 and min(pads) >= 0:
                 return Pad(0, 0, pads)
+            case Expand() if len(shape) == 4 and shape[:2] == self.shapes[node.inputs[0]][:2]:
+                return Resize((shape[2], shape[3]))  # one row or column for all is the nearest one
             case View() | Permute() | Expand() | Clip() | Erf() | Border() | Mix():
                 if lenient:
                     return Unknown(node.what, shape)

@@ -136,6 +136,12 @@ def _reduce(how: Literal["max", "avg"]) -> Handler:
     return handler
 
 
+def _sum_over(d: Draft, c: Call) -> str:
+    axes = c.ints(1, "axes")
+    every = range(len(d.shape(c.value(0))))
+    return to.total(d, c.value(0), every if axes is None else axes, bool(c.attributes.get("keepdims", 1)))
+
+
 def _norm(d: Draft, c: Call) -> str:
     if c.attributes.get("training_mode", 0):
         raise UnsupportedError("batch normalisation in training mode")
@@ -362,12 +368,14 @@ def _resize(d: Draft, c: Call) -> str:
 TABLE: Final[dict[str, Handler]] = {
     "Conv": _conv, "BatchNormalization": _norm, "Gemm": _gemm, "MatMul": _matmul,
     "Relu": _function("relu"), "Sigmoid": _function("sigmoid"), "HardSwish": _function("hard_swish"),
-    "Tanh": _function("tanh"), "Mish": _function("mish"), "LeakyRelu": _function("leaky_relu", 0.01),
+    "Tanh": _function("tanh"), "Mish": _function("mish"), "Softplus": _function("softplus"),
+    "LeakyRelu": _function("leaky_relu", 0.01),
     "Elu": _function("elu", 1.0), "HardSigmoid": _hard_sigmoid, "Gelu": _gelu, "Swish": _swish, "Erf": _erf,
     "Clip": _clip, "Softmax": _softmax,
     "Add": _two(to.add), "Sub": _two(to.sub), "Mul": _two(to.mul), "Div": _two(to.div), "Sum": _sum, "Neg": _neg,
     "MaxPool": _pool("max"), "AveragePool": _pool("avg"), "GlobalAveragePool": _global("avg"),
     "GlobalMaxPool": _global("max"), "ReduceMean": _reduce("avg"), "ReduceMax": _reduce("max"),
+    "ReduceSum": _sum_over,
     "Identity": _alias, "Dropout": _dropout, "Cast": _cast, "Flatten": _flatten, "Reshape": _reshape,
     "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Transpose": _transpose, "Expand": _expand, "Concat": _concat,
     "Split": _split, "Slice": _slice, "Gather": _gather, "Pad": _pad, "Resize": _resize,

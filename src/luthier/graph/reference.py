@@ -16,6 +16,7 @@ from luthier.graph.attrs import (
     AdaptivePool,
     Add,
     Affine,
+    ChannelPool,
     Concat,
     Conv,
     Flatten,
@@ -65,6 +66,7 @@ FUNCTIONS: Final[dict[str, Callable[[Array], Array]]] = {
     "sigmoid": _sigmoid,
     "hard_sigmoid": _hard_sigmoid,
     "tanh": np.tanh,
+    "softplus": lambda x: np.logaddexp(x, 0.0),
     "mish": lambda x: x * np.tanh(np.logaddexp(x, 0.0)),
 }
 
@@ -143,6 +145,9 @@ def evaluate(op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Arr
             return reduced
         case AdaptivePool(out_hw=out_hw):
             return adaptive_pool2d(x, out_hw)
+        case ChannelPool(reduce=reduce):
+            across: Array = x.mean(1, keepdims=True) if reduce == "avg" else x.max(1, keepdims=True)
+            return across
         case Linear():
             y = x @ constants["weight"].T
             return y + constants["bias"] if "bias" in constants else y
@@ -171,8 +176,8 @@ def evaluate(op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Arr
             return x.reshape(x.shape[0], -1)
         case Reshape(shape=shape):
             return x.reshape(x.shape[0], *shape)
-        case Concat():
-            return np.concatenate(inputs, axis=1)
+        case Concat(axis):
+            return np.concatenate(inputs, axis=axis)
         case Unknown(what):
             raise SpecError(f"reference.run: {op.name}: {what} has no meaning here, only a shape")
 

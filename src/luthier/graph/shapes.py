@@ -17,6 +17,7 @@ from luthier.graph.attrs import (
     Add,
     Affine,
     Attrs,
+    ChannelPool,
     Concat,
     Conv,
     Flatten,
@@ -103,6 +104,8 @@ def infer(who: str, attrs: Attrs, inputs: Sequence[Shape], constants: Mapping[st
             out = (*_map(who, shape)[:2], 1, 1)
         case AdaptivePool():
             out = (*_map(who, shape)[:2], *attrs.out_hw)
+        case ChannelPool():
+            out = (shape[0], 1, *_map(who, shape)[2:])
         case Linear():
             out = _linear(who, shape, constants)
         case Pad():
@@ -130,11 +133,14 @@ def infer(who: str, attrs: Attrs, inputs: Sequence[Shape], constants: Mapping[st
             if prod(attrs.shape) != prod(shape[1:]):
                 raise ShapeError(f"{who}: cannot reshape {shape[1:]} to {attrs.shape}, the element counts differ")
             out = (shape[0], *attrs.shape)
-        case Concat():
+        case Concat(axis):
+            if not 1 <= axis < len(shape):
+                raise ShapeError(f"{who}: concat along axis {axis} of {shape}")
             for other in inputs[1:]:
-                if (other[0], *other[2:]) != (shape[0], *shape[2:]):
-                    raise ShapeError(f"{who}: concat needs equal shapes but for the channels, got {shape} and {other}")
-            out = (shape[0], sum(s[1] for s in inputs), *shape[2:])
+                if (*other[:axis], *other[axis + 1 :]) != (*shape[:axis], *shape[axis + 1 :]):
+                    along = ("channels", "rows", "columns")[axis - 1]
+                    raise ShapeError(f"{who}: concat needs equal shapes but for the {along}, got {shape} and {other}")
+            out = (*shape[:axis], sum(s[axis] for s in inputs), *shape[axis + 1 :])
     if min(out) < 1:
         raise ShapeError(f"{who}: nothing is left of the map, {shape} -> {out}; raise the resolution or lower a stride")
     return out

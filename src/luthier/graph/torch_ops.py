@@ -143,6 +143,24 @@ def _reduce(how: Literal["max", "avg"]) -> Callable[..., str]:
     return handler
 
 
+def _sum(d: Draft, x: Value, dim: Any, keepdim: bool = False, dtype: object = None) -> str:
+    axes = range(len(d.shape(x))) if dim is None else (dim,) if isinstance(dim, int) else dim
+    return to.total(d, x, list(axes), keepdim)
+
+
+def _max(d: Draft, x: Value, dim: Any = None, keepdim: bool = False) -> list[str | None]:
+    """Values and places; nobody may ask for the places."""
+    if not isinstance(dim, int):
+        raise UnsupportedError("a maximum of two tensors or of a whole one")
+    return [to.reduce(d, x, [dim], keepdim, "max"), None]
+
+
+def _softplus(d: Draft, x: Value, beta: float = 1.0, threshold: float = 20.0) -> str:
+    if beta != 1 or threshold < 20:  # beyond 20 log(1 + e^x) - x is less than half a step of fp32
+        raise UnsupportedError(f"softplus with beta {beta} and threshold {threshold}")
+    return d.add(kinds.Activation("softplus"), to.tensor(x))
+
+
 def _pool(how: Literal["max", "avg"]) -> Callable[..., str]:
     def handler(d: Draft, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any, **named: Any) -> str:
         # behind the padding: max has (dilation, ceil_mode); avg (ceil_mode, count_include_pad, divisor_override)
@@ -312,10 +330,12 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
     "_native_batch_norm_legit_no_training": _norm_decomposed,
     "relu": _function("relu"), "relu6": _function("relu6"), "silu": _function("silu"), "mish": _function("mish"),
     "hardswish": _function("hard_swish"), "sigmoid": _function("sigmoid"), "hardsigmoid": _function("hard_sigmoid"),
-    "tanh": _function("tanh"), "gelu": _gelu, "leaky_relu": _leaky, "elu": _elu, "erf": _erf, "special_erf": _erf,
+    "tanh": _function("tanh"), "gelu": _gelu, "leaky_relu": _leaky, "elu": _elu,
+    "softplus": _softplus, "erf": _erf, "special_erf": _erf,
     "clamp": _clip, "clip": _clip, "clamp_min": _clip, "hardtanh": _hardtanh,
     "add": _add, "sub": _sub, "rsub": _rsub, "mul": to.mul, "div": _div, "neg": _neg,
-    "mean": _reduce("avg"), "amax": _reduce("max"), "max_pool2d": _pool("max"), "avg_pool2d": _pool("avg"),
+    "mean": _reduce("avg"), "amax": _reduce("max"), "max": _max, "sum": _sum,
+    "max_pool2d": _pool("max"), "avg_pool2d": _pool("avg"),
     "max_pool2d_with_indices": _pool_with_indices, "adaptive_avg_pool2d": _adaptive("avg"),
     "_adaptive_avg_pool2d": _adaptive("avg"), "adaptive_max_pool2d": _adaptive_max,
     "linear": _linear, "matmul": _matmul, "mm": _matmul, "addmm": _addmm,

@@ -14,6 +14,7 @@ from luthier.graph.attrs import (
     AdaptivePool,
     Add,
     Affine,
+    ChannelPool,
     Concat,
     Conv,
     GlobalPool,
@@ -93,12 +94,16 @@ def _mapped(value: Const | Number, suffix: str, function: Callable[[Any], Any]) 
 
 
 def _ordered(draft: Draft, a: str, b: str) -> tuple[str, str]:
-    """The one that the other broadcasts to comes first."""
+    """The one that the other broadcasts to comes first; where neither does, one is spread over the other's map."""
     first, second = draft.shape(a), draft.shape(b)
     if len(first) != len(second):  # missing leading axes are 1
         rank = max(len(first), len(second))
         a, b = (view(draft, x, (1,) * (rank - len(draft.shape(x))) + draft.shape(x)) for x in (a, b))
         first, second = draft.shape(a), draft.shape(b)
+    both = tuple(max(sizes) for sizes in zip(first, second, strict=True))
+    if both not in (first, second):  # (C, H, 1) and (C, 1, W), (C, 1, 1) and (1, H, W)
+        a, b = (a, b) if first[:2] == both[:2] else (b, a)
+        return expand(draft, a, both), b
     return (b, a) if math.prod(second) > math.prod(first) else (a, b)
 
 
@@ -209,11 +214,12 @@ def split(draft: Draft, x: Value, axis: int, sizes: Sequence[int]) -> list[str]:
 
 
 def concat(draft: Draft, values: Sequence[Value], axis: int) -> str:
-    """One after another along the channels."""
+    """One after another along any axis but the batch."""
     names = [tensor(value) for value in values]
-    if axis_of(draft, names[0], axis) != 1:
+    along = axis_of(draft, names[0], axis)
+    if not 1 <= along <= 3:
         raise UnsupportedError(f"a concatenation along axis {axis}")
-    return draft.add(Concat(), *names) if len(names) > 1 else names[0]
+    return draft.add(Concat(along), *names) if len(names) > 1 else names[0]
 
 
 def pad(draft: Draft, x: Value, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> str:
@@ -239,13 +245,29 @@ def pad(draft: Draft, x: Value, before: Sequence[int], after: Sequence[int], val
 
 
 def reduce(draft: Draft, x: Value, axes: Sequence[int], keep: bool, how: Literal["max", "avg"]) -> str:
-    """Over H and W, or over the one axis behind the channels."""
+    """Over H and W, or over the one axis behind the channels; of a map also over its channels, H or W alone."""
     shape, name = draft.shape(x), tensor(x)
     chosen = sorted(axis_of(draft, x, axis) for axis in axes)
+    if len(shape) == 4 and chosen in ([1], [2], [3]):
+        made = _over_one_axis(draft, name, chosen[0], how)
+        return made if keep else squeeze(draft, made, chosen)
     if chosen != list(range(2, len(shape))) or len(shape) not in (3, 4):
         raise UnsupportedError(f"a reduction of {shape} over axes {chosen}")
     pooled = draft.add(GlobalPool(how), view(draft, name, (*shape, 1)) if len(shape) == 3 else name)
     return view(draft, pooled, (*shape[:2], *(1,) * (len(shape) - 2)) if keep else shape[:2])
+
+
+def _over_one_axis(draft: Draft, x: str, axis: int, how: Literal["max", "avg"]) -> str:
+    height, width = draft.shape(x)[2:]
+    if axis == 1:
+        return draft.add(ChannelPool(how), x)
+    return adaptive_pool(draft, x, (1, width) if axis == 2 else (height, 1), how)
+
+
+def total(draft: Draft, x: Value, axes: Sequence[int], keep: bool) -> str:
+    """The sum over axes: their mean, times the elements in it."""
+    count = math.prod(draft.shape(x)[axis_of(draft, x, axis)] for axis in axes)
+    return mul(draft, reduce(draft, x, axes, keep, "avg"), float(count))
 
 
 def adaptive_pool(draft: Draft, x: Value, out: Sequence[int | None], how: Literal["max", "avg"] = "avg") -> str:
@@ -257,7 +279,10 @@ def adaptive_pool(draft: Draft, x: Value, out: Sequence[int | None], how: Litera
     if out_hw == (1, 1):
         return draft.add(GlobalPool(how), tensor(x))
     if how == "max":
-        raise UnsupportedError(f"adaptive maxima to {out_hw}")
+        down, right = (own // size for own, size in zip(shape[2:], out_hw, strict=True))
+        if (down * out_hw[0], right * out_hw[1]) != shape[2:]:
+            raise UnsupportedError(f"adaptive maxima of {shape} to {out_hw}, which does not divide it")
+        return draft.add(Pool("max", (down, right), (down, right)), tensor(x))
     return draft.add(AdaptivePool((out_hw[0], out_hw[1])), tensor(x))
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from luthier.errors import SpecError
+from luthier.graph.attrs import Concat
 from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op
 from luthier.schedule.schedule import Schedule
@@ -94,6 +95,8 @@ def row_problem(graph: Graph, view: Scope) -> str | None:
             return f"op {op.name!r} ({op.kind}) does not run row by row"
         elif op.outputs[0] not in used:
             return f"op {op.name!r} is not on the way to the result {result!r}"
+        elif op.attrs == Concat(axis=2):
+            return f"op {op.name!r} (concat) puts rows below rows"
         elif op.kind not in WINDOWED and any(
             s[2] not in (1, graph.output_shape(op)[2]) for s in graph.input_shapes(op)
         ):

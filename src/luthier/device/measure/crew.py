@@ -131,11 +131,16 @@ class Crew:
 
     @staticmethod
     def _work(cpu: int, jobs: SimpleQueue[Callable[[], None] | None]) -> None:
-        if hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(0, {cpu})
+        pin(cpu)
         while (job := jobs.get()) is not None:
             job()
+
+
+def pin(cpu: int) -> None:
+    """Keep the calling thread on one logical CPU, where the system allows it."""
+    if hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, {cpu})
 
 
 def rates(

@@ -6,8 +6,6 @@ sums[16, 16] += a[16, K] * b[K, 16]        K = 64 for int8, 32 for bf16: 64 byte
 from __future__ import annotations
 
 import ctypes
-import platform
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -15,13 +13,13 @@ from typing import Final
 import numpy as np
 
 from luthier.device.jit import Cpu, compile_ir
+from luthier.device.matrix_unit import permitted
 from luthier.device.measure.kernels import Array
 from luthier.device.measure.loops import Loop, count_instructions
 from luthier.errors import MeasurementError
 
 SIDE: Final = 16
 ACCUMULATORS: Final = 4
-_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ _KERNELS: Final = (
 def kernels(cpu: Cpu) -> tuple[MatrixKernel, ...]:
     """What this CPU has; nothing where the system does not let this process use it."""
     found = tuple(kernel for kernel in _KERNELS if kernel.feature in cpu.features)
-    return found if found and _permitted() else ()
+    return found if found and permitted() else ()
 
 
 def ir(kernel: MatrixKernel) -> str:
@@ -144,13 +142,3 @@ def _config() -> Array:
     config[16:32].view(np.uint16)[:] = 64
     config[48:56] = SIDE
     return config
-
-
-def _permitted() -> bool:
-    """Ask Linux for the tile registers, which a process must do once before it uses them."""
-    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
-        return False
-    try:
-        return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0)
-    except (OSError, AttributeError):
-        return False

@@ -70,7 +70,7 @@ def measure(
     clock = found[CLOCK, 1]
     peaks = {
         label: {count: _figure(found[unit.what, count], unit.what, count) for count in counts}
-        for label, unit in _labelled(parts).items()
+        for label, unit in labelled(parts).items()
     }
     for unit in parts:
         bound = SLACK * unit.bound * clock.per_s
@@ -117,7 +117,7 @@ def units(cpu: Cpu) -> tuple[Unit, ...]:
     return tuple(found)
 
 
-def _labelled(parts: Sequence[Unit]) -> dict[str, Unit]:
+def labelled(parts: Sequence[Unit]) -> dict[str, Unit]:
     """The matrix unit's figure is the peak of its number type; the vector unit's then stands beside it."""
     labelled: dict[str, Unit] = {}
     for unit in parts:

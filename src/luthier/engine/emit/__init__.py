@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from luthier.engine.emit.function import Function, Module
-from luthier.engine.emit.types import BF16, F32, I1, I16, I32, I64, PTR, Index, Type, Value, vector
+from luthier.engine.emit.types import BF16, F32, I1, I8, I16, I32, I64, PTR, Index, Type, Value, vector
 
-__all__ = ["BF16", "F32", "I1", "I16", "I32", "I64", "PTR", "Function", "Index", "Module", "Type", "Value", "vector"]
+__all__ = [
+    "BF16",
+    "F32",
+    "I1",
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "PTR",
+    "Function",
+    "Index",
+    "Module",
+    "Type",
+    "Value",
+    "vector",
+]

@@ -153,10 +153,8 @@ class Function(Control):
 
     def prefetch(self, pointer: Value, by: Index = 0, locality: int = 2) -> None:
         """Ask for the cache line `by` bytes behind a pointer; never faults.  locality: 3 = nearest cache."""
-        kinds = (PTR, I32, I32, I32)
-        self.module.declare("llvm.prefetch.p0", "void", kinds)
-        where = self.offset(pointer, by)
-        self.raw(f"call void @llvm.prefetch.p0({where}, i32 0, i32 {locality}, i32 1)")
+        numbers = [Value(I32, str(number)) for number in (0, locality, 1)]
+        self.perform("llvm.prefetch.p0", (self.offset(pointer, by), *numbers))
 
     def opaque(self, pointer: Value) -> Value:
         """The same pointer, of which the compiler knows nothing: loads behind it are not hoisted and spilled."""
@@ -185,6 +183,11 @@ class Function(Control):
         """An intrinsic by its full name."""
         self.module.declare(name, kind.text, [a.type for a in arguments])
         return self.assign(kind, f"call {kind.text} @{name}({', '.join(map(str, arguments))})")
+
+    def perform(self, name: str, arguments: Sequence[Value]) -> None:
+        """An intrinsic that has no result, by its full name."""
+        self.module.declare(name, "void", [a.type for a in arguments])
+        self.raw(f"call void @{name}({', '.join(map(str, arguments))})")
 
     def _float(self, name: str, a: Value, b: Value) -> Value:
         _same_floats(name, a, b)

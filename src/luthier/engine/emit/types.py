@@ -41,6 +41,7 @@ class Value(NamedTuple):
 Index = int | Value
 
 I1: Final = Type("i1", 1, 1, "i1")
+I8: Final = Type("i8", 1, 1, "i8")
 I16: Final = Type("i16", 2, 1, "i16")
 I32: Final = Type("i32", 4, 1, "i32")
 I64: Final = Type("i64", 8, 1, "i64")

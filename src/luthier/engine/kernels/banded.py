@@ -7,22 +7,27 @@ does not have yet into a ring; the consumer reads them there, and nothing else o
 
     ring rows = (rows - 1) * stride + reach,      row iy lies in slot iy mod (ring rows)              (2)
 
+A producer on pixels alone may count the whole map as one row (`flat`): small maps make longer rows for it.
+
 A task is one block of channels of a part of an image's rows.  Parts of one image compute the rows that both need twice.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from luthier.engine.emit import Index, Value
+from luthier.engine.emit import Function, Index, Value
 from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise, TapRows
 from luthier.engine.kernels.kernel import Body, Kernel
+from luthier.engine.kernels.matrix import matrix_block
 from luthier.engine.kernels.partition import share
 from luthier.engine.kernels.register_block import ahead_of, comes_from_afar
+from luthier.engine.kernels.window import Window
+from luthier.engine.layout import Layout
 from luthier.engine.target import Target
 
 Array = NDArray[Any]
@@ -46,12 +51,18 @@ class Banded(Kernel):
     streamed: bool = False
 
     def __post_init__(self) -> None:
-        assert self.producer.window.out_hw == self.consumer.window.in_hw
+        assert self.is_flat or self.producer.window.out_hw == self.consumer.window.in_hw
         assert self.producer.columns == self.consumer.channels
         assert not self.producer.epilogue.residual
         assert not self.consumer.epilogue.residual
         assert self.producer.groups == 1
         assert self.producer.types.y == self.consumer.types.x
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the producer counts the map, all of which the only band needs, as one row."""
+        (h, w), pixels = self.consumer.window.in_hw, self.producer.window.out_hw
+        return h > 1 and pixels == (1, h * w) and self.consumer.row_tasks == 1 and self.ring_rows == h
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -72,9 +83,13 @@ class Banded(Kernel):
 
     @property
     def scratch_bytes(self) -> int:  # type: ignore[override]
-        """The ring."""
-        block = self.producer.panels.sizes[0] * self.producer.lanes
-        return self.consumer.types.x.bytes * self.ring_rows * self.consumer.window.in_hw[1] * block
+        """The producer's, then the ring."""
+        return self.producer.scratch_bytes + self.ring_bytes * self.producer.panels.sizes[0]
+
+    @property
+    def ring_bytes(self) -> int:
+        """The ring of one vector of channels."""
+        return self.consumer.types.x.bytes * self.ring_rows * self.consumer.window.in_hw[1] * self.producer.lanes
 
     @property
     def title(self) -> str:
@@ -91,7 +106,7 @@ class Banded(Kernel):
         image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
         block, row_part = f.div(part, parts), f.rem(part, parts)
         rows = share(f, row_part, parts, self.consumer.window.out_hw[0])
-        x = body.at("x", (image, self.producer.types.x.bytes * self.producer.source.strides[0]))
+        x = self.image_of(body, image)
 
         def channels(first: Index, vectors: int) -> None:
             sums: Value | None = None
@@ -102,7 +117,9 @@ class Banded(Kernel):
                     body.store(Value(f.vector, "zeroinitializer"), sums, v * width)
             self._bands(body, image, x, first, vectors, rows, sums)
 
+        self.producer.begin(body)
         panels.loop(f, channels, block, f.add(block, 1))
+        self.producer.end(body)
 
     def _bands(
         self, body: Body, image: Index, x: Value, first: Index, vectors: int, rows: tuple[Index, Index],
@@ -113,25 +130,42 @@ class Banded(Kernel):
         low, high = rows
 
         def band(oy: Index, produced: list[Value]) -> list[Value]:
-            end = f.min(f.add(oy, self.rows), high)
-            start = window.in_row(oy, f)
-            needed = f.add(window.in_row(f.sub(end, 1), f), window.reach)
-            upto = f.min(f.max(needed, 0), window.in_hw[0])
-            begin = f.max(produced[0], f.max(start, 0))
-            f.loop(begin, upto, lambda iy, _: self._produce(body, x, first, vectors, iy))
-
-            def vector(v: Index, _: object) -> None:
-                self._consume(body, image, first, vectors, v, (oy, end), sums)
-
-            f.loop(0, vectors, vector)
-            return [f.index(f.max(begin, upto))]
+            these = oy, f.min(f.add(oy, self.rows), high)
+            span = self.demand(f, these, produced[0])
+            self.band(body, image, x, first, vectors, these, span, sums)
+            return [f.index(f.max(*span))]
 
         f.loop(low, high, band, [f.index(f.max(window.in_row(low, f), 0))], step=self.rows)
+
+    def image_of(self, body: Body, image: Index) -> Value:
+        """The x of an image."""
+        return body.at("x", (image, self.producer.types.x.bytes * self.producer.source.strides[0]))
+
+    def demand(self, f: Function, rows: tuple[Index, Index], produced: Index) -> tuple[Index, Index]:
+        """Which rows of e a band of output rows still needs; those below `produced` exist.
+
+        The greater of the two numbers is the next `produced`.
+        """
+        window, (oy, end) = self.consumer.window, rows
+        needed = f.add(window.in_row(f.sub(end, 1), f), window.reach)
+        begin = f.max(produced, f.max(window.in_row(oy, f), 0))
+        return begin, f.min(f.max(needed, 0), window.in_hw[0])
+
+    def band(
+        self, body: Body, image: Index, x: Value, first: Index, vectors: int, rows: tuple[Index, Index],
+        span: tuple[Index, Index], sums: Value | None,
+    ) -> None:  # fmt: skip
+        """One band of a block of channels: the rows of e in `span`, and then the output's `rows`."""
+        body.f.loop(*((0, 1) if self.is_flat else span), lambda iy, _: self._produce(body, x, first, vectors, iy))
+        body.f.loop(0, vectors, lambda v, _: self._consume(body, image, first, vectors, v, rows, sums))
 
     def _slot(self, body: Body, iy: Index, vectors: int) -> Value:
         """Column 0 of an input row in the ring."""
         row_bytes = self.consumer.window.in_hw[1] * vectors * body.width(self.consumer.types.x)
-        return body.at(body.scratch, (body.f.rem(iy, self.ring_rows), row_bytes))
+        return body.at(self._ring(body), (body.f.rem(iy, self.ring_rows), row_bytes))
+
+    def _ring(self, body: Body) -> Value:
+        return body.f.offset(body.scratch, self.producer.scratch_bytes)
 
     def _produce(self, body: Body, x: Value, first: Index, vectors: int, iy: Index) -> None:
         """One row of e, into the ring."""
@@ -158,7 +192,7 @@ class Banded(Kernel):
         weight = body.at("weight", (index, window.kernel[0] * window.kernel[1] * width))
         bias = body.at("bias", (index, width))
         lane = f.mul(v, x_step)
-        ring_end = f.offset(body.scratch, f.add(lane, self.ring_rows * row_bytes))
+        ring_end = f.offset(self._ring(body), f.add(lane, self.ring_rows * row_bytes))
 
         def following(at: Value) -> Value:
             behind = f.offset(at, window.dilation[0] * row_bytes)
@@ -188,5 +222,24 @@ def banded(target: Target, producer: Convolution, consumer: Depthwise, rows: int
     height, width = producer.window.in_hw
     types, depth = producer.types, producer.depth
     afar = comes_from_afar(target, 4 * producer.tap_steps * producer.columns, types.x.bytes * depth * height * width)
-    streamed = afar and producer.window.kernel == (1, 1)
-    return Banded(producer, consumer, max(1, min(rows or fitting, tallest)), streamed)
+    band = max(1, min(rows or fitting, tallest))
+    needed = (band - 1) * window.stride[0] + window.reach
+    if producer.matrix and consumer.row_tasks == 1 and band == window.out_hw[0] and needed >= window.in_hw[0]:
+        producer = _flat(producer)
+    streamed = afar and producer.window.kernel == (1, 1) and not producer.matrix
+    return Banded(producer, consumer, band, streamed)
+
+
+def _flat(producer: Convolution) -> Convolution:
+    """The same on a map of one row, where its pixels lie side by side."""
+    n, c, h, w = producer.source.shape
+    image, channel, down, right = producer.source.strides
+    if producer.window.stride != (1, 1) or down != w * right:
+        return producer
+    pixels = h * w
+    return replace(
+        producer,
+        source=Layout((n, c, 1, pixels), (image, channel, pixels * right, right)),
+        window=Window((1, pixels), (1, pixels), (1, 1), (1, 1)),
+        block=matrix_block(pixels, producer.block.vectors),
+    )

@@ -19,6 +19,16 @@ from luthier.engine.emit import I64, Index, Value
 from luthier.engine.kernels.element import ALL_FP32, Types
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
+from luthier.engine.kernels.matrix import (
+    AREA_BYTES,
+    MatrixBlock,
+    finish,
+    is_usable,
+    matrix_block,
+    matrix_steps,
+    pack_matrix,
+    release,
+)
 from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.register_block import Ahead, Block, accumulate, choose_block, pack_panel, steps_of
 from luthier.engine.kernels.window import ColumnTile, Window
@@ -42,6 +52,7 @@ class Convolution(Kernel):
         row_tasks, column_tasks: parts of the output's rows, and of the panels.
         epilogue: behind the sum.
         types: of x, the weights and y.
+        matrix: whether blocks are computed by the matrix unit; for windows of one pixel.
     """
 
     source: Layout
@@ -54,6 +65,7 @@ class Convolution(Kernel):
     column_tasks: int = 1
     epilogue: Epilogue = PLAIN
     types: Types = ALL_FP32
+    matrix: bool = False
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -71,9 +83,15 @@ class Convolution(Kernel):
         return self.source.shape[0] * self.row_tasks * self.column_tasks
 
     @property
+    def scratch_bytes(self) -> int:  # type: ignore[override]
+        """The matrix unit's."""
+        return AREA_BYTES if self.matrix else 0
+
+    @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"{self.types.title}_conv_{self.window.title}_{self.epilogue.title}_{self.block}"
+        how = "_tiles" if self.matrix else ""
+        return f"{self.types.title}_conv{how}_{self.window.title}_{self.epilogue.title}_{self.block}"
 
     def _channels(self) -> list[tuple[int, int, int, int]]:
         """Of every panel: first and last output channel, first and last input channel."""
@@ -93,6 +111,8 @@ class Convolution(Kernel):
     @property
     def tap_steps(self) -> int:
         """Steps of K under one tap."""
+        if self.matrix:
+            return matrix_steps(self.depth)
         return steps_of(self.depth, self.types.w)
 
     def starts(self) -> Array:
@@ -117,7 +137,7 @@ class Convolution(Kernel):
                 low, high = max(first, group * per_out), min(last, (group + 1) * per_out)
                 row = group * per_in - int(starts[first // self.lanes])
                 panel[:, :, row : row + per_in, low - first : high - first] = weight[low:high].transpose(2, 3, 1, 0)
-            panels.append(pack_panel(panel, self.types.w))
+            panels.append(pack_matrix(panel) if self.matrix else pack_panel(panel, self.types.w))
         behind = np.zeros(self.panels.total * self.lanes, np.float32)
         if bias is not None:
             behind[: self.columns] = bias
@@ -151,7 +171,42 @@ class Convolution(Kernel):
 
             f.loop(*rows, row)
 
+        self.begin(body)
         self.panels.loop(f, panel, *panels)
+        self.end(body)
+
+    def begin(self, body: Body) -> None:
+        """What must be done before a task's rows."""
+        if self.matrix and len(set(self._row_blocks.sizes)) == 1:
+            self._shape(body, self._row_blocks.sizes[0])
+
+    def end(self, body: Body) -> None:
+        """What must be done after them."""
+        if self.matrix:
+            release(body)
+
+    @property
+    def _row_blocks(self) -> Partition:
+        return Partition(self.window.out_hw[1], self.block.rows)
+
+    def _shape(self, body: Body, count: int) -> None:
+        MatrixBlock(count, 1, self.depth).configure(body, body.scratch)
+
+    def _matrix_row(
+        self, body: Body, source: Value, weight: Value, bias: Value, vectors: int, y: Value, ld: int,
+        residual: Value | None,
+    ) -> None:  # fmt: skip
+        """As `row`, on the matrix unit; `source` is the row's first pixel."""
+        stride = self.types.x.bytes * self.source.strides[3] * self.window.stride[1]
+
+        def some(ox: Index, count: int) -> None:
+            block = MatrixBlock(count, vectors, self.depth)
+            sums = block.multiply(body, body.scratch, body.at(source, (ox, stride)), stride, weight, bias)
+            beside = None if residual is None else body.at(residual, (ox, ld))
+            finish(body, sums, block, self.epilogue, self.types.y, body.at(y, (ox, ld)), ld, beside)
+
+        several = len(set(self._row_blocks.sizes)) > 1
+        self._row_blocks.loop(body.f, some, before=(lambda count: self._shape(body, count)) if several else None)
 
     def row(
         self, body: Body, oy: Index, source: Value, weight: Value, bias: Value, vectors: int, y: Value, ld: int,
@@ -170,6 +225,11 @@ class Convolution(Kernel):
             ahead: weights that the row's first tile asks for.
         """
         f, element = body.f, self.types.y
+        if self.matrix:
+            down = self.types.x.bytes * self.source.strides[2]
+            start = body.at(source, (self.window.in_row(oy, f), down))
+            self._matrix_row(body, start, weight, bias, vectors, y, ld, residual)
+            return
         for number, tile in enumerate(self.window.column_tiles(self.block.rows)):
             wanted = ahead if number == 0 else None
 
@@ -229,7 +289,11 @@ def convolution(
         widest = [v for v in (4, 3, 2) if per_group % (v * lanes) == 0]
         vectors = widest[0] if widest else 1
     depth = window.kernel[0] * window.kernel[1] * steps_of(max(1, source.shape[1] // groups), types.w)
-    block = choose_block(target, window.out_hw[1], vectors, depth, roomy=epilogue.exponential)
+    matrix = window.is_pixel and groups == 1 and source.strides[1] == 1 and is_usable(target, types, source.shape[1])
+    if matrix:
+        block = matrix_block(window.out_hw[1], vectors)
+    else:
+        block = choose_block(target, window.out_hw[1], vectors, depth, roomy=epilogue.exponential)
     panels = Partition(round_up(columns, lanes) // lanes, block.vectors).count
     images = source.shape[0]
     row_tasks = max(1, min(window.out_hw[0], -(-least_tasks // images)))
@@ -237,4 +301,4 @@ def convolution(
     if window.out_hw[0] * window.out_hw[1] <= 256:
         row_tasks = 1
     column_tasks = max(1, min(panels, -(-least_tasks // (images * row_tasks))))
-    return Convolution(source, columns, window, groups, lanes, block, row_tasks, column_tasks, epilogue, types)
+    return Convolution(source, columns, window, groups, lanes, block, row_tasks, column_tasks, epilogue, types, matrix)

@@ -109,28 +109,10 @@ class Depthwise(Kernel):
         image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
         block, row_part = f.div(part, self.row_tasks), f.rem(part, self.row_tasks)
         rows = share(f, row_part, self.row_tasks, self.window.out_hw[0])
-        x_step, y_step = body.width(self.types.x), body.width(self.types.y)
-        x_ld, ld = self.vectors * x_step, self.vectors * y_step
-        (in_h, in_w), (out_h, out_w) = self.window.in_hw, self.window.out_hw
-        x = body.at("x", (image, in_h * in_w * x_ld))
-        y_image = f.mul(image, out_h * out_w * ld)
 
         def vector(index: Index) -> None:
-            taps = self.window.kernel[0] * self.window.kernel[1]
-            weight, bias = body.at("weight", (index, taps * width)), body.at("bias", (index, width))
-            source = f.offset(x, f.mul(index, x_step))
-
-            def row(oy: Index, carried: list[Value]) -> list[Value]:
-                start = self.window.in_row(oy, f)
-                taps = self.window.taps(f, start, 0)
-                down, step = in_w * x_ld, self.window.dilation[0]
-                first = body.at(source, (f.add(start, f.mul(taps[0], step)), down))
-                rows = TapRows(taps, first, lambda at: f.offset(at, step * down), x_ld)
-                where = f.add(f.add(y_image, f.mul(index, y_step)), f.mul(oy, out_w * ld))
-                return self.row(body, rows, weight, bias, where, ld, carried)
-
             zero = [Value(f.vector, "zeroinitializer")] if self.sums else []
-            total = f.loop(*rows, row, zero)
+            total = self.sweep(body, image, index, rows, zero)
             if self.sums:
                 to = body.at(
                     "sums", (f.add(f.mul(image, self.row_tasks), row_part), self.vectors * width), (index, width)
@@ -141,6 +123,29 @@ class Depthwise(Kernel):
             f.loop(first, f.add(first, count), lambda index, _: vector(index))
 
         self.blocks.loop(f, channels, block, f.add(block, 1))
+
+    def sweep(
+        self, body: Body, image: Index, index: Index, rows: tuple[Index, Index], carried: list[Value]
+    ) -> list[Value]:
+        """Some rows of one vector of channels; what they sum to is added to `carried`, if it is a number."""
+        f, width = body.f, body.target.vector_bytes
+        x_step, y_step = body.width(self.types.x), body.width(self.types.y)
+        x_ld, ld = self.vectors * x_step, self.vectors * y_step
+        (in_h, in_w), (out_h, out_w) = self.window.in_hw, self.window.out_hw
+        taps = self.window.kernel[0] * self.window.kernel[1]
+        weight, bias = body.at("weight", (index, taps * width)), body.at("bias", (index, width))
+        source = body.at("x", (image, in_h * in_w * x_ld), (index, x_step))
+
+        def row(oy: Index, carried: list[Value]) -> list[Value]:
+            start = self.window.in_row(oy, f)
+            taps = self.window.taps(f, start, 0)
+            down, step = in_w * x_ld, self.window.dilation[0]
+            first = body.at(source, (f.add(start, f.mul(taps[0], step)), down))
+            tap_rows = TapRows(taps, first, lambda at: f.offset(at, step * down), x_ld)
+            where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(index, y_step))
+            return self.row(body, tap_rows, weight, bias, where, ld, carried)
+
+        return f.loop(*rows, row, carried)
 
     def row(
         self, body: Body, rows: TapRows, weight: Value, bias: Value, where: Index, ld: int, carried: list[Value]

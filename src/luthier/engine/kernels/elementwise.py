@@ -42,6 +42,7 @@ class Elementwise(Kernel):
         function: applied last.
         parts: of N * H rows.
         types: of x, z and y; scale and shift are fp32.
+        alpha: of the function.
     """
 
     kind: ElementwiseKind
@@ -51,6 +52,7 @@ class Elementwise(Kernel):
     function: GraphFunction = "identity"
     parts: int = 1
     types: Types = ALL_FP32
+    alpha: float = 0.0
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -105,15 +107,15 @@ class Elementwise(Kernel):
             other = body.at("z", (f.add(beside, lane if whole else 0), types.w.bytes))
             second = body.load(other, 0, types.w) if whole else body.broadcast(other, 0, types.w)
             value = f.fadd(value, second) if self.kind == "add" else f.fmul(value, second)
-        value = activate(f, body.target, value, self.function)
+        value = activate(f, body.target, value, self.function, self.alpha)
         body.store(value, body.at("y", (place, types.y.bytes)), element=types.y)
 
 
 def elementwise(
     target: Target, kind: ElementwiseKind, shape: tuple[int, int, int, int],
     other: tuple[int, int, int, int] | None = None, function: GraphFunction = "identity", least_tasks: int = 8,
-    types: Types = ALL_FP32,
+    types: Types = ALL_FP32, alpha: float = 0.0,
 ) -> Elementwise:  # fmt: skip
     """Equations (1) and (2), cut into tasks."""
     n, _, h, _ = shape
-    return Elementwise(kind, shape, other or shape, target.lanes, function, min(n * h, least_tasks), types)
+    return Elementwise(kind, shape, other or shape, target.lanes, function, min(n * h, least_tasks), types, alpha)

@@ -10,6 +10,7 @@ first task of a step that a thread runs, for work that is done once per thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 
 from luthier.engine.emit import F32, I64, PTR, Function, Index, Module, Value
 from luthier.engine.kernels.element import FP32, Element
@@ -32,6 +33,12 @@ class Body:
         self._pointers = {
             operand: self.f.load(PTR, self.f["operands"], 8 * index, align=8) for index, operand in enumerate(operands)
         }
+
+    def within(self, scratch: Value, **pointers: Value) -> Body:
+        """The same function, for a part of a kernel that has other operands and its own place in the scratch."""
+        inner = copy(self)
+        inner.scratch, inner._pointers = scratch, {**self._pointers, **pointers}
+        return inner
 
     def __getitem__(self, operand: str) -> Value:
         return self._pointers[operand]

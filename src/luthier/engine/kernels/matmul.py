@@ -19,6 +19,17 @@ from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.element import ALL_FP32, FP32, Element, Types
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
+from luthier.engine.kernels.matrix import (
+    AREA_BYTES,
+    SIDE,
+    MatrixBlock,
+    finish,
+    is_usable,
+    matrix_block,
+    matrix_steps,
+    pack_matrix,
+    release,
+)
 from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.register_block import (
     Block,
@@ -28,6 +39,7 @@ from luthier.engine.kernels.register_block import (
     comes_from_afar,
     pack_panel,
     paired,
+    rows_ahead,
     steps_of,
     widened,
 )
@@ -53,6 +65,8 @@ class Matmul(Kernel):
         gate: `rows` multiplies the x of a task, `weights` its weights, into the scratch, before anything else.
         streamed: whether the weights come from far away and are asked for ahead of their use.
         types: of x, the weights and y.
+        matrix: whether blocks are computed by the matrix unit.
+        x_streamed: whether x comes from far away; each block of rows asks for the next one.
     """
 
     images: int
@@ -68,6 +82,8 @@ class Matmul(Kernel):
     gate: str = ""
     streamed: bool = False
     types: Types = ALL_FP32
+    matrix: bool = False
+    x_streamed: bool = False
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -82,7 +98,8 @@ class Matmul(Kernel):
     @property
     def title(self) -> str:
         """Of the kernel."""
-        return f"{self.types.title}_matmul{'_gated' if self.gate else ''}_{self.epilogue.title}_{self.block}"
+        how = f"{'_tiles' if self.matrix else ''}{'_gated' if self.gate else ''}"
+        return f"{self.types.title}_matmul{how}_{self.epilogue.title}_{self.block}"
 
     @property
     def row_blocks(self) -> Partition:
@@ -96,15 +113,19 @@ class Matmul(Kernel):
 
     @property
     def scratch_bytes(self) -> int:  # type: ignore[override]
-        """Rows or weights, multiplied by the gate."""
+        """The matrix unit's, then rows or weights, multiplied by the gate."""
         if self.gate == "rows":
-            return self.rows * self._ld(self.depth, self.types.x)
-        return 4 * self.steps * self.panels.total * self.lanes if self.gate else 0
+            return self._gated_at + self.rows * self.ld(self.depth, self.types.x)
+        return self._gated_at + (4 * self.steps * self.panels.total * self.lanes if self.gate else 0)
+
+    @property
+    def _gated_at(self) -> int:
+        return AREA_BYTES if self.matrix else 0
 
     @property
     def steps(self) -> int:
-        """Of K."""
-        return steps_of(self.depth, self.types.w)
+        """Of K, in a packed panel."""
+        return matrix_steps(self.depth) if self.matrix else steps_of(self.depth, self.types.w)
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         """Panels as `pack_panel` has them, zeros behind N; and the bias with zeros behind it.
@@ -117,7 +138,8 @@ class Matmul(Kernel):
         padded = np.zeros((width, self.depth), np.float32)
         padded[: self.columns] = weight
         ends = np.cumsum([0, *self.panels.sizes]) * self.lanes
-        packed = [pack_panel(padded[a:b].T, self.types.w) for a, b in pairwise(ends)]
+        panels = (padded[a:b].T for a, b in pairwise(ends))
+        packed = [pack_matrix(panel) if self.matrix else pack_panel(panel, self.types.w) for panel in panels]
         behind = np.zeros(width, np.float32)
         if bias is not None:
             behind[: self.columns] = bias
@@ -131,54 +153,71 @@ class Matmul(Kernel):
         part = f.rem(body.task, per_image)
         rows = share(f, f.rem(part, self.row_tasks), self.row_tasks, self.row_blocks.count)
         panels = share(f, f.div(part, self.row_tasks), self.column_tasks, self.panels.count)
-        x = body.at("x", (image, self.rows * self._ld(self.depth, self.types.x)))
-        y_image = f.mul(image, self.rows * self._ld(self.columns, self.types.y))
+        x = body.at("x", (image, self.rows * self.ld(self.depth, self.types.x)))
+        y_image = f.mul(image, self.rows * self.ld(self.columns, self.types.y))
         weight = body["weight"]
-        gate = body.at("gate", (image, self._ld(self.depth, FP32))) if self.gate else None
+        gate = body.at("gate", (image, self.ld(self.depth, FP32))) if self.gate else None
         if gate is not None and self.gate == "weights":
             weight = self._gate_weights(body, gate, panels)
         elif gate is not None:
             x = self._gate_rows(body, gate, x, rows)
 
         def cell(row: Index, count: int, vector: Index, vectors: int) -> None:
-            source = body.at(x, (row, self._ld(self.depth, self.types.x)))
-            self._cell(body, source, weight, y_image, row, count, vector, vectors)
+            source = body.at(x, (row, self.ld(self.depth, self.types.x)))
+            self.cell(body, source, weight, y_image, row, count, vector, vectors)
 
         def row_block(row: Index, count: int) -> None:
             self.panels.loop(f, lambda vector, vectors: cell(row, count, vector, vectors), *panels)
 
         def panel(vector: Index, vectors: int) -> None:
-            self.row_blocks.loop(f, lambda row, count: cell(row, count, vector, vectors), *rows)
+            self.row_blocks.loop(f, lambda row, count: cell(row, count, vector, vectors), *rows, before)
 
+        def shape(count: int) -> None:
+            MatrixBlock(count, 1, self.depth).configure(body, body.scratch)
+
+        several = self.matrix and len(set(self.row_blocks.sizes)) > 1
+        if self.matrix and not several:
+            shape(self.row_blocks.sizes[0])
+        before = shape if several else None
         if self.row_major:
-            self.row_blocks.loop(f, row_block, *rows)
+            self.row_blocks.loop(f, row_block, *rows, before)
         else:
             self.panels.loop(f, panel, *panels)
+        if self.matrix:
+            release(body)
 
-    def _ld(self, channels: int, element: Element) -> int:
+    def ld(self, channels: int, element: Element) -> int:
         """Bytes from one row to the next."""
         return element.bytes * round_up(channels, self.lanes)
 
-    def _cell(
+    def cell(
         self, body: Body, x: Value, weight: Value, y_image: Index, row: Index, count: int, vector: Index, vectors: int
     ) -> None:
         """One block: `count` rows from `row`, `vectors` columns from `vector`."""
         f, width, types = body.f, body.target.vector_bytes, self.types
         bias = body.at("bias", (vector, width))
-        start = [body.load(bias, v * width) for v in range(vectors)]
         panel = body.at(weight, (vector, self.steps * width))
+        ld, step = self.ld(self.columns, types.y), body.width(types.y)
+        where = f.add(y_image, f.add(f.mul(row, ld), f.mul(vector, step)))
+        y = f.offset(body["y"], where)
+        residual = f.offset(body["residual"], where) if self.epilogue.residual else None
+        if self.matrix:
+            block = MatrixBlock(count, vectors, self.depth)
+            found = block.multiply(body, body.scratch, x, self.ld(self.depth, types.x), panel, bias)
+            finish(body, found, block, self.epilogue, types.y, y, ld, residual)
+            return
+        start = [body.load(bias, v * width) for v in range(vectors)]
         ahead = None
         if self.streamed:
             number = f.div(row, self.row_blocks.sizes[-1])
             ahead = ahead_of(body, panel, self.steps, vectors, number, self.row_blocks.count)
-        a_rows = [r * self._ld(self.depth, types.x) for r in range(count)]
+        elif self.x_streamed:
+            x_ld = self.ld(self.depth, types.x)
+            ahead = rows_ahead(f.offset(x, count * x_ld), count, x_ld, self.steps)
+        a_rows = [r * self.ld(self.depth, types.x) for r in range(count)]
         sums = accumulate(
             body, start * count, x, a_rows, panel, self.depth, vectors, ahead=ahead, x=types.x, w=types.w
         )  # fmt: skip
-        ld, step = self._ld(self.columns, types.y), body.width(types.y)
-        where = f.add(y_image, f.add(f.mul(row, ld), f.mul(vector, step)))
-        y = f.offset(body["y"], where)
-        residual = f.offset(body["residual"], where) if self.epilogue.residual else None
         for r in range(count):
             for v in range(vectors):
                 by = r * ld + v * step
@@ -188,12 +227,12 @@ class Matmul(Kernel):
     def _gate_rows(self, body: Body, gate: Value, x: Value, rows: tuple[Index, Index]) -> Value:
         """The task's rows of x times the gate, in the scratch; done once per thread where all tasks share them."""
         f, element = body.f, self.types.x
-        ld = self._ld(self.depth, element)
+        ld, scratch = self.ld(self.depth, element), f.offset(body.scratch, self._gated_at)
 
         def vector(index: Index, _: object) -> None:
             scale = body.load(gate, f.mul(index, body.target.vector_bytes))
             by = f.mul(index, body.width(element))
-            read, write = f.offset(x, by), f.offset(body.scratch, by)
+            read, write = f.offset(x, by), f.offset(scratch, by)
 
             def block(row: Index, count: int) -> None:
                 at, to = body.at(read, (row, ld)), body.at(write, (row, ld))
@@ -209,23 +248,27 @@ class Matmul(Kernel):
             f.when(f.compare("ne", body.first, 0), multiply)
         else:
             multiply()
-        return body.scratch
+        return scratch
 
     def _gate_weights(self, body: Body, gate: Value, panels: tuple[Index, Index]) -> Value:
         """The task's panels times the gate, in the scratch, where they lie as in the packed weights."""
         f, width, element = body.f, body.target.vector_bytes, self.types.w
+        scratch = f.offset(body.scratch, self._gated_at)
 
         def scaled(read: Value, by: int, k: Index) -> Value:
             if element == FP32:
                 return f.fmul(body.load(read, by), f.broadcast(gate, f.mul(k, 4)))
-            odd = self.depth - 1  # an odd K has no gate for its last pair's zero
-            seconds = f.min(f.add(f.mul(k, 2), 1), odd)
-            gates = f.broadcast(gate, f.mul(k, 8)), f.broadcast(gate, f.mul(seconds, 4))
+            first, last = f.mul(k, 2), self.depth - 1  # an odd K has no gate for its last pair's zero
+            if self.matrix and self.steps * 2 > self.depth:  # the last step goes back
+                back = f.sub(first, 2 * self.steps - self.depth)
+                first = f.select(f.compare("slt", k, self.steps - SIDE), first, back)
+            second = f.min(f.add(first, 1), last)
+            gates = f.broadcast(gate, f.mul(first, 4)), f.broadcast(gate, f.mul(second, 4))
             return paired(body, *(f.fmul(half, g) for half, g in zip(widened(body, read, by), gates, strict=True)))
 
         def panel(vector: Index, vectors: int) -> None:
             start = f.mul(vector, self.steps * width)
-            read, write = f.offset(body["weight"], start), f.offset(body.scratch, start)
+            read, write = f.offset(body["weight"], start), f.offset(scratch, start)
 
             def step(k: Index, _: object) -> None:
                 at = f.mul(k, vectors * width)
@@ -236,7 +279,7 @@ class Matmul(Kernel):
             f.loop(0, self.steps, step)
 
         self.panels.loop(f, panel, *panels)
-        return body.scratch
+        return scratch
 
 
 def matmul(
@@ -268,7 +311,11 @@ def matmul(
     lanes = target.lanes
     vectors = round_up(columns, lanes) // lanes
     steps, x_bytes = steps_of(depth, types.w), types.x.bytes * rows * depth
-    block = choose_block(target, rows, vectors, steps, roomy=epilogue.exponential)
+    matrix = rows > 1 and is_usable(target, types, depth)
+    if matrix:
+        steps, block = matrix_steps(depth), matrix_block(rows, vectors)
+    else:
+        block = choose_block(target, rows, vectors, steps, roomy=epilogue.exponential)
     row_blocks, panels = Partition(rows, block.rows).count, Partition(vectors, block.vectors).count
     half = target.l2_bytes // 2
     row_tasks = max(1, min(row_blocks, -(-least_tasks // images), rows // 32))
@@ -280,6 +327,21 @@ def matmul(
     if gated:
         gate = "weights" if vectors * lanes < rows / row_tasks else "rows"
     streamed = gate != "weights" and not row_major and comes_from_afar(target, weight_bytes, x_bytes)
+    x_streamed = not streamed and not matrix and gate != "rows" and x_bytes > half and (row_major or panels == 1)
     return Matmul(
-        images, rows, depth, columns, lanes, block, row_tasks, column_tasks, row_major, epilogue, gate, streamed, types
+        images,
+        rows,
+        depth,
+        columns,
+        lanes,
+        block,
+        row_tasks,
+        column_tasks,
+        row_major,
+        epilogue,
+        gate,
+        streamed,
+        types,
+        matrix,
+        x_streamed,
     )

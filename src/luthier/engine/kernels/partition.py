@@ -38,14 +38,23 @@ class Partition:
             yield small + 1, 0, larger, 0
         yield small, larger, self.count - larger, larger * (small + 1)
 
-    def loop(self, f: Function, body: Callable[[Index, int], None], low: Index = 0, high: Index | None = None) -> None:
-        """Emit the parts low .. high - 1: `body(first item, size)`, once for every size that occurs."""
+    def loop(
+        self, f: Function, body: Callable[[Index, int], None], low: Index = 0, high: Index | None = None,
+        before: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Emit the parts low .. high - 1: `body(first item, size)`, once for every size that occurs.
+
+        Args:
+            before: is told of each size ahead of its parts.
+        """
         high = self.count if high is None else high
         for size, part, count, item in self.runs():
 
             def step(index: Index, _: object, size: int = size, part: int = part, item: int = item) -> None:
                 body(f.add(f.mul(f.sub(index, part), size), item), size)
 
+            if before is not None:
+                before(size)
             f.loop(f.max(low, part), f.min(high, part + count), step)
 
 

@@ -79,7 +79,7 @@ class Pooling(Kernel):
             y = body.at("y", (image, out_h * out_w * y_ld), (first, y_step))
 
             def pixel(oy: Index, ox: Index) -> None:
-                rows, columns = self._cell(f, oy, 0), self._cell(f, ox, 1)
+                rows, columns = (cell(self.window, self.adaptive, f, o, axis) for axis, o in enumerate((oy, ox)))
                 values = self._reduce(body, x, rows, columns, in_w * x_ld, x_ld, count)
                 to = body.at(y, (oy, out_w * y_ld), (ox, y_ld))
                 for v, value in enumerate(self._finish(body, values, rows, columns)):
@@ -88,16 +88,6 @@ class Pooling(Kernel):
             f.loop(0, out_h, lambda oy, _: f.loop(0, out_w, lambda ox, _: pixel(oy, ox)))
 
         self.blocks.loop(f, channels, block, f.add(block, 1))
-
-    def _cell(self, f: Function, out: Index, axis: int) -> tuple[Index, Index]:
-        """Equation (2)."""
-        size, cells = self.window.in_hw[axis], self.window.out_hw[axis]
-        if self.adaptive:
-            end = f.add(f.mul(f.add(out, 1), size), cells - 1)
-            return f.div(f.mul(out, size), cells), f.div(end, cells)
-        start = f.sub(f.mul(out, self.window.stride[axis]), self.window.pads[axis])
-        low, high = self.window.taps(f, start, axis)
-        return f.add(start, low), f.add(start, high)
 
     def _reduce(
         self, body: Body, x: Value, rows: tuple[Index, Index], columns: tuple[Index, Index], down: int, right: int,
@@ -136,6 +126,17 @@ class Pooling(Kernel):
             elements = f.index(f.mul(f.sub(rows[1], rows[0]), f.sub(columns[1], columns[0])))
             below = f.splat(f.assign(F32, f"sitofp {elements} to float"))
         return [f.fdiv(value, below) for value in values]
+
+
+def cell(window: Window, adaptive: bool, f: Function, out: Index, axis: int) -> tuple[Index, Index]:
+    """Equation (2): the range of rows (axis 0) or columns (axis 1) inside the map that one output takes."""
+    size, cells = window.in_hw[axis], window.out_hw[axis]
+    if adaptive:
+        end = f.add(f.mul(f.add(out, 1), size), cells - 1)
+        return f.div(f.mul(out, size), cells), f.div(end, cells)
+    start = f.sub(f.mul(out, window.stride[axis]), window.pads[axis])
+    low, high = window.taps(f, start, axis)
+    return f.add(start, low), f.add(start, high)
 
 
 def global_pooling(

@@ -62,10 +62,12 @@ class Ahead:
     Attributes:
         start: of it.
         lines: cache lines per written-out group of k.
+        locality: 3 = into the L1 cache, 2 = into the L2 cache.
     """
 
     start: Value
     lines: int
+    locality: int = 2
 
 
 def steps_of(depth: int, w: Element) -> int:
@@ -97,7 +99,8 @@ def comes_from_afar(target: Target, weight_bytes: int, x_bytes: int) -> bool:
 def ahead_of(body: Body, panel: Value, depth: int, vectors: int, index: Index, blocks: int) -> Ahead:
     """What to ask for during block `index` of the `blocks` that meet one panel: its share of the next panel.
 
-    `depth` counts steps of K.  A panel that only one block meets is asked for itself, some way ahead.
+    `depth` counts steps of K.  A panel that only one block meets is asked for itself, some way ahead.  To ask for what
+    lies a quarter of the L2 cache ahead was measured: 12 % slower where weights are many.
     """
     f, step_bytes = body.f, vectors * body.target.vector_bytes
     if blocks == 1:
@@ -105,6 +108,14 @@ def ahead_of(body: Body, panel: Value, depth: int, vectors: int, index: Index, b
     lines = -(-_UNROLL * step_bytes // (_LINE * blocks))
     share = f.mul(index, depth // _UNROLL * _LINE * lines)
     return Ahead(f.offset(f.offset(panel, depth * step_bytes), share), lines)
+
+
+def rows_ahead(rows: Value, count: int, ld: int, depth: int) -> Ahead:
+    """To ask for the `count` rows at `rows`, of `ld` bytes each, while a block of as many rows is computed.
+
+    `depth` counts steps of K.
+    """
+    return Ahead(rows, -(-count * ld // (_LINE * max(1, depth // _UNROLL))), locality=3)
 
 
 def block_cycles(rows: int, vectors: int, depth: int) -> float:
@@ -219,7 +230,7 @@ def accumulate(
         if ahead is not None:
             line = f.offset(ahead.start, f.mul(f.div(index, _UNROLL), _LINE * ahead.lines))
             for number in range(ahead.lines):
-                f.prefetch(line, _LINE * number)
+                f.prefetch(line, _LINE * number, ahead.locality)
         for k in range(_UNROLL):
             sums = step(at_a, at_b, k, sums)
         return sums

@@ -56,6 +56,11 @@ class Window:
         return f"{self.kernel[0]}x{self.kernel[1]}s{self.stride[0]}"
 
     @property
+    def is_pixel(self) -> bool:
+        """Whether it is a single pixel inside the map."""
+        return self.kernel == (1, 1) and not any(self.pads)
+
+    @property
     def reach(self) -> int:
         """Rows from a window's first tap to its last."""
         return (self.kernel[0] - 1) * self.dilation[0] + 1

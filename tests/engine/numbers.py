@@ -1,70 +1,19 @@
-"""Graphs of random networks with numbers for their constants, for the tests of plans."""
+"""Numbers for the constants of a network's graph, and how far a plan is from what the graph means."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
-from luthier.arch import Attention, Block, Head, Network, Stage
-from luthier.arch.block import _PLACES, _SKIPS, Activation, BlockKind
+from luthier.arch import Network
+from luthier.engine.kernels.element import from_bf16, to_bf16
 from luthier.graph import Graph, fold_constants, fold_norm_into_conv, from_network
 from luthier.graph.reference import evaluate
 from luthier.graph.reference import run as reference
 
 Array = np.ndarray[Any, Any]
-
-
-@st.composite
-def _blocks(draw: st.DrawFn, in_channels: int) -> Block:
-    kind: BlockKind = draw(st.sampled_from([*get_args(BlockKind), "mbconv", "mbconv"]))
-    attention = None
-    if _PLACES[kind] and draw(st.booleans()):
-        attention = Attention(
-            kind=draw(st.sampled_from(["se", "se", "ese", "eca"])),
-            place=draw(st.sampled_from(_PLACES[kind])),
-            ratio=draw(st.sampled_from([0.25, 0.5])),
-            gate=draw(st.sampled_from(["sigmoid", "hard_sigmoid"])),
-        )
-    out = in_channels if kind == "pool" else draw(st.sampled_from([in_channels, 7, 8, 17, 33]))
-    skip = draw(st.sampled_from(_SKIPS[kind]))
-    return Block(
-        kind=kind,
-        out_channels=max(out, in_channels) if skip == "pad" else out,
-        kernel_size=draw(st.sampled_from([2, 3] if kind == "pool" else [1, 3, 5, 7])),
-        stride=draw(st.sampled_from([1, 1, 2])),
-        expand_ratio=draw(st.sampled_from([0.5, 1, 3, 6])),
-        activation=draw(st.sampled_from([None, *get_args(Activation)])),
-        attention=attention,
-        skip=skip,
-        norm=draw(st.booleans()),
-        bias=draw(st.booleans()),
-        pool=draw(st.sampled_from(["max", "avg"])),
-    )
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Network:
-    channels, stages = 3, []
-    for index in range(draw(st.integers(1, 2))):
-        block = draw(_blocks(channels))
-        channels = block.out_channels
-        stages.append(Stage(name=f"s{index}", blocks=(block,)))
-    return Network(
-        name="random",
-        stages=tuple(stages),
-        head=Head(
-            num_classes=draw(st.integers(1, 40)),
-            conv_channels=draw(st.sampled_from([None, 20])),
-            pool_size=draw(st.sampled_from([1, 2, 3])),
-            hidden=draw(st.sampled_from([(), (24,)])),
-        ),
-        activation=draw(st.sampled_from(get_args(Activation))),
-        padding=draw(st.sampled_from(["symmetric", "tf_same"])),
-        channel_divisor=1,
-    )
 
 
 def graph_with_numbers(
@@ -103,6 +52,20 @@ def exact(graph: Graph, constants: Mapping[str, Array], x: Array) -> Array:
     """What a graph means, in double precision."""
     wide = {name: np.asarray(value, np.float64) for name, value in constants.items()}
     return reference(graph, wide, {graph.inputs[0]: x.astype(np.float64)})[graph.outputs[0]]
+
+
+def in_bf16(graph: Graph, constants: Mapping[str, Array], x: Array) -> Array:
+    """A graph whose every tensor is rounded to bf16 as it is written; sums are exact."""
+
+    def rounded(value: Array) -> Array:
+        return from_bf16(to_bf16(value)).astype(np.float64)
+
+    weights = {name: rounded(value) for name, value in constants.items()}
+    seen = {graph.inputs[0]: rounded(x)}
+    for op in graph.ops:
+        roles = {role: weights[name] for role, name in op.constants.items()}
+        seen[op.outputs[0]] = rounded(evaluate(op, [seen[name] for name in op.inputs], roles))
+    return seen[graph.outputs[0]]
 
 
 def relative_error(got: Array, want: Array) -> float:

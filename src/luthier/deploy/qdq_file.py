@@ -1,0 +1,93 @@
+"""A quantised graph as an ONNX file that any run time reads: ops on real numbers between QuantizeLinear pairs (QDQ).
+
+    x -> QuantizeLinear -> DequantizeLinear -> op -> QuantizeLinear -> DequantizeLinear -> op -> ...
+
+Every tensor with a scale passes such a pair; weights are stored as int8 and biases as int32, each behind its own
+DequantizeLinear.  A run time that fuses the pairs computes with integers; one that does not computes the same numbers
+in fp32 but for the last bit of its sums: where a sum then lies next to the middle between two levels, the level differs
+by one from `luthier.quant.integer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from luthier.deploy.onnx_file import WRITERS, Array, Writer, serialise
+from luthier.errors import SpecError
+from luthier.graph.integers import levels
+from luthier.graph.op import Graph, Op, Tensor
+
+
+def to_qdq(graph: Graph, constants: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Serialise a quantised graph.
+
+    Args:
+        graph: as `luthier.quant.quantize` makes it; inputs and outputs keep their names and are float32.
+        constants: its values by name: int8, int32, float32.
+        metadata: written into the file's `metadata_props`.
+    Returns:
+        The bytes of an ONNX model, opset 20, all weights inside.
+    Raises:
+        SpecError: the graph is not quantised, or an op has no ONNX form.
+    """
+    if all(tensor.scale is None for tensor in graph.tensors.values()):
+        raise SpecError("to_qdq: no tensor of the graph carries a scale; quantise it first, see luthier.quant.quantize")
+    writer = _Pairs(graph)
+    for name in graph.inputs:
+        if graph.tensors[name].scale is not None:
+            writer.pair(graph.tensors[name], name, f"{name}.real")
+    for tensor in graph.constants.values():
+        writer.constant(tensor)
+    for op in graph.ops:
+        writer.op(op)
+    return serialise(graph, writer, {name: constants[name] for name in graph.constants}, metadata)
+
+
+class _Pairs(Writer):
+    """Writes ops on real numbers and the pairs around them; `reals` names each tensor's and constant's real numbers."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+        self.reals: dict[str, str] = {}
+
+    def op(self, op: Op) -> None:
+        """One op: its nodes read real numbers; what it writes passes a pair if it has a scale."""
+        name, start = op.outputs[0], len(self.nodes)
+        tensor = self.graph.tensors[name]
+        WRITERS[type(op.attrs)](self, self.graph, op)
+        for node in self.nodes[start:]:
+            for i, source in enumerate(node.input):
+                node.input[i] = self.reals.get(source, source)
+            if tensor.scale is not None and node.output[0] == name:
+                node.output[0] = f"{name}.exact"
+        if tensor.scale is not None:
+            self.pair(tensor, f"{name}.exact", name if name in self.graph.outputs else f"{name}.real")
+
+    def pair(self, tensor: Tensor, exact: str, real: str) -> None:
+        """exact -> QuantizeLinear -> DequantizeLinear -> real."""
+        scale, zero_point = levels(tensor)
+        self.values |= {
+            f"{tensor.name}.scale": np.array(scale, np.float32),
+            f"{tensor.name}.zero_point": np.array(zero_point, np.uint8),
+        }
+        ends = [f"{tensor.name}.scale", f"{tensor.name}.zero_point"]
+        self._add("QuantizeLinear", [exact, *ends], f"{tensor.name}.levels")
+        self._add("DequantizeLinear", [f"{tensor.name}.levels", *ends], real)
+        self.reals[tensor.name] = real
+
+    def constant(self, tensor: Tensor) -> None:
+        """A stored integer constant and its real numbers; float constants are their own."""
+        if tensor.scale is None:
+            return
+        self.values[f"{tensor.name}.scale"] = np.array(tensor.scale, np.float32)
+        self._add("DequantizeLinear", [tensor.name, f"{tensor.name}.scale"], f"{tensor.name}.real", axis=0)
+        self.reals[tensor.name] = f"{tensor.name}.real"
+
+    def _add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}.{kind}", **attributes))

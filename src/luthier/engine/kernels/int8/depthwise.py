@@ -1,0 +1,373 @@
+"""Depthwise convolution on bytes: four neighbouring pixels of a row make one 32-bit word of each channel.
+
+    sum[n, c, oy, ox] = bias[c] + sum over ky, kx of x[n, c, iy, ix] * weight[c, ky, kx]              (1)
+
+The rows that a window needs lie in a ring, pixel i of a row (counted from a border to its left) in byte i mod 4 of the
+word i div 4, so that one `vpdpbusd` multiplies up to four taps of sixteen channels:
+
+    ring: [row mod slots][unit][i div 4][16 channels][i mod 4],     i = ix + 4 ceil(left / 4)         (2)
+
+An output whose first tap is byte p of a word meets the words with weights shifted by p and zero elsewhere: a set of
+words of weights for every p that occurs.  The borders, and a row of their own for what lies above and below the map,
+hold the zero point of x; bias[c] = b[c] - z_x * sum(weight[c]).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.engine.emit import Index, Value
+from luthier.engine.kernels.int8.result import Opened, Result, store_units
+from luthier.engine.kernels.int8.units import (
+    BYTES,
+    QUAD,
+    REALS,
+    SUMS,
+    TO_GROUPS,
+    UNIT,
+    dot,
+    join,
+    number,
+    op,
+    pick,
+    units,
+    zeros,
+)
+from luthier.engine.kernels.kernel import Body, Kernel
+from luthier.engine.kernels.partition import Partition, share
+from luthier.engine.kernels.window import Window
+from luthier.engine.target import Target
+
+Array = NDArray[Any]
+_WORD = 64
+_MOST_UNITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Equation (2) for one window.
+
+    Attributes:
+        window: geometry; its input rows are what the ring holds.
+        units: of channels.
+    """
+
+    window: Window
+    units: int
+
+    @property
+    def reach(self) -> int:
+        """Columns from a window's first tap to its last."""
+        return (self.window.kernel[1] - 1) * self.window.dilation[1] + 1
+
+    @property
+    def left(self) -> int:
+        """Words of border before column 0."""
+        return -(-self.window.pads[1] // 4)
+
+    @property
+    def origin(self) -> int:
+        """Place of the first tap of output 0."""
+        return 4 * self.left - self.window.pads[1]
+
+    @property
+    def filled(self) -> int:
+        """Words that hold pixels, the last one perhaps border too."""
+        return -(-self.window.in_hw[1] // 4)
+
+    @property
+    def words(self) -> int:
+        """Of a row, borders included."""
+        last = self.origin + (self.window.out_hw[1] - 1) * self.window.stride[1] + self.reach - 1
+        return max(self.left + self.filled, last // 4 + 1)
+
+    @property
+    def slots(self) -> int:
+        """Rows: a power of two, no less than a window spans."""
+        return 1 << (self.window.reach - 1).bit_length()
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one unit's row."""
+        return self.words * _WORD
+
+    @property
+    def bytes(self) -> int:
+        """All rows, and the one of borders behind them."""
+        return (self.slots * self.units + 1) * self.row_bytes
+
+    def uses(self, output: int) -> list[tuple[int, int, int]]:
+        """(word, phase, number of the word in the window) that output `output`, counted from a word's start, reads."""
+        first = self.origin + output * self.window.stride[1]
+        count = (first % 4 + self.reach - 1) // 4 + 1
+        return [(first // 4 + j, first % 4, j) for j in range(count)]
+
+    @property
+    def period(self) -> int:
+        """Outputs after which the words repeat."""
+        return 4 // gcd(4, self.window.stride[1])
+
+    @property
+    def variants(self) -> list[tuple[int, int]]:
+        """(phase, number of the word) of each word of weights, in order."""
+        return sorted({(phase, j) for o in range(self.period) for _, phase, j in self.uses(o)})
+
+
+@dataclass(frozen=True, slots=True)
+class Depthwise8(Kernel):
+    """Equation (1).
+
+    Attributes:
+        images, channels: N and C.
+        window: geometry.
+        result: behind the sum.
+        columns: most outputs in a tile, a multiple of the ring's period.
+        block: units that share a ring.
+        row_tasks: parts of the output's rows.
+        sums: whether the outputs are summed over each part of the rows, into 32-bit integers (N, row_tasks, C).
+    """
+
+    images: int
+    channels: int
+    window: Window
+    result: Result
+    columns: int
+    block: int
+    row_tasks: int = 1
+    sums: bool = False
+
+    @property
+    def operands(self) -> tuple[str, ...]:  # type: ignore[override]
+        """x, 64 bytes of its zero point, weight, bias, y, then the sums and what the result reads."""
+        return ("x", "border", "weight", "bias", "y", *(["sums"] if self.sums else []), *self.result.operands)
+
+    @property
+    def blocks(self) -> Partition:
+        """Channels, in units."""
+        return Partition(units(self.channels), self.block)
+
+    @property
+    def tasks(self) -> int:
+        """Images x blocks of channels x parts of the rows."""
+        return self.images * self.blocks.count * self.row_tasks
+
+    def ring(self, unit_count: int) -> Ring:
+        """Of a block."""
+        return Ring(self.window, unit_count)
+
+    @property
+    def scratch_bytes(self) -> int:  # type: ignore[override]
+        """The ring."""
+        return self.ring(self.blocks.sizes[0]).bytes
+
+    @property
+    def title(self) -> str:
+        """Of the kernel."""
+        return f"int8_depthwise_{self.window.title}_{self.result.title}_{self.columns}x{self.block}"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of one unit."""
+        return self.window.kernel[0] * len(self.ring(1).variants) * _WORD
+
+    def pack(self, weight: Array) -> Array:
+        """[unit][ky][variant][16 channels][4 pixels] from int8 (C, 1, K_H, K_W)."""
+        kernel_h, kernel_w = self.window.kernel
+        padded = np.zeros((units(self.channels) * UNIT, kernel_h, kernel_w), np.int8)
+        padded[: self.channels] = weight[:, 0]
+        variants = self.ring(1).variants
+        packed = np.zeros((len(padded) // UNIT, kernel_h, len(variants), UNIT, 4), np.int8)
+        for index, (phase, word) in enumerate(variants):
+            for place in range(4):
+                kx, rest = divmod(4 * word + place - phase, self.window.dilation[1])
+                if not rest and 0 <= kx < kernel_w:
+                    packed[:, :, index, :, place] = padded[:, :, kx].reshape(-1, UNIT, kernel_h).transpose(0, 2, 1)
+        return packed.ravel()
+
+    def emit(self, body: Body) -> None:
+        """One task: some rows of a block of channels of one image."""
+        f = body.f
+        per_image = self.blocks.count * self.row_tasks
+        image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
+        block, row_part = f.div(part, self.row_tasks), f.rem(part, self.row_tasks)
+        rows = share(f, row_part, self.row_tasks, self.window.out_hw[0])
+        ld = units(self.channels) * UNIT
+        in_h, in_w = self.window.in_hw
+        x = body.at("x", (image, in_h * in_w * ld))
+
+        def channels(first: Index, count: int) -> None:
+            ring = self.ring(count)
+            source = f.offset(x, f.mul(first, UNIT))
+            write_borders(body, ring)
+            sums: Value | None = None
+            if self.sums:
+                sums = body.at("sums", (f.add(f.mul(image, self.row_tasks), row_part), 4 * ld), (first, _WORD))
+                for u in range(count):
+                    f.store(zeros(SUMS), sums, _WORD * u, align=_WORD)
+
+            def row(oy: Index, produced: list[Value]) -> list[Value]:
+                start = self.window.in_row(oy, f)
+                upto = f.min(f.max(f.add(start, self.window.reach), 0), in_h)
+                begin = f.max(produced[0], f.max(start, 0))
+                f.loop(begin, upto, lambda iy, _: stage_row(body, ring, source, iy, ld))
+                f.loop(0, count, lambda u, _: self.row(body, ring, image, first, u, oy, sums))
+                return [f.index(f.max(begin, upto))]
+
+            f.loop(*rows, row, [f.index(f.max(self.window.in_row(rows[0], f), 0))])
+
+        self.blocks.loop(f, channels, block, f.add(block, 1))
+
+    def row(self, body: Body, ring: Ring, image: Index, first: Index, u: Index, oy: Index, sums: Value | None) -> None:
+        """One output row of unit `u` of a block that begins at unit `first`; its input rows are in the ring."""
+        f, window = body.f, self.window
+        (out_h, out_w), ld = window.out_hw, units(self.channels) * UNIT
+        unit = f.add(first, u)
+        weight, bias = body.at("weight", (unit, self.weight_bytes)), body.at("bias", (unit, _WORD))
+        scale = f.load(REALS, body.at("scale", (unit, _WORD)), align=_WORD)
+        start, above = window.in_row(oy, f), body.at(body.scratch, (ring.slots * ring.units, ring.row_bytes))
+        lines = []
+        for ky in range(window.kernel[0]):
+            iy = f.add(start, ky * window.dilation[0])
+            slot = f.rem(f.add(iy, ring.slots * (1 + window.pads[0] // ring.slots)), ring.slots)
+            line = body.at(body.scratch, (slot, ring.units * ring.row_bytes), (u, ring.row_bytes))
+            inside = f.both(f.compare("sge", iy, 0), f.compare("slt", iy, window.in_hw[0]))
+            lines.append(f.select(inside, line, above))
+        to = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(unit, UNIT))
+        opened = self.result.open(body)
+        start_sum = f.load(SUMS, bias, align=_WORD)
+
+        def tile(ox: Index, count: int, carried: list[Value]) -> list[Value]:
+            at = f.div(f.mul(ox, window.stride[1]), 4)
+            found = self._tile(body, ring, lines, f.mul(at, _WORD), count, weight, start_sum)
+            where = f.add(to, f.mul(ox, ld))
+            y = f.offset(body["y"], where)
+            residual = f.offset(body["residual"], where) if self.result.residual else None
+            return _write(body, opened, found, scale, ld, y, residual, carried)
+
+        carried = [] if sums is None else [zeros(SUMS)]
+        periods = Partition(-(-out_w // ring.period), self.columns // ring.period)
+        for size, _, count, item in periods.runs():
+            low, wide = item * ring.period, size * ring.period
+            whole = min(count, (out_w - low) // wide)
+
+            def one(index: Index, carried: list[Value], low: int = low, wide: int = wide) -> list[Value]:
+                return tile(f.add(f.mul(index, wide), low), wide, carried)
+
+            carried = f.loop(0, whole, one, carried)
+            rest = min(out_w - low - whole * wide, (count - whole) * wide)
+            if rest > 0:
+                carried = tile(low + whole * wide, rest, carried)
+        if sums is not None:
+            place = body.at(sums, (u, _WORD))
+            f.store(op(f, "add", f.load(SUMS, place, align=_WORD), carried[0]), place, align=_WORD)
+
+    def _tile(
+        self, body: Body, ring: Ring, lines: list[Value], at: Index, count: int, weight: Value, first: Value
+    ) -> list[Value]:
+        """The sums of `count` neighbouring outputs, the first of which begins `at` bytes into the ring's rows."""
+        f, variants = body.f, ring.variants
+        result = [first] * count
+        by_word: dict[int, list[tuple[int, int]]] = {}
+        for o in range(count):
+            for word, phase, j in ring.uses(o):
+                by_word.setdefault(word, []).append((o, variants.index((phase, j))))
+        for ky, line in enumerate(lines):
+            source, row = f.offset(line, at), f.offset(weight, ky * len(variants) * _WORD)
+            weights = [f.load(QUAD, row, _WORD * v, align=_WORD) for v in range(len(variants))]
+            for word, users in sorted(by_word.items()):
+                x = f.load(QUAD, source, _WORD * word, align=_WORD)
+                for o, variant in users:
+                    result[o] = dot(f, body.target, result[o], x, weights[variant])
+        return result
+
+
+def _write(
+    body: Body, opened: Opened, found: list[Value], scale: Value, ld: int, y: Value, residual: Value | None,
+    carried: list[Value],
+) -> list[Value]:  # fmt: skip
+    """Finish and store the outputs of a tile; adds them to the carried sum, if there is one."""
+    f = body.f
+    for start in range(0, len(found), 4):
+        part = found[start : start + 4]
+        places = [(start + o) * ld for o in range(len(part))]
+        q = opened.bytes(part, [scale] * len(part))
+        if residual is not None:
+            q = opened.added(q, [f.load(BYTES, residual, place, align=UNIT) for place in places])
+        store_units(body, q, places, y)
+        if carried:
+            if len(part) < 4:
+                q = _only(body, q, len(part))
+            carried = [dot(f, body.target, carried[0], pick(f, q, TO_GROUPS), number(QUAD, 1))]
+    return carried
+
+
+def _only(body: Body, q: Value, count: int) -> Value:
+    """The first units of 64 bytes, and zeros."""
+    lanes = [i if i < UNIT * count else QUAD.lanes for i in range(QUAD.lanes)]
+    return pick(body.f, q, lanes, zeros(QUAD))
+
+
+def write_borders(body: Body, ring: Ring) -> None:
+    """Zero points left and right of every row of a ring, and in the row of borders."""
+    f = body.f
+    border = f.load(QUAD, body["border"], align=_WORD)
+    beside = [*range(ring.left), *range(ring.left + ring.filled, ring.words)]
+
+    def row(index: Index, _: object) -> None:
+        at = body.at(body.scratch, (index, ring.row_bytes))
+        for word in beside:
+            f.store(border, at, _WORD * word, align=_WORD)
+
+    f.loop(0, ring.slots * ring.units, row)
+    last = f.offset(body.scratch, ring.slots * ring.units * ring.row_bytes)
+    f.loop(0, ring.words, lambda word, _: f.store(border, last, f.mul(word, _WORD), align=_WORD))
+
+
+def slot_of(body: Body, ring: Ring, iy: Index) -> Value:
+    """Column 0 of unit 0 of an input row in the ring."""
+    f = body.f
+    at = body.at(body.scratch, (f.rem(iy, ring.slots), ring.units * ring.row_bytes))
+    return f.offset(at, ring.left * _WORD)
+
+
+def stage_row(body: Body, ring: Ring, x: Value, iy: Index, ld: int) -> None:
+    """Bring one row of a block's channels into the ring.
+
+    Args:
+        x: to the block's first channel of pixel (0, 0).
+        iy: the row.
+        ld: bytes of a pixel.
+    """
+    f, width = body.f, ring.window.in_hw[1]
+    source, to = body.at(x, (iy, width * ld)), slot_of(body, ring, iy)
+    border = f.load(BYTES, body["border"], align=UNIT)
+
+    def word(index: Index, pixels: int) -> None:
+        at, there = body.at(source, (index, 4 * ld)), body.at(to, (index, _WORD))
+        for u in range(ring.units):
+            loaded = [f.load(BYTES, at, p * ld + UNIT * u, align=UNIT) for p in range(pixels)]
+            grouped = pick(f, join(f, [*loaded, *[border] * (4 - pixels)]), TO_GROUPS)
+            f.store(grouped, there, u * ring.row_bytes, align=_WORD)
+
+    f.loop(0, width // 4, lambda index, _: word(index, 4))
+    if width % 4:
+        word(width // 4, width % 4)
+
+
+def depthwise8(
+    target: Target, images: int, channels: int, window: Window, result: Result, *, sums: bool = False,
+    least_tasks: int = 1,
+) -> Depthwise8:  # fmt: skip
+    """Equation (1) with tiles and tasks chosen for a CPU: the ring stays in half of the L1 cache."""
+    ring = Ring(window, 1)
+    block = max(1, min(units(channels), _MOST_UNITS, target.l1_bytes // 2 // (ring.slots * ring.row_bytes)))
+    blocks = Partition(units(channels), block).count
+    row_tasks = max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
+    most = max(4, target.registers * target.lanes // UNIT // 2)
+    columns = max(1, most // ring.period) * ring.period
+    return Depthwise8(images, channels, window, result, columns, block, row_tasks, sums)

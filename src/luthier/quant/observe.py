@@ -1,0 +1,139 @@
+"""How the values of a tensor are distributed, and the range of them that a scale should cover.
+
+    minmax       all that was seen
+    percentile   all but a share of the values on either side
+    mse          the range that loses least:  min over [low, high] of  sum count(x) * (f(round(x)) - f(x))^2    (1)
+
+f is the function that alone reads the tensor: what it flattens (hard-swish below -3) needs no levels.  A value counts
+by the gain of its channel to the outputs (`luthier.quant.gain`): a channel that the network takes up a hundredfold
+deserves fine levels even where that clips a loud channel of no account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.errors import InputError
+from luthier.quant.affine import Levels, levels_of_range
+
+Array = NDArray[Any]
+Observer = Literal["minmax", "percentile", "mse"]
+OBSERVERS: Final[tuple[Observer, ...]] = get_args(Observer)
+#: over [-limit, limit); at least 8 bins to a level when all values have one sign
+_BINS: Final = 8192
+#: share of the values that `percentile` leaves out on either side
+_OUTSIDE: Final = 5e-5
+_CANDIDATES: Final = np.linspace(1.0, 0.04, 49)
+
+
+class Histogram:
+    """Counts of values in bins of equal width; the width doubles when a value lies outside.
+
+    Attributes:
+        low, high: the smallest and largest value seen, 0 included.
+        counts: sums of weights in 8192 bins over [-limit, limit).
+    Example:
+        >>> seen = Histogram()
+        >>> seen.add(np.array([-1.0, 0.5, 3.0], np.float32))
+        >>> seen.low, seen.high, seen.limit, seen.counts.sum().item()
+        (-1.0, 3.0, 4.0, 3.0)
+    """
+
+    def __init__(self) -> None:
+        self.low = self.high = 0.0
+        self.limit = 2.0**-40
+        self.counts = np.zeros(_BINS)
+
+    def add(self, values: Array, weights: Array | None = None) -> None:
+        """Count the elements of an array (N, C, ...) of finite numbers, those of a channel by its weight; (C,)."""
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+        self._cover(max(-self.low, self.high))
+        # the factor is a power of two, so that floor() sees the exact quotient
+        bins = np.floor(values.ravel() * np.float32(_BINS / 2 / self.limit)).astype(np.int32) + _BINS // 2
+        if weights is None:
+            self.counts += np.bincount(bins, minlength=_BINS)
+        else:
+            along = np.broadcast_to(weights.reshape(1, -1, *(1,) * (values.ndim - 2)), values.shape)
+            self.counts += np.bincount(bins, along.ravel(), _BINS)
+
+    def _cover(self, limit: float) -> None:
+        while self.limit <= limit:
+            halves = self.counts.reshape(-1, 2).sum(1)
+            self.counts = np.zeros(_BINS)
+            self.counts[_BINS // 4 : 3 * _BINS // 4] = halves
+            self.limit *= 2
+
+    def merge(self, other: Histogram) -> None:
+        """Count what another histogram has counted; the other is widened to this one's limit."""
+        self._cover(other.limit / 2)
+        other._cover(self.limit / 2)
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.counts += other.counts
+
+    @property
+    def values(self) -> Array:
+        """The middle of every bin."""
+        return (np.arange(_BINS) + 0.5 - _BINS / 2) * (2 * self.limit / _BINS)
+
+
+def merged(histograms: Iterable[Histogram]) -> Histogram:
+    """All values of several tensors."""
+    total = Histogram()
+    for histogram in histograms:
+        total.merge(histogram)
+    return total
+
+
+def choose_levels(seen: Histogram, observer: Observer, function: Callable[[Array], Array] | None = None) -> Levels:
+    """Scale and zero point for what was seen.
+
+    Args:
+        function: f of equation (1); None = the identity.
+    Raises:
+        InputError: no such observer.
+    Example:
+        >>> seen = Histogram()
+        >>> seen.add(np.linspace(-9, 3, 1000, dtype=np.float32))
+        >>> seen_by_hard_swish = choose_levels(seen, "mse", lambda x: x * np.clip(x + 3, 0, 6) / 6)
+        >>> choose_levels(seen, "minmax").zero_point, seen_by_hard_swish.zero_point
+        (191, 129)
+    """
+    match observer:
+        case "minmax":
+            return levels_of_range(seen.low, seen.high)
+        case "percentile":
+            return levels_of_range(*_percentiles(seen))
+        case "mse":
+            return _least_error(seen, function or (lambda x: x))
+    raise InputError(f"choose_levels: observer must be one of {', '.join(OBSERVERS)}, got {observer!r}")
+
+
+def _percentiles(seen: Histogram) -> tuple[float, float]:
+    below = np.cumsum(seen.counts)
+    outside = _OUTSIDE * below[-1]
+    width = 2 * seen.limit / _BINS
+    low = float(seen.values[np.searchsorted(below, outside, "right")] - width / 2)
+    high = float(seen.values[np.searchsorted(below, below[-1] - outside, "left")] + width / 2)
+    return max(low, seen.low), min(high, seen.high)
+
+
+def _least_error(seen: Histogram, function: Callable[[Array], Array]) -> Levels:
+    """Equation (1) along one end of the range, then along the other, twice."""
+    used = np.flatnonzero(seen.counts)
+    x, counts = seen.values[used], seen.counts[used]
+    want = function(x)
+
+    def error(low: float, high: float) -> float:
+        return float(counts @ (function(levels_of_range(low, high).rounded(x)) - want) ** 2)
+
+    low, high = seen.low, seen.high
+    for _ in range(2):
+        high = min((seen.high * share for share in _CANDIDATES), key=lambda end: error(low, end))
+        if seen.low < 0:
+            low = min((seen.low * share for share in _CANDIDATES), key=lambda end: error(end, high))
+    return levels_of_range(low, high)

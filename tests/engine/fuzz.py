@@ -1,0 +1,244 @@
+"""Random networks, compiled, against torch in double precision: `make fuzz`.  Minutes, so not a test; a part is one.
+
+A network comes as a `Network`, as a torch module, or as an ONNX file written from either, and is compiled for a number
+type, a vector width, a number of threads and an order of axes that are drawn too.  It agrees if
+
+    fp32    max |y - y64| <= max(1e-5, 3 e) max |y64|,     e = the relative error of NumPy in fp32     (1)
+    bf16    max |y - y64| <= max(2e-2, 3 e) max |y64|,     e = that of NumPy, every tensor in bf16     (2)
+    int8    every bit is that of `luthier.quant.integer`                                              (3)
+
+since sums in any other order may be as far off as NumPy's.  The examples are hypothesis's: one that fails is shrunk.
+
+Shards of 20 networks are independent, and one that is done is written down with a digest of the code: the command goes
+on where it was stopped, and starts anew when the code has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import torch
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
+from random_modules import modules
+from random_networks import built, image, lively, networks
+from tests.engine.numbers import exact, in_bf16, relative_error
+
+from luthier.arch import Network, Precision
+from luthier.deploy.onnx_file import to_onnx
+from luthier.engine import Target, compile, runnable
+from luthier.errors import GraphError, ShapeError, SpecError
+from luthier.graph import Graph, fold_constants, fold_norm_into_conv, from_network, take_constants
+from luthier.graph.from_onnx import from_onnx
+from luthier.graph.from_torch import from_torch
+from luthier.graph.precision import with_precision
+from luthier.graph.reference import run as reference
+from luthier.quant import integer, quantize
+
+#: equations (1) and (2)
+TOLERANCE, FACTOR = {"fp32": 1e-5, "bf16": 2e-2}, 3.0
+TYPES = ("fp32", "bf16")
+SHARD = 20
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and how it is compiled."""
+
+    source: Network | torch.nn.Module
+    hw: tuple[int, int]
+    batch: int
+    target: Target
+    threads: int
+    order: str
+    onnx: bool
+    seed: int
+    dtype: str
+
+
+def cases(types: Sequence[str] = TYPES, widest: int = 40) -> st.SearchStrategy[Case]:
+    """Any network, any size, any way to compile it."""
+    side = st.integers(7, 24)
+    return st.builds(
+        Case,
+        source=st.one_of(networks(widest=widest), networks(widest=widest), modules((4, 6, 10, 18, 34), least=2)),
+        hw=st.tuples(side, side), batch=st.integers(1, 3), target=st.sampled_from(runnable()),
+        threads=st.sampled_from([1, 1, 2, 3]), order=st.sampled_from(["nchw", "nhwc"]),
+        onnx=st.sampled_from([True, False, False, False]), seed=st.integers(0, 99),
+        dtype=st.sampled_from([types[0], *types]),
+    )  # fmt: skip
+
+
+def evaluated(case: Case) -> Counter[str] | None:
+    """Compile and compare; what the network had.  None = there is no such network: nothing was left of a map."""
+    x = image((case.batch, 3, *case.hw), case.seed)
+    try:
+        module, graph, constants = _read(case, x.shape)
+    except (ShapeError, SpecError):
+        return None
+    with torch.no_grad():
+        truth = module(torch.from_numpy(x).double()).numpy()
+    want = exact(graph, constants, x)
+    noise = relative_error(reference(graph, constants, {graph.inputs[0]: x})[graph.outputs[0]], want)
+    # constants are folded in double precision and rounded once, so the graph's own truth is a little off torch's
+    assert relative_error(want, truth) <= max(TOLERANCE["fp32"], FACTOR * noise)
+    if case.dtype == "bf16":
+        graph = with_precision(graph, Precision(weight="bf16", activation="bf16"))
+        noise = relative_error(in_bf16(graph, constants, x), want)
+    elif case.dtype == "int8":
+        images = image((4 * case.batch, *x.shape[1:]), case.seed + 1)
+        graph, constants = quantize(graph, constants, images, correct_bias=False)
+        truth, noise = integer.run(graph, constants, {graph.inputs[0]: x})[graph.outputs[0]], 0.0
+    limit = max(TOLERANCE.get(case.dtype, 0.0), FACTOR * noise)
+    how: dict[str, Any] = {"target": case.target, "threads": case.threads, "order": case.order}
+    plan = compile(graph, constants, debug=case.seed % 2 == 0, **how)
+    given = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if case.order == "nhwc" else x
+    for _ in range(2):  # nothing may be left behind by the run before
+        got = plan(given)
+        if got.ndim == 4 and case.order == "nhwc":
+            got = got.transpose(0, 3, 1, 2)
+        assert got.shape == truth.shape
+        error = relative_error(got, truth)
+        assert error <= limit, f"error {error:.2e}, of NumPy {noise:.2e}, {case}"
+    plan.close()
+    kind = "network" if isinstance(case.source, Network) else "module"
+    seen = Counter(
+        [f"from {kind}{' by ONNX' if case.onnx else ''}", case.target.isa, case.dtype, f"batch {case.batch}"]
+    )
+    seen["fp32 above 1e-5"] = int(case.dtype == "fp32" and error > TOLERANCE["fp32"])
+    fused = [record for record in plan.image.records if _convolutions(graph, record.ops) > 1]
+    seen.update({"fused": bool(fused), "se": _has_se(graph), "gated": _gates(graph) > 0, "nets": 1})
+    return seen
+
+
+def _read(case: Case, shape: tuple[int, ...]) -> tuple[torch.nn.Module, Graph, dict[str, Array]]:
+    """The module in double precision; its folded graph; constants in single precision."""
+    if isinstance(case.source, Network):
+        graph = from_network(case.source, batch=case.batch, resolution=case.hw)
+        module, state = built(case.source, case.hw, case.seed)
+        values = take_constants(graph, state)
+    else:
+        try:
+            module = lively(case.source, shape, case.seed)
+        except RuntimeError as error:
+            raise ShapeError(str(error)) from None  # torch itself refuses
+        graph, values = from_torch(module, shape)
+    if case.onnx:
+        single = {name: np.asarray(value, np.float32) for name, value in values.items()}
+        graph, values = from_onnx(to_onnx(graph, single))
+    folded = fold_constants(graph, {name: np.asarray(value, np.float64) for name, value in values.items()})
+    return module, fold_norm_into_conv(graph), {name: value.astype(np.float32) for name, value in folded.items()}
+
+
+def _convolutions(graph: Graph, names: tuple[str, ...]) -> int:
+    kinds = {op.name: op.kind for op in graph.ops}
+    return sum(kinds.get(name) == "conv" for name in names)
+
+
+def _gates(graph: Graph) -> int:
+    return sum(op.kind == "mul" and graph.tensors[op.inputs[1]].shape[2:] == (1, 1) for op in graph.ops)
+
+
+def _has_se(graph: Graph) -> bool:
+    """Whether a product's second factor comes from a global average through two layers."""
+    maker = {op.outputs[0]: op for op in graph.ops}
+    for product in graph.ops:
+        layers, op = 0, maker.get(product.inputs[-1]) if product.kind == "mul" else None
+        while op is not None and op.kind in ("conv", "linear", "activation", "reshape", "flatten", "affine", "norm"):
+            layers += op.kind in ("conv", "linear")
+            op = maker.get(op.inputs[0])
+        if layers >= 2 and op is not None and op.kind == "global_pool":
+            return True
+    return False
+
+
+def shard(number: int, types: Sequence[str] = TYPES) -> Counter[str]:
+    """Counts of SHARD networks that agree; raises with the smallest one that does not."""
+    total: Counter[str] = Counter()
+
+    @hypothesis.seed(number)
+    @hypothesis.settings(
+        max_examples=SHARD, database=None, derandomize=False, deadline=None, print_blob=False,
+        suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
+    )  # fmt: skip
+    @hypothesis.given(cases(types))
+    def check(case: Case) -> None:
+        seen = evaluated(case)
+        hypothesis.assume(seen is not None)
+        total.update(seen or {})
+
+    check()
+    return total
+
+
+def _digest() -> str:
+    """Of all code that decides what a network computes, and of the generators."""
+    root = Path(__file__).parents[2]
+    files = sorted([*(root / "src").rglob("*.py"), *(root / "tests").glob("random_*.py"), Path(__file__)])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def main() -> int:
+    """Exit code: 0 = all agree, 1 = one does not, 3 = stopped by the limit."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--nets", type=int, default=2000)
+    options.add_argument("--limit-s", type=float, default=float("inf"), help="stop between two shards after this")
+    options.add_argument("--part", default="0/1", help="I/N: only every N-th shard, from I on")
+    options.add_argument("--types", default=",".join(TYPES), help="number types")
+    options.add_argument("--log", type=Path, default=Path("build/fuzz.jsonl"))
+    args = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:  # thousands of objects that nobody will ask for again
+        os.environ["LUTHIER_CACHE"] = folder
+        return _shards(args)
+
+
+def _shards(args: argparse.Namespace) -> int:
+    part, parts = map(int, args.part.split("/"))
+    digest, started = _digest(), time.perf_counter()
+    args.log.parent.mkdir(parents=True, exist_ok=True)
+    lines = args.log.read_text().splitlines() if args.log.exists() else []
+    done = {entry["shard"]: Counter(entry["counts"]) for entry in map(json.loads, lines) if entry["digest"] == digest}
+    total = sum(done.values(), Counter[str]())
+    waiting = [number for number in range(-(-args.nets // SHARD)) if number % parts == part and number not in done]
+    for count, number in enumerate(waiting):
+        if time.perf_counter() - started > args.limit_s:
+            _say(f"stopped after {args.limit_s:g} s, {len(waiting) - count} shards are left: {_summary(total)}")
+            return 3
+        counts = shard(number, args.types.split(","))
+        total += counts
+        with args.log.open("a") as file:
+            file.write(json.dumps({"shard": number, "digest": digest, "counts": counts}) + "\n")
+        left = (time.perf_counter() - started) / (count + 1) * (len(waiting) - count - 1)
+        _say(f"shard {number}: {total['nets']} networks agree, {total['se']} with SE, about {left:.0f} s left")
+    _say(_summary(total))
+    return 0
+
+
+def _summary(total: Counter[str]) -> str:
+    return ", ".join(f"{key} {count}" for key, count in sorted(total.items()))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    try:
+        sys.exit(main())
+    except GraphError as error:
+        sys.exit(f"fuzz: {error}")
