@@ -97,9 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pipes[engine], theirs = context.Pipe()
             context.Process(target=_serve, args=(engine, folder, theirs), daemon=True).start()
         outputs = [pipes[engine].recv() for engine in ENGINES]
-        error = max(
-            float(np.abs(y - ys[1]).max() / np.abs(ys[1]).max()) for ys in zip(*outputs, strict=True) for y in ys
-        )
+        pairs = [(y, want) for want, *others in zip(*outputs, strict=True) for y in others]
+        error = max(float(np.abs(y - want).max() / np.abs(want).max()) for y, want in pairs)
         for number in range(options.rounds):
             for busy in (False, True):
                 other = context.Process(target=_spin, args=(cpus[number % THREADS],), daemon=True)

@@ -82,6 +82,8 @@ GRAPHS: dict[str, Graph] = {
     "slice_rows": one_op("s", kinds.Slice(2, 1, 4)),
     "shuffle": one_op("s", kinds.Shuffle(4)),
     "flatten": one_op("f", kinds.Flatten()),
+    "reshape_to_a_line": one_op("r", kinds.Reshape((1, 8, 1)), (2, 8, 1, 1)),
+    "reshape_to_a_map": one_op("r", kinds.Reshape((4, 2, 99))),
     "softmax": one_op("s", kinds.Softmax(), (2, 8)),
     "linear": one_op("l", kinds.Linear(), (2, 8), weight=(5, 8), bias=(5,)),
 }  # fmt: skip

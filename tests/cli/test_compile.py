@@ -54,14 +54,14 @@ def onnx_file(path: Path) -> Path:
 @pytest.fixture
 def without_resize(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that has no code for one op."""
-    whole = lower._Lowering._group
+    whole = lower.Lowering._group
 
     def group(self: Any, found: Any) -> None:
         if found.head.kind == "resize":
             found = replace(found, head=replace(found.head, attrs=kinds.Unknown("resize", (1, 5, 3, 5))))
         whole(self, found)
 
-    monkeypatch.setattr(lower._Lowering, "_group", group)
+    monkeypatch.setattr(lower.Lowering, "_group", group)
 
 
 # -- compile ---------------------------------------------------------------------------------------------------------
@@ -104,6 +104,35 @@ def test_a_description_and_threads(luthier: Any, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     assert ended.result["path"] == "net.plan"
     assert ended.result["threads"] == 2
+
+
+@pytest.mark.parametrize(("dtype", "least", "most"), [("bf16", 1e-5, 0.05), ("int8", 1e-4, 0.3)])
+def test_fewer_bits(luthier: Any, tmp_path: Path, dtype: str, least: float, most: float) -> None:
+    images = np.random.default_rng(0).standard_normal((8, 3, 32, 32), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    more = ("--calibrate", "images.npy") if dtype == "int8" else ()
+    ended = luthier("compile", *SMALL, "--dtype", dtype, *more, "--json")
+    assert ended.code == 0, ended.err
+    graph = fold_norm_into_conv(from_network(presets.get("mbconv_thumbnail"), resolution=32))
+    (want,) = evaluate(graph, random_weights(graph), {"input": images[:1]}).values()
+    error = np.abs(load(tmp_path / "mbconv_thumbnail.plan")(images[:1]) - want).max() / np.abs(want).max()
+    assert least < error < most  # of that number type, and no other
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (None, "cannot be read"),
+        (np.zeros((8, 3, 32, 32)), "must be one float32 array"),
+        (np.zeros((3, 32, 32), np.float32), "must be one float32 array"),
+        (np.zeros((8, 3, 16, 16), np.float32), "16"),
+    ],
+)
+def test_images_that_cannot_calibrate_are_refused(luthier: Any, tmp_path: Path, array: Any, words: str) -> None:
+    file = tmp_path / "images.npy"
+    file.write_text("no array") if array is None else np.save(file, array)
+    refused(luthier("compile", *SMALL, "--dtype", "int8", "--calibrate", file), words)
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
 
 
 def test_an_onnx_file_keeps_its_weights(luthier: Any, tmp_path: Path) -> None:
@@ -174,7 +203,8 @@ def test_an_onnx_op_that_no_graph_has_runs_in_the_fallback(luthier: Any, tmp_pat
     [
         (("compile", "efficientnet_b99"), ("efficientnet_b99",)),
         (("compile", *SMALL, "--fallback", "tensorrt"), ("--fallback tensorrt", "onnxruntime")),
-        (("compile", *SMALL, "--dtype", "fp8"), ("--dtype fp8", "fp32")),
+        (("compile", *SMALL, "--dtype", "fp8"), ("--dtype fp8", "fp32, bf16, int8")),
+        (("compile", *SMALL, "--dtype", "int8"), ("--dtype int8", "--calibrate")),
         (("compile", *SMALL, "--pretrained", "no.safetensors"), ("no.safetensors",)),
         (("bench", *SMALL, "--fallback", "onnxruntime"), ("--fallback onnxruntime", "bench")),
         (("bench", *SMALL, "--against", "tensorrt"), ("--against tensorrt", "onnxruntime, openvino")),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +13,8 @@ from tests.engine.harness import Array
 
 from luthier.device.jit import Library, assemble
 from luthier.engine.emit import I64, PTR, Index, Module
-from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC, activate
+from luthier.engine.kernels.activation import FOLDED, FOLDED_FACTOR, FUNCTIONS, PARAMETRIC, activate
+from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.target import Target, runnable
 from luthier.graph import attrs as kinds
 from luthier.graph.reference import activate as meant
@@ -96,3 +99,41 @@ def test_extremes(target: Target, name: str) -> None:
         assert np.all(np.abs(got[[3, 4, 6]]) < 1e-35)
     rel = 2.3e-4 if name in COARSE else 2e-7
     assert got[7] == pytest.approx(float(meaning(name, np.zeros(1))[0]), rel=rel)
+
+
+@TARGETS
+@pytest.mark.parametrize("true_division", [False, True])
+def test_folded_functions_take_what_the_weights_multiplied(target: Target, true_division: bool) -> None:
+    """Both ways to divide; the argument is rounded once more than in the plain functions, up to 5e-7 at x = -7."""
+    target = replace(target, true_division=true_division)
+    module = Module(target.lanes)
+    for name, function in FOLDED.items():
+        f = module.function(name, [("x", PTR), ("y", PTR), ("n", I64)])
+
+        def step(index: Index, _: object, f=f, function=function) -> None:  # type: ignore[no-untyped-def]
+            by = f.mul(index, 4)
+            f.store(function(f, target, f.load(f.vector, f["x"], by)), f["y"], by)
+
+        f.loop(0, f["n"], step, step=target.lanes)
+    code = Library(assemble(module.text(), target.machine), list(FOLDED))
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=20000) * 4, np.linspace(-300, 300, 6000), rng.normal(size=5008) * 1e-3])
+    x = np.append(x, [np.nan, np.inf, 2e38, -2e38, -np.inf, 300.0, -300.0, 0.0] * 2).astype(np.float32)
+    z = (x * np.float64(FOLDED_FACTOR)).astype(np.float32)
+    for name in FOLDED:
+        y = np.full_like(x, np.nan)
+        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+        call(code.addresses[name])(z.ctypes.data, y.ctypes.data, y.size)
+        want = meaning(name, x[:-16].astype(np.float64))
+        assert np.all(np.abs(y[:-16] - want) <= 7e-7 * np.maximum(np.abs(want), 1e-3))
+        last = y[-8:]
+        assert np.isnan(last[0]), "NaN must not vanish"
+        np.testing.assert_allclose(last[[1, 2]], [1.0, 1.0] if name == "sigmoid" else [np.inf, 2e38], rtol=2e-7)
+        assert np.all(np.abs(last[[3, 4, 6]]) < 1e-34)
+        assert last[7] == pytest.approx(0.5 if name == "sigmoid" else 0.0, rel=2e-7)
+
+
+def test_bf16_weights_carry_no_factor() -> None:
+    """Rounded to bf16, multiplied weights would be other weights."""
+    assert Epilogue("silu", folded=True).factor == pytest.approx(-math.log2(math.e))
+    assert Epilogue("silu").factor == Epilogue("relu6", folded=True).factor == 1.0

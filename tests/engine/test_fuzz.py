@@ -20,10 +20,11 @@ def test_random_networks_agree_with_torch(case: fuzz.Case) -> None:
     hypothesis.assume(fuzz.evaluated(case) is not None)
 
 
+SE = Attention()
 CASE = fuzz.Case(
     Network(
         name="one",
-        stages=(Stage(name="s", blocks=(Block(kind="mbconv", out_channels=9, expand_ratio=3, attention=Attention()),)),),
+        stages=(Stage(name="s", blocks=(Block(kind="mbconv", out_channels=9, expand_ratio=3, attention=SE),)),),
         head=Head(num_classes=3), channel_divisor=1,
     ),
     (9, 8), 2, host(), 1, "nchw", False, 0, "fp32",

@@ -193,6 +193,15 @@ def test_wrong_inputs(given: Any, error: type[Exception], message: str) -> None:
         plan(given, given)
 
 
+def test_any_strides_of_an_input() -> None:
+    graph, constants = graph_with_numbers(get("mbconv_thumbnail"), resolution=32)
+    plan, x = compile(graph, constants), np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
+    spaced = np.full((1, 3, 64, 96), np.nan, np.float32)[:, :, ::2, ::-3]
+    spaced[:] = x
+    for array in (spaced, np.asfortranarray(x), x.transpose(2, 3, 0, 1).copy().transpose(2, 3, 0, 1)):
+        np.testing.assert_array_equal(plan(array), plan(x))
+
+
 def test_what_cannot_be_compiled() -> None:
     build = Builder()
     graph = build.graph(build.op("s", kinds.Unknown("aten.fft_fft2", (1, 3)), build.input("x", (1, 3))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.harness import Array, call, integers, spread, view
 
-from luthier.engine.kernels.banded import Banded
+from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
+from luthier.engine.kernels.element import BFLOAT16, FP32, Element, Types, as_stored
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.kernel import Kernel
 from luthier.engine.kernels.pool import Pooling, global_pooling
 from luthier.engine.kernels.register_block import Block
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
-from luthier.engine.target import Target, runnable
+from luthier.engine.target import Target, host, runnable
 from luthier.graph.attrs import Conv, Pool
 from luthier.graph.reference import FUNCTIONS, adaptive_pool2d, conv2d, pool2d
 from luthier.graph.shapes import out_size
@@ -39,8 +41,8 @@ def attrs(w: Window, groups: int) -> Conv:
     return Conv(w.stride, w.pads, w.dilation, groups)
 
 
-def run(target: Target, kernel: Kernel, operands: dict[str, Array], out: Layout) -> dict[str, Array]:
-    got = call(target, kernel, {**operands, "y": np.full(out.extent, np.nan, np.float32)})
+def run(target: Target, kernel: Kernel, operands: dict[str, Array], out: Layout, y: Element = FP32) -> dict[str, Array]:
+    got = call(target, kernel, {**operands, "y": spread(np.full(out.shape, np.nan), out, y)})
     return {**got, "y": view(got["y"], out)}
 
 
@@ -58,12 +60,12 @@ def check_depthwise(target: Target, kernel: Depthwise) -> None:
     packed, behind = kernel.pack(weight, bias)
     sums = Layout.padded((n, c, kernel.row_tasks, 1), target.lanes)
     operands = {
-        "x": spread(x, Layout.padded(x.shape, target.lanes)), "weight": packed, "bias": behind,
-        "residual": spread(residual, out), "sums": np.full(sums.extent, np.nan, np.float32),
+        "x": spread(x, Layout.padded(x.shape, target.lanes), kernel.types.x), "weight": packed, "bias": behind,
+        "residual": spread(residual, out, kernel.types.y), "sums": np.full(sums.extent, np.nan, np.float32),
     }  # fmt: skip
-    got = run(target, kernel, operands, out)
+    got = run(target, kernel, operands, out, kernel.types.y)
     want = finish(conv2d(x, weight, bias, attrs(w, c)), residual, kernel.epilogue)
-    np.testing.assert_array_equal(got["y"], want)
+    np.testing.assert_array_equal(got["y"], as_stored(want, kernel.types.y.name))
     if kernel.sums:
         np.testing.assert_array_equal(view(got["sums"], sums).sum((2, 3)), want.sum((2, 3)))
 
@@ -77,11 +79,12 @@ def check_conv(target: Target, kernel: Convolution) -> None:
     out = Layout.padded(residual.shape, target.lanes)
     packed, behind = kernel.pack(weight, bias)
     operands = {
-        "x": spread(x, kernel.source), "weight": packed, "bias": behind, "starts": kernel.starts(),
-        "residual": spread(residual, out),
+        "x": spread(x, kernel.source, kernel.types.x), "weight": packed, "bias": behind, "starts": kernel.starts(),
+        "residual": spread(residual, out, kernel.types.y),
     }  # fmt: skip
     want = finish(conv2d(x, weight, bias, attrs(w, groups)), residual, kernel.epilogue)
-    np.testing.assert_array_equal(run(target, kernel, operands, out)["y"], want)
+    got = run(target, kernel, operands, out, kernel.types.y)["y"]
+    np.testing.assert_array_equal(got, as_stored(want, kernel.types.y.name))
 
 
 @TARGETS
@@ -204,3 +207,59 @@ def test_adaptive_pools(target: Target, out_hw: tuple[int, int]) -> None:
     got = run(target, pool, {"x": spread(x, Layout.padded(x.shape, target.lanes))}, out)["y"]
     np.testing.assert_allclose(got, adaptive_pool2d(x.astype(np.float64), out_hw), rtol=1e-6)  # one division
     assert global_pooling(target, 1, 140, (7, 9)).window.out_hw == (1, 1)
+
+
+BF16 = Types(BFLOAT16, BFLOAT16, BFLOAT16)
+KINDS = {t.isa: t for t in runnable()} | {"without_tiles": replace(host(), has_matrix=False)}
+EVERY_KIND = pytest.mark.parametrize("target", KINDS.values(), ids=KINDS)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("channels", [3, 16, 24, 33])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2)])
+def test_convolutions_in_bf16(target: Target, channels: int, kernel: int, stride: int) -> None:
+    """Of small integers every sum is exact; what is stored is rounded once."""
+    shape, source = window((5, 37), kernel, stride), Layout.padded((2, channels, 5, 37), target.lanes)
+    epilogue = Epilogue("relu", True, "relu6")
+    made = convolution(target, source, 40, shape, epilogue=epilogue, types=BF16, least_tasks=4)
+    assert made.matrix == (target.has_matrix and kernel == 1 and channels != 3), "an odd K below a step"
+    check_conv(target, made)
+    check_depthwise(target, depthwise(target, 2, channels, shape, epilogue=epilogue, sums=True, types=BF16))
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("hw", [(7, 7), (14, 14), (5, 37)])
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bands_in_bf16(target: Target, hw: tuple[int, int], rows: int | None, stride: int) -> None:
+    """A pointwise producer, by rows or the whole map at once; what lies between is not rounded."""
+    rng = np.random.default_rng(0)
+    channels, first, shape = 2 * target.lanes + 5, window(hw, 1), window(hw, 3, stride)
+    source = Layout.padded((2, 24, *hw), target.lanes)
+    producer = convolution(target, source, channels, first, epilogue=Epilogue("relu6"), types=replace(BF16, y=FP32))
+    consumer = depthwise(target, 2, channels, shape, least_tasks=1, types=replace(BF16, x=FP32, w=FP32))
+    kernel = banded(target, producer, consumer, rows)
+    assert kernel.is_flat == (target.has_matrix and rows is None)
+    x, dense, bias = integers(rng, 2, 24, *hw), integers(rng, channels, 24, 1, 1), integers(rng, channels)
+    deep = integers(rng, channels, 1, 3, 3)
+    packed, behind = kernel.consumer.pack(deep, bias)
+    first_packed, first_behind = kernel.producer.pack(dense, bias)
+    operands = {
+        "x": spread(x, source, BFLOAT16), "first_weight": first_packed, "first_bias": first_behind,
+        "weight": packed, "bias": behind,
+    }  # fmt: skip
+    got = run(target, kernel, operands, Layout.padded((2, channels, *shape.out_hw), target.lanes), BFLOAT16)
+    between = np.clip(conv2d(x, dense, bias, attrs(first, 1)), 0, 6)
+    want = conv2d(between, deep, bias, attrs(shape, channels))
+    np.testing.assert_array_equal(got["y"], as_stored(want, "bf16"))
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("reduce", ["max", "avg"])
+def test_pools_in_bf16(target: Target, reduce: Any) -> None:
+    x, shape = integers(np.random.default_rng(0), 2, 33, 9, 8), window((9, 8), 2, 2, (0, 0, 0, 0))
+    out = Layout.padded((2, 33, *shape.out_hw), target.lanes)
+    pool = Pooling(2, 33, shape, target.lanes, reduce, False, types=BF16)
+    operands = {"x": spread(x, Layout.padded(x.shape, target.lanes), BFLOAT16)}
+    want = pool2d(x, Pool(reduce, shape.kernel, shape.stride, shape.pads, False))
+    np.testing.assert_array_equal(run(target, pool, operands, out, BFLOAT16)["y"], as_stored(want, "bf16"))

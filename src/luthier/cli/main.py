@@ -14,6 +14,7 @@ from luthier.cli.analyze import analyze
 from luthier.cli.bench import bench
 from luthier.cli.compile import compile_model
 from luthier.cli.output import guarded
+from luthier.cli.scale import scale
 from luthier.errors import InputError
 
 _INTERRUPTED: Final = 130
@@ -33,6 +34,7 @@ device_commands.app.command("fit")(device_fit.fit)
 app.command("fit")(commands.fit)
 app.command("train")(commands.train)
 app.command("analyze")(analyze)
+app.command("scale")(scale)
 app.command("compile")(compile_model)
 app.command("bench")(bench)
 app.command("run")(commands.run)

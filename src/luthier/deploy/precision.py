@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DType = Literal["fp32", "bf16", "int8"]
 #: those that the engine of this version runs
-ENGINE_DTYPES: Final[tuple[DType, ...]] = ("fp32",)
+ENGINE_DTYPES: Final[tuple[DType, ...]] = ("fp32", "bf16", "int8")
 
 
 def parse_dtype(text: str) -> DType:
@@ -45,9 +45,22 @@ def in_number_type(
         samples: (N, C, H, W) float32, to calibrate int8 on.
     Raises:
         InputError: int8 without samples.
+    Example:
+        >>> from luthier.graph.attrs import GlobalPool
+        >>> from luthier.graph.builder import Builder
+        >>> build = Builder()
+        >>> inner = build.conv("c", "c", build.input("x", (1, 3, 8, 8)), 16, kernel_size=3)
+        >>> graph = build.graph(build.op("y", GlobalPool(), inner))
+        >>> small, _ = in_number_type(graph, {}, "bf16", None)
+        >>> [tensor.dtype for tensor in small.tensors.values()]
+        ['fp32', 'bf16', 'fp32']
     """
-    if dtype != "int8":
+    if dtype == "fp32":
         return graph, constants
+    if dtype == "bf16":
+        from luthier.engine.reduced import as_bf16
+
+        return as_bf16(graph), constants
     if samples is None:
         raise InputError("--dtype int8: needs images to calibrate on; give --calibrate FILE.npy")
     from luthier.engine import compile as compile_graph

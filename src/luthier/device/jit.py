@@ -1,4 +1,4 @@
-"""LLVM IR text -> machine code for this CPU -> functions that ctypes calls without Python's lock."""
+"""LLVM IR text -> object files -> functions of this process, which ctypes calls without Python's lock."""
 
 from __future__ import annotations
 

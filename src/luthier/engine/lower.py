@@ -1,20 +1,22 @@
 """Graph -> steps: every group of ops becomes a kernel on buffers.
 
-All choices (blocks, loop orders, parts) are made by the kernels' own functions from shapes and the target; nothing here
-asks for a network's name.
+Choices (bands, blocks, loop orders, parts) are the schedule's; what it leaves open the kernels' own functions choose
+from shapes and the target.  Nothing here asks for a network's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.engine.bands import joins, separate
 from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC
-from luthier.engine.kernels.banded import banded
+from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.channels import over_channels
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
@@ -23,12 +25,14 @@ from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import matmul
 from luthier.engine.kernels.pool import Pooling, global_pooling
+from luthier.engine.kernels.projected import Projected, projected
 from luthier.engine.kernels.resize import resizing
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
+from luthier.engine.moves import Moves
 from luthier.engine.patterns import Fused, Patterns, is_global_average
 from luthier.engine.program import DataOrder, Lowered, Ref
-from luthier.engine.steps import Place, Steps
+from luthier.engine.steps import Place
 from luthier.engine.target import Target
 from luthier.errors import InputError, ShapeError, UnsupportedError
 from luthier.graph.attrs import (
@@ -55,9 +59,14 @@ from luthier.graph.attrs import (
 )
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
-from luthier.schedule import Schedule, Tile
+from luthier.schedule import AUTO, WHOLE, Choice, Schedule, Tile
 
 Array = NDArray[Any]
+
+
+def least_tasks(threads: int) -> int:
+    """Parts into which a step is cut where it can be: several for each thread, as one may be late."""
+    return 1 if threads == 1 else 4 * threads
 
 
 def lower(
@@ -72,10 +81,11 @@ def lower(
         target: the CPU.
         order: of the arrays that callers pass in.
         least_tasks: parts into which each step is cut where it can be.
-        schedule: which convolutions run in bands with the depthwise one behind them, and the bands' rows; None = all
-            that can, in bands as tall as the L1 cache allows.
+        schedule: which convolutions run in bands with the next one (those of one group, see `luthier.engine.bands`),
+            the tile and the choice of every group; None = as `luthier.engine.bands` and the kernels choose.
     Raises:
         InputError: a tensor of another number type than fp32 and bf16.
+        SpecError: the schedule leaves out a convolution, or a block does not fit the registers.
         ShapeError: a constant is missing or has another shape.
     """
     for tensor in (*graph.tensors.values(), *graph.constants.values()):
@@ -96,20 +106,7 @@ def check_constants(graph: Graph, constants: Mapping[str, Array]) -> None:
             raise ShapeError(f"engine: constant {name!r} must have shape {tensor.shape}, got {got}")
 
 
-def _tile_of(schedule: Schedule, op: Op) -> Tile | None:
-    return next((group.tile for group in schedule if op.name in group.ops), None)
-
-
-def _separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
-    """Convolutions that a schedule keeps apart from the depthwise convolution behind them."""
-    if schedule is None:
-        return frozenset()
-    groups = {name: index for index, group in enumerate(schedule) for name in group.ops}
-    depthwise_groups = {groups[op.name] for op in graph.ops if is_depthwise(graph, op)}
-    return frozenset(op.name for op in graph.ops if op.kind == "conv" and groups[op.name] not in depthwise_groups)
-
-
-class Lowering(Steps):
+class Lowering(Moves):
     """The steps of a graph of numbers in the making.
 
     Attributes:
@@ -123,8 +120,9 @@ class Lowering(Steps):
         schedule: Schedule | None,
     ) -> None:  # fmt: skip
         super().__init__(graph, target, order, least_tasks)
-        self.values, self.schedule = constants, schedule
-        self.patterns = Patterns(graph, _separate(graph, schedule))
+        self.values = constants
+        self.given = {name: group for group in schedule or () for name in group.ops}
+        self.patterns = Patterns(graph, separate(graph, schedule), partial(joins, graph, target, schedule))
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
 
     def result(self) -> Lowered:
@@ -187,50 +185,92 @@ class Lowering(Steps):
                 )
 
     def _epilogue(self, group: Fused) -> Epilogue:
-        coarse = self._element(group.output) != FP32
-        return Epilogue(group.activation, group.residual is not None, group.after, coarse)
+        """fp32 weights carry the factor of an exponential; rounded to bf16 they would be other weights."""
+        exact = self._element(group.output) == FP32
+        folded = exact and self.graph.constants[group.head.constants["weight"]].dtype == "fp32"
+        return Epilogue(group.activation, group.residual is not None, group.after, not exact, folded)
 
-    def _weights(self, op: Op) -> tuple[Array, Array | None]:
-        weight = np.asarray(self.values[op.constants["weight"]], np.float32)
-        return weight, self.values.get(op.constants.get("bias", ""))
+    def _weights(self, group: Fused) -> tuple[Array, Array | None]:
+        constants, factor = group.head.constants, self._epilogue(group).factor
+        weight, bias = (
+            self.values[constants[role]] * np.float64(factor) if role in constants else None
+            for role in ("weight", "bias")
+        )
+        assert weight is not None
+        return np.asarray(weight, np.float32), bias
 
     def _product(self, group: Fused) -> None:
         """Convolutions and linear layers with their epilogue."""
         head = group.head
-        weight, bias = self._weights(head)
+        weight, bias = self._weights(group)
         operands: dict[str, Ref] = {}
         if group.residual is not None:
             operands["residual"] = self._padded(group.residual, self._element(group.output)).ref
         if group.gate is not None:
             operands["gate"] = self._padded(group.gate, FP32).ref
-        source = self.places[group.first.source if group.first else group.source]
+        source = self._entry(group)
         kernel: Any
-        if group.first is not None:
-            consumer = self._depthwise(group, operands, FP32)
-            producer = self._convolution(group.first, source, FP32)
-            kernel = banded(self.target, producer, consumer, self._band_rows(group))
-            self._pack(operands, group.first.head, producer.pack(*self._weights(group.first.head)), "first_")
-            packed = consumer.pack(weight, bias)
+        tile, choice = self._given(head)
+        if group.first is not None and is_depthwise(self.graph, group.first.head):
+            kernel = self._projected(group, operands, tile, choice)
+            self._pack(operands, head, kernel.project.pack(weight.reshape(weight.shape[:2]), bias), "last_")
+            head, packed = group.first.head, kernel.depthwise.pack(*self._weights(group.first))
+        elif group.first is not None:
+            kernel = self._banded(group, operands, tile, choice)
+            packed = kernel.consumer.pack(weight, bias)
         elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
             kernel = matmul(
                 self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=self._epilogue(group),
-                least_tasks=self.least_tasks, types=self._types(group, source.element),
+                least_tasks=self.least_tasks, types=self._types(group, source.element), choice=choice,
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
         elif is_depthwise(self.graph, head):
-            source = self._padded(group.source)
-            kernel = self._depthwise(group, operands, source.element)
+            kernel = self._depthwise(group, operands, source.element, tile, choice)
             packed = kernel.pack(weight, bias)
         else:
-            kernel = self._convolution(group, source, self._element(group.output))
+            kernel = self._convolution(group, source, self._element(group.output), WHOLE, choice)
             packed = kernel.pack(weight, bias)
             if kernel.groups > 1:
                 operands["starts"] = self._constant(f"{head.name}/starts", kernel.starts())
         self._pack(operands, head, packed)
         operands |= {"x": source.ref, "y": self._new(group.output).ref}
         self._step(kernel, operands, group.ops)
+
+    def _entry(self, group: Fused) -> Place:
+        """What a group reads: the source of the first of its convolutions."""
+        while group.first is not None:
+            group = group.first
+        return self._padded(group.source) if is_depthwise(self.graph, group.head) else self.places[group.source]
+
+    def _banded(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Banded:
+        """A depthwise convolution with the one before it."""
+        assert group.first is not None
+        block = Choice(block=choice.block)
+        producer = self._convolution(group.first, self.places[group.first.source], FP32, tile, block)
+        consumer = self._depthwise(group, operands, FP32, producer.tile, choice)
+        self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
+        return banded(self.target, producer, consumer, tile.rows)
+
+    def _projected(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Projected:
+        """A depthwise convolution, perhaps with the one before it, and the pointwise one behind it."""
+        wide = group.first
+        assert wide is not None
+        _, c, _, columns = self._shape(wide.output)
+        element = self._element(wide.output)
+        project = matmul(
+            self.target, 1, columns, c, self._shape(group.output)[1], epilogue=self._epilogue(group), least_tasks=1,
+            types=self._types(group, element),
+        )  # fmt: skip
+        # one row is cut no further, whatever it takes
+        project = replace(project, row_tasks=1, column_tasks=1, streamed=False, x_streamed=False)
+        made: Banded | Depthwise
+        if wide.first is None:
+            made = self._depthwise(wide, operands, self._padded(wide.source).element, tile, choice)
+        else:
+            made = self._banded(wide, operands, tile, choice)
+        return projected(self.target, made, project, self.least_tasks, tile.rows, choice.row_parts)
 
     def _types(self, group: Fused, x: Element) -> Types:
         """Of a product: what it reads, its weights as the graph stores them, what it writes."""
@@ -248,32 +288,33 @@ class Lowering(Steps):
         attrs = op.attrs
         return Window((in_h, in_w), (out_h, out_w), (kernel_h, kernel_w), attrs.stride, attrs.pads, attrs.dilation)
 
-    def _convolution(self, group: Fused, source: Place, y: Element) -> Convolution:
+    def _given(self, op: Op) -> tuple[Tile, Choice]:
+        """What the schedule says of an op's group."""
+        group = self.given.get(op.name)
+        return (WHOLE, AUTO) if group is None else (group.tile, group.choice)
+
+    def _convolution(self, group: Fused, source: Place, y: Element, tile: Tile, choice: Choice) -> Convolution:
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
             self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=self._epilogue(group),
-            least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y),
+            least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y), tile=tile,
+            choice=choice,
         )  # fmt: skip
 
-    def _depthwise(self, group: Fused, operands: dict[str, Ref], x: Element) -> Depthwise:
+    def _depthwise(self, group: Fused, operands: dict[str, Ref], x: Element, tile: Tile, choice: Choice) -> Depthwise:
         """The kernel; where the mean of its output is wanted, it sums what it writes."""
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
             self.target, n, c, self._window(group.head), epilogue=self._epilogue(group), sums=sums,
-            least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)),
+            least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)), tile=tile, choice=choice,
         )  # fmt: skip
         if sums:
             parts = Layout.padded((n, c, kernel.row_tasks, 1), self.target.lanes)
             self.sums[group.output] = self._buffer(f"{group.output}/sums", parts)
             operands["sums"] = self.sums[group.output].ref
         return kernel
-
-    def _band_rows(self, group: Fused) -> int | None:
-        """Rows of a band, where the schedule says them."""
-        tile = None if self.schedule is None else _tile_of(self.schedule, group.head)
-        return None if tile is None else tile.rows
 
     def _elementwise(self, group: Fused, kind: ElementwiseKind, function: Any) -> None:
         head = group.head
@@ -340,51 +381,3 @@ class Lowering(Steps):
         types = Types(x.element, FP32, y.element)
         kernel = over_channels(self.target, kind, x.layout.shape, self.least_tasks, types)
         self._step(kernel, {"x": x.ref, "y": y.ref}, (op,))
-
-    # ---- moving
-
-    def _zeroed(self, op: Op) -> Place:
-        y = self._new(op.outputs[0])
-        kernel = elementwise(
-            self.target, "zero", y.layout.shape, least_tasks=self.least_tasks, types=Types(FP32, FP32, y.element)
-        )
-        self._step(kernel, {"y": y.ref}, (op,))
-        return y
-
-    def _pad(self, op: Op, before: int, top: int, left: int) -> None:
-        x, y = self._padded(op.inputs[0]), self._zeroed(op)
-        _, _, down, right = y.layout.strides
-        inside = before == 0 and x.layout.strides[3] == right  # else lanes behind C would be copied over zeros
-        self._copy(x, y, x.layout.shape, (op,), start=before + top * down + left * right, gaps=inside)
-
-    def _slice(self, op: Op, attrs: Slice) -> None:
-        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
-        first = attrs.start * x.layout.strides[attrs.axis]
-        self._copy(x, y, y.layout.shape, (op,), first=first, gaps=first % self.target.lanes == 0)
-
-    def _shuffle(self, op: Op, groups: int) -> None:
-        x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])
-        n, c, h, w = x.layout.shape
-        (a, _, b, d), each = y.layout.strides, c // groups
-        spaced = replace(y, layout=Layout(y.layout.shape, (a, groups, b, d)))
-        for group in range(groups):
-            self._copy(x, spaced, (n, each, h, w), (op,), start=group, first=group * each, gaps=False)
-
-    def _concat(self, op: Op, axis: int) -> None:
-        sources = [self._padded(name) for name in op.inputs]
-        y, start = self._new(op.outputs[0]), 0
-        for x in sources:
-            self._copy(x, y, x.layout.shape, (op,), start=start)
-            start += x.layout.shape[axis] * y.layout.strides[axis]
-
-    def _reshape(self, op: Op) -> None:
-        """A map of one pixel is a list of channels already; else by way of the order in which NCHW counts."""
-        x, name = self._padded(op.inputs[0]), op.outputs[0]
-        shape = self._shape(name)
-        if x.layout.shape == shape:
-            self.places[name] = x
-            return
-        dense = self._buffer(f"{name}/dense", Layout.nchw(x.layout.shape), x.element)
-        self._copy(x, dense, x.layout.shape, (op,))
-        again = replace(dense, layout=Layout.nchw(shape))
-        self._copy(again, self._new(name), shape, (op,))

@@ -6,13 +6,14 @@
     x * gate (N, C, 1, 1) -> pointwise conv                           the gate is applied as the product reads x
     depthwise -> [activation] -> global average                       the depthwise sums what it writes
     conv -> [activation] -> depthwise ...                             in bands of rows, the first never whole
+    ... depthwise -> [activation] -> pointwise conv ...               likewise, where it is wanted
 
 `->` is legal where nothing else reads the tensor, except before the average, where the tensor is written anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 from luthier.engine.kernels.activation import FUNCTIONS
@@ -36,7 +37,8 @@ class Fused:
         activation, residual, after: the epilogue; residual names the tensor that is added.
         gate: tensor that multiplies the head's input.
         source: the head's input, before the gate.
-        first: the group that makes the source of a depthwise convolution band by band; its ops are in `ops` too.
+        first: the group that makes the source band by band; its ops are in `ops` too.  The head is a depthwise
+            convolution, or a pointwise one and then `first` is a depthwise group.
     """
 
     head: Op
@@ -63,10 +65,13 @@ class Patterns:
 
     Args:
         separate: names of convolutions that are not to run in bands with what follows.
+        joins: whether a depthwise group is to run in bands with this pointwise one behind it; None = never.
     """
 
-    def __init__(self, graph: Graph, separate: Set[str] = frozenset()) -> None:
-        self.graph, self.separate = graph, separate
+    def __init__(
+        self, graph: Graph, separate: Set[str] = frozenset(), joins: Callable[[Fused, Fused], bool] | None = None
+    ) -> None:
+        self.graph, self.separate, self.joins = graph, separate, joins
         self._readers = graph.consumers()
         self._maker = {name: op for op in graph.ops for name in op.outputs}
         self._taken: set[str] = set()
@@ -81,7 +86,7 @@ class Patterns:
         for op in self.graph.ops:
             if op.name not in self._taken:
                 found.append(self._simple(op))
-        return sorted(self._banded(found), key=lambda group: position[group.ops[-1].name])
+        return sorted(self._projected(self._banded(found)), key=lambda group: position[group.ops[-1].name])
 
     def _banded(self, groups: list[Fused]) -> list[Fused]:
         """Depthwise groups joined by the convolution whose result they alone read."""
@@ -90,6 +95,25 @@ class Patterns:
         for group in groups:
             first = makers.get(group.source)
             if first is not None and is_depthwise(self.graph, group.head) and group.residual is None:
+                joined[group.head.name] = replace(group, ops=first.ops + group.ops, first=first)
+        gone = {group.first.head.name for group in joined.values() if group.first is not None}
+        return [joined.get(g.head.name, g) for g in groups if g.head.name not in gone]
+
+    def _projected(self, groups: list[Fused]) -> list[Fused]:
+        """Pointwise groups joined by the depthwise group whose result they alone read."""
+        makers = {
+            group.output: group
+            for group in groups
+            if is_depthwise(self.graph, group.head)
+            and group.residual is None
+            and len(self._readers[group.output]) == 1
+            and group.output not in self.graph.outputs
+        }
+        joined = {}
+        for group in groups:
+            first = makers.get(group.source)
+            possible = first is not None and is_pointwise(self.graph, group.head) and group.gate is None
+            if first is not None and possible and self.joins is not None and self.joins(first, group):
                 joined[group.head.name] = replace(group, ops=first.ops + group.ops, first=first)
         gone = {group.first.head.name for group in joined.values() if group.first is not None}
         return [joined.get(g.head.name, g) for g in groups if g.head.name not in gone]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -16,25 +18,30 @@ from luthier.device.jit import Library
 from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
-from luthier.engine.lower import lower
+from luthier.engine.kernels.element import ELEMENTS
+from luthier.engine.lower import least_tasks, lower
 from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
 from luthier.engine.reduced import as_bf16
 from luthier.engine.target import Target, host
+from luthier.engine.tuned import tuned_schedule
 from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
+#: of no step, that `step_times` makes to learn what a call costs
+_IDLE_CALLS = 5
 
 
 class Plan:
     """Machine code, weights and one arena; a call is one run.
 
-    Several Python threads may call one plan: calls take turns.  NaN in the input gives NaN wherever it reaches.
+    Several Python threads may call one plan: calls take turns.  A forked child may call it too; its runs have one
+    thread.  NaN in the input gives NaN wherever it reaches.
 
     Args:
         image: what to run.
@@ -48,6 +55,7 @@ class Plan:
         self.image = image
         self._debug = debug
         self._lock = threading.Lock()
+        _PLANS.add(self)
         functions = sorted({record.function for record in image.records})
         self._library = Library(image.code, (*functions, *FUNCTIONS))
         self._arena: dict[str, Buffer] = {}
@@ -73,8 +81,8 @@ class Plan:
                 else:
                     self._table[row, word] = self._address(operand.name)
         keep = (self._library, self._arena, self._constants)
-        functions = {name: self._library.addresses[name] for name in FUNCTIONS}
-        self._workers = Workers(functions, self._table, self._scratch, keep)
+        driver = {name: self._library.addresses[name] for name in FUNCTIONS}
+        self._workers = Workers(driver, self._table, self._scratch, keep)
         self._outputs = [self._view(port, name) for port, name in zip(image.outputs, image.output_buffers, strict=True)]
 
     def _address(self, buffer: str) -> int:
@@ -124,7 +132,7 @@ class Plan:
         return results[0] if len(results) == 1 else results
 
     def step_times(self, *inputs: Array) -> list[int]:
-        """Run once on the caller's thread, step by step; nanoseconds of each, without those of the call itself.
+        """Run once on the caller's thread, step by step; nanoseconds of each, less those of a call of no step.
 
         The results are in the arena, and are not returned: see `luthier.engine.profile`.
 
@@ -135,11 +143,12 @@ class Plan:
         with self._lock:
             self._bind(arrays)
             stamps = [perf_counter_ns()]
-            for first, count in ((0, 0), (0, 0), *((step, 1) for step in range(len(self._table)))):
+            for first, count in (*[(0, 0)] * _IDLE_CALLS, *((step, 1) for step in range(len(self._table)))):
                 self._workers.run_steps(first, count)
                 stamps.append(perf_counter_ns())
-        call, *spans = (after - before for before, after in pairwise(stamps[1:]))
-        return [max(span - call, 0) for span in spans]
+        spans = [after - before for before, after in pairwise(stamps)]
+        call = min(spans[:_IDLE_CALLS])
+        return [max(span - call, 1) for span in spans[_IDLE_CALLS:]]
 
     def _bind(self, arrays: list[Array]) -> None:
         for row, word, number in self._patches:
@@ -172,8 +181,25 @@ class Plan:
         save_image(self.image, path)
 
     def close(self) -> None:
-        """End the plan's threads; they also end when the plan is forgotten."""
-        self._workers.close()
+        """End the plan's threads, after the run in progress; later runs are done by their caller alone.
+
+        They also end when the plan is forgotten, and when Python ends.
+        """
+        with self._lock:
+            self._workers.close()
+
+
+#: plans of this process: a lock that another thread holds while the process forks would stay locked in the child
+_PLANS: weakref.WeakSet[Plan] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for plan in _PLANS:
+        plan._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def load(path: Path, *, debug: bool = False) -> Plan:
@@ -195,6 +221,8 @@ def compile(
     order: DataOrder = "nchw",
     schedule: Schedule | None = None,
     dtype: Literal["fp32", "bf16"] | None = None,
+    tuned: bool = True,
+    tune: str | float | None = None,
     debug: bool = False,
 ) -> Plan:
     """Compile a graph for this machine.
@@ -205,9 +233,12 @@ def compile(
         target: None = the widest vectors that this CPU has.
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
-        schedule: see `luthier.engine.lower`; None = the engine's own.
-        dtype: `bf16` stores large tensors so, see `luthier.engine.reduced`; calls pass and get float32 all the same.
-            None = as the graph says.
+        schedule: see `luthier.engine.lower`; None = what tuning has found on this machine, else the engine's own.
+        dtype: of an fp32 graph: `bf16` stores its large tensors so, see `luthier.engine.reduced`; calls pass and get
+            float32 all the same.  None = as the graph's tensors say.
+        tuned: whether to look for what tuning has found.
+        tune: time to search for better schedules first, `30s` or seconds; see `luthier.engine.tune`.  Not for 8-bit
+            integers, whose kernels choose for themselves.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -220,12 +251,21 @@ def compile(
     """
     if threads < 1:
         raise InputError(f"compile: threads must be at least 1, got {threads}")
-    if dtype not in (None, "fp32", "bf16"):
-        raise InputError(f"compile: dtype must be 'fp32' or 'bf16', got {dtype!r}")
+    if dtype not in (None, *ELEMENTS):
+        raise InputError(f"compile: dtype must be one of {', '.join(ELEMENTS)}, got {dtype!r}")
+    others = sorted({tensor.dtype for tensor in graph.tensors.values()} - {"fp32"})
+    if dtype is not None and others:
+        raise InputError(f"compile: dtype={dtype!r} is for graphs of fp32 tensors, this one has {', '.join(others)}")
     graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
     make = lower_integers if is_quantised(graph) else lower
-    lowered = make(
-        graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
-    )
+    if tune is not None:
+        if make is lower_integers:
+            raise InputError("compile: tune is for fp32 and bf16, this graph is quantised; leave it out")
+        from luthier.engine.tune import tune as search  # it times plans
+
+        schedule = search(graph, constants, target=target, threads=threads, order=order, limit=tune).schedule
+    elif schedule is None and tuned and make is lower:
+        schedule = tuned_schedule(graph, target, threads, order)
+    lowered = make(graph, constants, target, order=order, least_tasks=least_tasks(threads), schedule=schedule)
     return Plan(build_image(lowered, target, threads), debug=debug)

@@ -28,6 +28,8 @@ _SERVE: Final = ctypes.CFUNCTYPE(ctypes.c_int64, _POINTER, _POINTER, ctypes.c_in
 _STOP: Final = ctypes.CFUNCTYPE(None, _POINTER)
 #: pauses before a helper sleeps: 20 to 100 microseconds, as long as a caller takes between two runs in a loop
 _SPINS: Final = 1500
+#: of a nap inside a run: of 20 to 100 microseconds, and of none, the one that lost least beside a busy process
+_NAP_NS: Final = 50_000
 #: number of Linux's system call `futex`
 _FUTEX: Final = {"x86_64": 202, "aarch64": 98}
 
@@ -61,25 +63,22 @@ class Workers:
         table: records of the steps, a row each; its operands may change between two runs.
         scratch: of each thread; the first is the caller's.
         keep: whatever else must live as long as a thread may touch it.
-        portable: sleep as a system without futexes does.
     """
 
     def __init__(
-        self, functions: Mapping[str, int], table: NDArray[np.int64], scratch: Sequence[Buffer], keep: Any,
-        *, portable: bool = False,
-    ) -> None:  # fmt: skip
+        self, functions: Mapping[str, int], table: NDArray[np.int64], scratch: Sequence[Buffer], keep: Any
+    ) -> None:
         counters = Buffer(len(table) * COUNTER_BYTES, "counters")
         self._team = _Team(functions, Buffer(Word.BYTES, "counters"), (table, scratch, counters, keep))
         fixed = {
-            Word.SPINS: int(os.environ.get("SPINS", _SPINS)),
-            Word.PATIENCE: int(os.environ.get("PATIENCE", 256)),
-            Word.NAP_NS: int(os.environ.get("NAP", 100000)),
+            Word.SPINS: _SPINS,
+            Word.NAP_NS: _NAP_NS,
             Word.TABLE: table.ctypes.data,
             Word.RECORD_BYTES: table.strides[0],
             Word.STEPS: len(table),
             Word.COUNTERS: counters.address,
         }
-        for word, value in (fixed | system_words(portable=portable)).items():
+        for word, value in (fixed | system_words()).items():
             self._team.words[word // 8] = value
         self._part = Buffer(Word.BYTES, "counters")  # a team of one, for parts of the table
         self._part.array(np.int64)[:] = self._team.words

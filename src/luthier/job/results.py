@@ -1,13 +1,16 @@
-"""What was found out about one network on one device, as frozen data: the only thing that its page and tables read."""
+"""What was found out about a network or its family on a device, as frozen data: all that pages and tables read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from luthier.arch.scaling import Coefficients
 from luthier.cost.analysis import Analysis
+from luthier.cost.budget import Budget
 from luthier.cost.calibrated import CalibratedLatency
 from luthier.cost.changes import Advice
+from luthier.cost.family import FamilyMember
 from luthier.deploy.results import Profile
 
 if TYPE_CHECKING:  # it needs NumPy, which a name alone does not
@@ -33,3 +36,30 @@ class Examination:
     prediction: Prediction | None
     calibrated: CalibratedLatency | None
     profile: Profile | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """A network's family on a device.
+
+    Attributes:
+        model: as the user named it.
+        device_title: of the device that latency and energy are modelled on.
+        coefficients: alpha, beta, gamma.
+        members: by rising phi; distinct networks.
+        growth: factor on the real work per whole step of phi, from the member before; None for the first.
+        latency_kind: of the members' latencies: `measured` where a limit on this machine asked for it.
+        measured_s: median latency on this machine, in the members' order; None where it was not measured.
+        wanted: the largest member that keeps the limits; None where no limit was set.
+        budget: those limits.
+    """
+
+    model: str
+    device_title: str
+    coefficients: Coefficients
+    members: tuple[FamilyMember, ...]
+    growth: tuple[float | None, ...]
+    latency_kind: Literal["measured", "modelled"]
+    measured_s: tuple[float | None, ...]
+    wanted: FamilyMember | None
+    budget: Budget

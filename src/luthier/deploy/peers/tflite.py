@@ -55,6 +55,11 @@ def nhwc(shape: Sequence[int]) -> tuple[int, ...]:
     return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else tuple(shape)
 
 
+def _turns(shape: Sequence[int]) -> bool:
+    """Whether elements lie in another order when channels come last."""
+    return len(shape) == 4 and shape[1] != 1 and tuple(shape[2:]) != (1, 1)
+
+
 class _Writer:
     def __init__(self, graph: Graph, constants: Mapping[str, Array], schema: ModuleType) -> None:
         self.graph, self.constants, self.schema = graph, constants, schema
@@ -98,10 +103,10 @@ class _Writer:
         return self._tensor(name, value.shape, _TYPES[value.dtype.name], len(self.buffers) - 1)
 
     def integers(self, op: Op, role: str, values: Any) -> int:
-        return self.constant(f"{op.name}/{role}", np.array(values, np.int32))
+        return self.constant(f"{op.name}:{role}", np.array(values, np.int32))
 
     def number(self, op: Op, role: str, value: float) -> int:
-        return self.constant(f"{op.name}/{role}", np.array(value, np.float32))
+        return self.constant(f"{op.name}:{role}", np.array(value, np.float32))
 
     def emit(self, kind: str, inputs: Sequence[int], output: int, options: str = "", **fields: Any) -> int:
         """One operator; `options` names its class of options."""
@@ -263,17 +268,17 @@ class _Writer:
         self.emit("ADD", [scaled, self.constant(f"{op.name}/shift", shift.astype(np.float32))], y, "AddOptions")
 
     def _reshape(self, op: Op) -> None:
-        """Elements count in the order of the graph's axes: a map of several pixels is turned first."""
+        """Elements count in the order of the graph's axes: a map of several pixels is turned before, or after."""
         (shape,), out = self.graph.input_shapes(op), self.graph.output_shape(op)
-        if len(out) == 4 and out[2:] != (1, 1):
-            raise PeerError(f"LiteRT: {op.name}: a reshape to {out} has no TFLite form here")
-        x = self.activation(op.inputs[0])
-        if len(shape) == 4 and shape[2:] != (1, 1):
+        x, made = self.activation(op.inputs[0]), self.activation(op.outputs[0])
+        if _turns(shape):
             turned = self.activation(f"{op.outputs[0]}/turned", shape)
             x = self.emit("TRANSPOSE", [x, self.integers(op, "axes", [0, 3, 1, 2])], turned, "TransposeOptions")
-        new = list(nhwc(out))
-        made = self.activation(op.outputs[0])
-        self.emit("RESHAPE", [x, self.integers(op, "shape", new)], made, "ReshapeOptions", newShape=new)
+        new = out if _turns(out) else nhwc(out)
+        y = self.activation(f"{op.outputs[0]}/flat", new) if _turns(out) else made
+        self.emit("RESHAPE", [x, self.integers(op, "shape", new)], y, "ReshapeOptions", newShape=list(new))
+        if _turns(out):
+            self.emit("TRANSPOSE", [y, self.integers(op, "back", [0, 2, 3, 1])], made, "TransposeOptions")
 
     def _shuffle(self, op: Op, groups: int) -> None:
         n, c, h, w = self.graph.output_shape(op)

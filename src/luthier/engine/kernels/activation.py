@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import Final
 
 from luthier.engine.emit import Function, Value
-from luthier.engine.kernels.exponential import coarse_sigmoid, coarse_silu, gelu, sigmoid, silu
+from luthier.engine.kernels.exponential import (
+    LOG2_E,
+    coarse_sigmoid,
+    coarse_silu,
+    folded_sigmoid,
+    folded_silu,
+    gelu,
+    sigmoid,
+    silu,
+)
 from luthier.engine.kernels.hyperbolic import elu, mish, softplus, tanh
 from luthier.engine.target import Target
 from luthier.graph.attrs import GraphFunction
@@ -62,6 +71,14 @@ PARAMETRIC: Final[dict[GraphFunction, Callable[[Function, Target, Value, float],
 }
 #: functions that take the registers of a polynomial
 EXPONENTIAL: Final = frozenset({"silu", "sigmoid", "gelu", "tanh", "mish", "softplus"})
+
+
+#: of -x log2 e instead of x: the product's weights and bias carry the factor, and a multiplication is saved
+FOLDED: Final[dict[GraphFunction, Callable[[Function, Target, Value], Value]]] = {
+    "silu": folded_silu,
+    "sigmoid": folded_sigmoid,
+}
+FOLDED_FACTOR: Final = -LOG2_E
 
 
 def activate(

@@ -19,7 +19,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from luthier.engine.emit import Index, Value
+from luthier.engine.emit import Function, Index, Value
 from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise, TapRows
 from luthier.engine.kernels.kernel import Body, Kernel
@@ -29,6 +29,7 @@ from luthier.engine.kernels.register_block import ahead_of, comes_from_afar
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
 from luthier.engine.target import Target
+from luthier.schedule import Choice, Tile
 
 Array = NDArray[Any]
 
@@ -84,11 +85,12 @@ class Banded(Kernel):
     @property
     def scratch_bytes(self) -> int:  # type: ignore[override]
         """The producer's, then the ring."""
-        block = self.producer.panels.sizes[0] * self.producer.lanes
-        return (
-            self.producer.scratch_bytes
-            + self.consumer.types.x.bytes * self.ring_rows * self.consumer.window.in_hw[1] * block
-        )
+        return self.producer.scratch_bytes + self.ring_bytes * self.producer.panels.sizes[0]
+
+    @property
+    def ring_bytes(self) -> int:
+        """The ring of one vector of channels."""
+        return self.consumer.types.x.bytes * self.ring_rows * self.consumer.window.in_hw[1] * self.producer.lanes
 
     @property
     def title(self) -> str:
@@ -96,6 +98,17 @@ class Banded(Kernel):
         first, second = self.producer, self.consumer
         names = f"{first.window.title}_{first.epilogue.title}_{second.window.title}_{second.epilogue.title}"
         return f"{self.consumer.types.title}_banded_{names}_{first.block}x{self.rows}"
+
+    @property
+    def tile(self) -> Tile:
+        """The band, and the block of channels."""
+        return Tile(self.rows, self.producer.tile.channels)
+
+    @property
+    def choice(self) -> Choice:
+        """Of both convolutions; the parts of the rows are the second's."""
+        first, second = self.producer.choice, self.consumer.choice
+        return Choice(block=first.block, outputs=second.outputs, row_parts=second.row_parts)
 
     def emit(self, body: Body) -> None:
         """One task."""
@@ -105,7 +118,7 @@ class Banded(Kernel):
         image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
         block, row_part = f.div(part, parts), f.rem(part, parts)
         rows = share(f, row_part, parts, self.consumer.window.out_hw[0])
-        x = body.at("x", (image, self.producer.types.x.bytes * self.producer.source.strides[0]))
+        x = self.image_of(body, image)
 
         def channels(first: Index, vectors: int) -> None:
             sums: Value | None = None
@@ -129,21 +142,34 @@ class Banded(Kernel):
         low, high = rows
 
         def band(oy: Index, produced: list[Value]) -> list[Value]:
-            end = f.min(f.add(oy, self.rows), high)
-            start = window.in_row(oy, f)
-            needed = f.add(window.in_row(f.sub(end, 1), f), window.reach)
-            upto = f.min(f.max(needed, 0), window.in_hw[0])
-            begin = f.max(produced[0], f.max(start, 0))
-            rows = (0, 1) if self.is_flat else (begin, upto)
-            f.loop(*rows, lambda iy, _: self._produce(body, x, first, vectors, iy))
-
-            def vector(v: Index, _: object) -> None:
-                self._consume(body, image, first, vectors, v, (oy, end), sums)
-
-            f.loop(0, vectors, vector)
-            return [f.index(f.max(begin, upto))]
+            these = oy, f.min(f.add(oy, self.rows), high)
+            span = self.demand(f, these, produced[0])
+            self.band(body, image, x, first, vectors, these, span, sums)
+            return [f.index(f.max(*span))]
 
         f.loop(low, high, band, [f.index(f.max(window.in_row(low, f), 0))], step=self.rows)
+
+    def image_of(self, body: Body, image: Index) -> Value:
+        """The x of an image."""
+        return body.at("x", (image, self.producer.types.x.bytes * self.producer.source.strides[0]))
+
+    def demand(self, f: Function, rows: tuple[Index, Index], produced: Index) -> tuple[Index, Index]:
+        """Which rows of e a band of output rows still needs; those below `produced` exist.
+
+        The greater of the two numbers is the next `produced`.
+        """
+        window, (oy, end) = self.consumer.window, rows
+        needed = f.add(window.in_row(f.sub(end, 1), f), window.reach)
+        begin = f.max(produced, f.max(window.in_row(oy, f), 0))
+        return begin, f.min(f.max(needed, 0), window.in_hw[0])
+
+    def band(
+        self, body: Body, image: Index, x: Value, first: Index, vectors: int, rows: tuple[Index, Index],
+        span: tuple[Index, Index], sums: Value | None,
+    ) -> None:  # fmt: skip
+        """One band of a block of channels: the rows of e in `span`, and then the output's `rows`."""
+        body.f.loop(*((0, 1) if self.is_flat else span), lambda iy, _: self._produce(body, x, first, vectors, iy))
+        body.f.loop(0, vectors, lambda v, _: self._consume(body, image, first, vectors, v, rows, sums))
 
     def _slot(self, body: Body, iy: Index, vectors: int) -> Value:
         """Column 0 of an input row in the ring."""

@@ -24,6 +24,7 @@ from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.window import ColumnTile, Window
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, WHOLE, Choice, Tile
 
 Array = NDArray[Any]
 _MOST_SUMS = 16
@@ -98,6 +99,16 @@ class Depthwise(Kernel):
         """Of the kernel."""
         return f"{self.types.title}_depthwise_{self.window.title}_{self.epilogue.title}_{self.columns}x{self.block}"
 
+    @property
+    def tile(self) -> Tile:
+        """Channels that are swept together."""
+        return Tile(channels=min(self.block * self.lanes, self.channels))
+
+    @property
+    def choice(self) -> Choice:
+        """All else that `depthwise` chose."""
+        return Choice(outputs=self.columns, row_parts=self.row_tasks)
+
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         """[vector][ky][kx][lane] from (C, 1, K_H, K_W); and the bias with zeros behind it."""
         return pack_depthwise(weight, bias, self.lanes)
@@ -109,28 +120,10 @@ class Depthwise(Kernel):
         image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
         block, row_part = f.div(part, self.row_tasks), f.rem(part, self.row_tasks)
         rows = share(f, row_part, self.row_tasks, self.window.out_hw[0])
-        x_step, y_step = body.width(self.types.x), body.width(self.types.y)
-        x_ld, ld = self.vectors * x_step, self.vectors * y_step
-        (in_h, in_w), (out_h, out_w) = self.window.in_hw, self.window.out_hw
-        x = body.at("x", (image, in_h * in_w * x_ld))
-        y_image = f.mul(image, out_h * out_w * ld)
 
         def vector(index: Index) -> None:
-            taps = self.window.kernel[0] * self.window.kernel[1]
-            weight, bias = body.at("weight", (index, taps * width)), body.at("bias", (index, width))
-            source = f.offset(x, f.mul(index, x_step))
-
-            def row(oy: Index, carried: list[Value]) -> list[Value]:
-                start = self.window.in_row(oy, f)
-                taps = self.window.taps(f, start, 0)
-                down, step = in_w * x_ld, self.window.dilation[0]
-                first = body.at(source, (f.add(start, f.mul(taps[0], step)), down))
-                rows = TapRows(taps, first, lambda at: f.offset(at, step * down), x_ld)
-                where = f.add(f.add(y_image, f.mul(index, y_step)), f.mul(oy, out_w * ld))
-                return self.row(body, rows, weight, bias, where, ld, carried)
-
             zero = [Value(f.vector, "zeroinitializer")] if self.sums else []
-            total = f.loop(*rows, row, zero)
+            total = self.sweep(body, image, index, rows, zero)
             if self.sums:
                 to = body.at(
                     "sums", (f.add(f.mul(image, self.row_tasks), row_part), self.vectors * width), (index, width)
@@ -141,6 +134,29 @@ class Depthwise(Kernel):
             f.loop(first, f.add(first, count), lambda index, _: vector(index))
 
         self.blocks.loop(f, channels, block, f.add(block, 1))
+
+    def sweep(
+        self, body: Body, image: Index, index: Index, rows: tuple[Index, Index], carried: list[Value]
+    ) -> list[Value]:
+        """Some rows of one vector of channels; what they sum to is added to `carried`, if it is a number."""
+        f, width = body.f, body.target.vector_bytes
+        x_step, y_step = body.width(self.types.x), body.width(self.types.y)
+        x_ld, ld = self.vectors * x_step, self.vectors * y_step
+        (in_h, in_w), (out_h, out_w) = self.window.in_hw, self.window.out_hw
+        taps = self.window.kernel[0] * self.window.kernel[1]
+        weight, bias = body.at("weight", (index, taps * width)), body.at("bias", (index, width))
+        source = body.at("x", (image, in_h * in_w * x_ld), (index, x_step))
+
+        def row(oy: Index, carried: list[Value]) -> list[Value]:
+            start = self.window.in_row(oy, f)
+            taps = self.window.taps(f, start, 0)
+            down, step = in_w * x_ld, self.window.dilation[0]
+            first = body.at(source, (f.add(start, f.mul(taps[0], step)), down))
+            tap_rows = TapRows(taps, first, lambda at: f.offset(at, step * down), x_ld)
+            where = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(index, y_step))
+            return self.row(body, tap_rows, weight, bias, where, ld, carried)
+
+        return f.loop(*rows, row, carried)
 
     def row(
         self, body: Body, rows: TapRows, weight: Value, bias: Value, where: Index, ld: int, carried: list[Value]
@@ -235,14 +251,23 @@ def most_columns(target: Target, kernel_w: int) -> int:
 
 def depthwise(
     target: Target, images: int, channels: int, window: Window, *, epilogue: Epilogue = PLAIN,
-    sums: bool = False, least_tasks: int = 8, types: Types = ALL_FP32,
+    sums: bool = False, least_tasks: int = 8, types: Types = ALL_FP32, tile: Tile = WHOLE, choice: Choice = AUTO,
 ) -> Depthwise:  # fmt: skip
-    """Equation (1) with tiles and tasks chosen for a CPU: the rows that a window spans stay in half of the L1 cache."""
+    """Equation (1) with tiles and tasks chosen for a CPU: the rows that a window spans stay in half of the L1 cache.
+
+    Args:
+        target: the CPU.
+        images, channels, window, epilogue, sums: see `Depthwise`.
+        least_tasks: parts to cut into, if there are as many rows and blocks.
+        tile, choice: what is not to be chosen here.
+    """
     vectors = round_up(channels, target.lanes) // target.lanes
-    block = max(
-        1, min(vectors, target.l1_bytes // 2 // (window.reach * window.in_hw[1] * target.lanes * types.x.bytes))
-    )
+    block = target.l1_bytes // 2 // (window.reach * window.in_hw[1] * target.lanes * types.x.bytes)
+    if tile.channels is not None:
+        block = -(-tile.channels // target.lanes)
+    block = max(1, min(vectors, block))
     blocks = Partition(vectors, block).count
-    row_tasks = max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
-    columns = most_columns(target, window.kernel[1])
+    row_tasks = choice.row_parts or max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
+    row_tasks = min(window.out_hw[0], row_tasks)
+    columns = choice.outputs or most_columns(target, window.kernel[1])
     return Depthwise(images, channels, window, target.lanes, columns, block, row_tasks, epilogue, sums, types)

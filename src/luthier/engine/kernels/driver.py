@@ -10,6 +10,10 @@ futex on Linux; elsewhere `serve` returns, and the thread sleeps as the system c
 system compares the number of runs with the one it has seen, a caller announces before it looks for sleepers: one of
 the two sees the other.  A helper that finds itself on the CPU of the caller (systems put two threads that share data
 onto one) steps off it.
+
+Inside a run a thread that waits long for another's task naps (elsewhere than on Linux: offers its CPU to others): the
+other one may have lost its CPU to another process, and an idle CPU is what the system moves it to.  Whoever ends the
+last task wakes those that are counted in `waiting`.  Naps are short, since only a CPU that falls idle looks for work.
 """
 
 from __future__ import annotations
@@ -27,21 +31,20 @@ HEAD_WORDS: Final = 2
 COUNTER_BYTES: Final = 256
 #: the functions that Python calls
 FUNCTIONS: Final = ("run_alone", "run_together", "serve", "stop")
-#: waits inside a run after which the processor is offered to others
-_PATIENCE: Final = 256
+#: pauses inside a run, some 50 microseconds, before a thread leaves its CPU to others
+_PATIENCE: Final = 1000
 #: CPUs that a mask has room for, as Linux itself
 _MOST_CPUS: Final = 8192
 _FUTEX_WAIT, _FUTEX_WAKE, _EVERYBODY = 128, 129, (1 << 31) - 1
-#: seconds and nanoseconds after which a thread that waits for a task looks again
-_NAP: Final = (0, 100_000)
 
 
 class Word(IntEnum):
     """What the threads of a plan have in common: offsets in bytes into one block; what changes has its cache lines.
 
-    `runs` were announced; `asleep` counts sleepers; `cpu` is the caller's.  `stopped` is not 0 at the end.  `spins` are
-    pauses of 40 to 140 cycles before a helper sleeps.  The others are the plan's table of records and the system's
-    functions, 0 where there are none: `give_way()`, `syscall(futex, ...)`, and those of CPUs and their masks.
+    `runs` were announced; `asleep` counts sleepers between runs, `waiting` those inside one; `cpu` is the caller's.
+    `stopped` is not 0 at the end.  `spins` are pauses of 40 to 140 cycles before a helper sleeps, `nap` is the longest
+    sleep inside a run.  The others are the plan's table of records, and the system's functions, 0 where there are none:
+    `give_way()`, `syscall(futex, ...)`, and those of CPUs and their masks.
     """
 
     RUNS = 0
@@ -60,9 +63,8 @@ class Word(IntEnum):
     GET_CPU = 584
     GET_MASK = 592
     SET_MASK = 600
-    PATIENCE = 608
-    NAP_S = 616
-    NAP_NS = 624
+    NAP_S = 608
+    NAP_NS = 616
     BYTES = 640
 
 
@@ -110,6 +112,10 @@ def _where_known(f: Function, word: Word, then: Callable[[Value], None]) -> None
     function = _word(f, word, PTR)
     known = f.assign(I1, f"icmp ne {function}, null")
     f.when(known, lambda: then(function))
+
+
+def _runs(f: Function) -> Value:
+    return f.offset(f["team"], Word.RUNS)
 
 
 def _futex(f: Function, word: Value, what: int, value: Value | int, limit: Value | None = None) -> None:
@@ -188,11 +194,8 @@ def _work(module: Module, target: Target) -> None:
             f.raw(f"call void {_word(f, Word.GIVE_WAY, PTR).text}()")
 
         _pause(f, target)
-        can_nap = f.both(
-            f.assign(I1, f"icmp ne {_word(f, Word.SYSCALL, PTR)}, null"), f.compare("sgt", _word(f, Word.NAP_NS), 0)
-        )
-        late = f.compare("sgt", count, _word(f, Word.PATIENCE))
-        f.when(late, lambda: f.when(can_nap, nap, give_way))
+        can_nap = f.assign(I1, f"icmp ne {_word(f, Word.SYSCALL, PTR)}, null")
+        f.when(f.compare("sgt", count, _PATIENCE), lambda: f.when(can_nap, nap, give_way))
 
     def step(index: Index, _: object) -> None:
         record, tasks = _record(f, index)
@@ -235,7 +238,7 @@ def _run_together(module: Module) -> None:
     run = _count(f, Word.RUNS, 1)
     f.when(
         f.compare("ne", _shared(f, Word.ASLEEP), 0),
-        lambda: _futex(f, f.offset(f["team"], Word.RUNS), _FUTEX_WAKE, _EVERYBODY),
+        lambda: _futex(f, _runs(f), _FUTEX_WAKE, _EVERYBODY),
     )
     f.raw(f"call void @work({f['team']}, {f['scratch']}, {run})")
 
@@ -301,7 +304,7 @@ def _serve(module: Module, target: Target) -> None:
     f.branch(portable, end, sleep)
     f.begin(sleep)
     _count(f, Word.ASLEEP, 1)
-    _futex(f, f.offset(f["team"], Word.RUNS), _FUTEX_WAIT, seen)
+    _futex(f, _runs(f), _FUTEX_WAIT, seen)
     _count(f, Word.ASLEEP, -1)
     slept = f.block
     f.jump(top)
@@ -325,4 +328,4 @@ def _stop(module: Module) -> None:
     f = module.function("stop", (("team", PTR),))
     f.raw(f"store atomic i64 1, {f.offset(f['team'], Word.STOPPED)} seq_cst, align 8")
     _count(f, Word.RUNS, 1)
-    _futex(f, f.offset(f["team"], Word.RUNS), _FUTEX_WAKE, _EVERYBODY)
+    _futex(f, _runs(f), _FUTEX_WAKE, _EVERYBODY)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from luthier.engine.emit import Value
-from luthier.engine.kernels.activation import EXPONENTIAL, activate
+from luthier.engine.kernels.activation import EXPONENTIAL, FOLDED, FOLDED_FACTOR, activate
 from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.kernels.kernel import Body
 from luthier.graph.attrs import GraphFunction
@@ -21,17 +21,24 @@ class Epilogue:
         residual: whether a tensor of the output's layout is added.
         after: of that total; `identity` without a residual.
         coarse: whether the result is kept as bf16, for which shorter activations will do.
+        folded: whether the sum comes multiplied by `factor`, which weights and bias then carry.
     """
 
     activation: GraphFunction = "identity"
     residual: bool = False
     after: GraphFunction = "identity"
     coarse: bool = False
+    folded: bool = False
 
     @property
     def operands(self) -> tuple[str, ...]:
         """Roles that it reads."""
         return ("residual",) if self.residual else ()
+
+    @property
+    def factor(self) -> float:
+        """Of weights and bias: -log2 e where the activation takes it, else 1."""
+        return FOLDED_FACTOR if self.folded and self.activation in FOLDED else 1.0
 
     @property
     def exponential(self) -> bool:
@@ -45,7 +52,10 @@ class Epilogue:
 
     def apply(self, body: Body, value: Value, residual: Value | None, by: int, element: Element = FP32) -> Value:
         """The value to write; `residual` points to where it is read, `by` bytes behind, as `element`."""
-        value = activate(body.f, body.target, value, self.activation, coarse=self.coarse)
+        if self.factor != 1.0:
+            value = FOLDED[self.activation](body.f, body.target, value)
+        else:
+            value = activate(body.f, body.target, value, self.activation, coarse=self.coarse)
         if residual is None:
             return value
         total = body.f.fadd(value, body.load(residual, by, element))

@@ -10,10 +10,12 @@ first task of a step that a thread runs, for work that is done once per thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 
 from luthier.engine.emit import F32, I64, PTR, Function, Index, Module, Value
 from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, WHOLE, Choice, Tile
 
 
 class Body:
@@ -32,6 +34,12 @@ class Body:
         self._pointers = {
             operand: self.f.load(PTR, self.f["operands"], 8 * index, align=8) for index, operand in enumerate(operands)
         }
+
+    def within(self, scratch: Value, **pointers: Value) -> Body:
+        """The same function, for a part of a kernel that has other operands and its own place in the scratch."""
+        inner = copy(self)
+        inner.scratch, inner._pointers = scratch, {**self._pointers, **pointers}
+        return inner
 
     def __getitem__(self, operand: str) -> Value:
         return self._pointers[operand]
@@ -81,6 +89,16 @@ class Kernel(ABC):
     @abstractmethod
     def title(self) -> str:
         """`<dtype>_<op>[_<activation>]_<tile>`; the instruction set is added to it."""
+
+    @property
+    def tile(self) -> Tile:
+        """Rows and channels that it goes through at a time, where it has such a choice."""
+        return WHOLE
+
+    @property
+    def choice(self) -> Choice:
+        """All else that could be chosen otherwise; the kernel's function makes this kernel of it again."""
+        return AUTO
 
     @abstractmethod
     def emit(self, body: Body) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,16 @@ from luthier.engine.kernels.register_block import (
     ahead_of,
     choose_block,
     comes_from_afar,
+    given_block,
     pack_panel,
     paired,
+    rows_ahead,
     steps_of,
     widened,
 )
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, Choice
 
 Array = NDArray[Any]
 
@@ -65,6 +68,7 @@ class Matmul(Kernel):
         streamed: whether the weights come from far away and are asked for ahead of their use.
         types: of x, the weights and y.
         matrix: whether blocks are computed by the matrix unit.
+        x_streamed: whether x comes from far away; each block of rows asks for the next one.
     """
 
     images: int
@@ -77,10 +81,11 @@ class Matmul(Kernel):
     column_tasks: int = 1
     row_major: bool = True
     epilogue: Epilogue = PLAIN
-    gate: str = ""
+    gate: Literal["", "rows", "weights"] = ""
     streamed: bool = False
     types: Types = ALL_FP32
     matrix: bool = False
+    x_streamed: bool = False
 
     @property
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -112,7 +117,7 @@ class Matmul(Kernel):
     def scratch_bytes(self) -> int:  # type: ignore[override]
         """The matrix unit's, then rows or weights, multiplied by the gate."""
         if self.gate == "rows":
-            return self._gated_at + self.rows * self._ld(self.depth, self.types.x)
+            return self._gated_at + self.rows * self.ld(self.depth, self.types.x)
         return self._gated_at + (4 * self.steps * self.panels.total * self.lanes if self.gate else 0)
 
     @property
@@ -123,6 +128,14 @@ class Matmul(Kernel):
     def steps(self) -> int:
         """Of K, in a packed panel."""
         return matrix_steps(self.depth) if self.matrix else steps_of(self.depth, self.types.w)
+
+    @property
+    def choice(self) -> Choice:
+        """All that `matmul` chose."""
+        return Choice(
+            block=(self.block.rows, self.block.vectors), order="rows" if self.row_major else "channels",
+            gate=self.gate or None, row_parts=self.row_tasks, channel_parts=self.column_tasks,
+        )  # fmt: skip
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         """Panels as `pack_panel` has them, zeros behind N; and the bias with zeros behind it.
@@ -150,18 +163,18 @@ class Matmul(Kernel):
         part = f.rem(body.task, per_image)
         rows = share(f, f.rem(part, self.row_tasks), self.row_tasks, self.row_blocks.count)
         panels = share(f, f.div(part, self.row_tasks), self.column_tasks, self.panels.count)
-        x = body.at("x", (image, self.rows * self._ld(self.depth, self.types.x)))
-        y_image = f.mul(image, self.rows * self._ld(self.columns, self.types.y))
+        x = body.at("x", (image, self.rows * self.ld(self.depth, self.types.x)))
+        y_image = f.mul(image, self.rows * self.ld(self.columns, self.types.y))
         weight = body["weight"]
-        gate = body.at("gate", (image, self._ld(self.depth, FP32))) if self.gate else None
+        gate = body.at("gate", (image, self.ld(self.depth, FP32))) if self.gate else None
         if gate is not None and self.gate == "weights":
             weight = self._gate_weights(body, gate, panels)
         elif gate is not None:
             x = self._gate_rows(body, gate, x, rows)
 
         def cell(row: Index, count: int, vector: Index, vectors: int) -> None:
-            source = body.at(x, (row, self._ld(self.depth, self.types.x)))
-            self._cell(body, source, weight, y_image, row, count, vector, vectors)
+            source = body.at(x, (row, self.ld(self.depth, self.types.x)))
+            self.cell(body, source, weight, y_image, row, count, vector, vectors)
 
         def row_block(row: Index, count: int) -> None:
             self.panels.loop(f, lambda vector, vectors: cell(row, count, vector, vectors), *panels)
@@ -183,32 +196,35 @@ class Matmul(Kernel):
         if self.matrix:
             release(body)
 
-    def _ld(self, channels: int, element: Element) -> int:
+    def ld(self, channels: int, element: Element) -> int:
         """Bytes from one row to the next."""
         return element.bytes * round_up(channels, self.lanes)
 
-    def _cell(
+    def cell(
         self, body: Body, x: Value, weight: Value, y_image: Index, row: Index, count: int, vector: Index, vectors: int
     ) -> None:
         """One block: `count` rows from `row`, `vectors` columns from `vector`."""
         f, width, types = body.f, body.target.vector_bytes, self.types
         bias = body.at("bias", (vector, width))
         panel = body.at(weight, (vector, self.steps * width))
-        ld, step = self._ld(self.columns, types.y), body.width(types.y)
+        ld, step = self.ld(self.columns, types.y), body.width(types.y)
         where = f.add(y_image, f.add(f.mul(row, ld), f.mul(vector, step)))
         y = f.offset(body["y"], where)
         residual = f.offset(body["residual"], where) if self.epilogue.residual else None
         if self.matrix:
             block = MatrixBlock(count, vectors, self.depth)
-            sums = block.multiply(body, body.scratch, x, self._ld(self.depth, types.x), panel, bias)
-            finish(body, sums, block, self.epilogue, types.y, y, ld, residual)
+            found = block.multiply(body, body.scratch, x, self.ld(self.depth, types.x), panel, bias)
+            finish(body, found, block, self.epilogue, types.y, y, ld, residual)
             return
         start = [body.load(bias, v * width) for v in range(vectors)]
         ahead = None
         if self.streamed:
             number = f.div(row, self.row_blocks.sizes[-1])
             ahead = ahead_of(body, panel, self.steps, vectors, number, self.row_blocks.count)
-        a_rows = [r * self._ld(self.depth, types.x) for r in range(count)]
+        elif self.x_streamed:
+            x_ld = self.ld(self.depth, types.x)
+            ahead = rows_ahead(f.offset(x, count * x_ld), count, x_ld, self.steps)
+        a_rows = [r * self.ld(self.depth, types.x) for r in range(count)]
         sums = accumulate(
             body, start * count, x, a_rows, panel, self.depth, vectors, ahead=ahead, x=types.x, w=types.w
         )  # fmt: skip
@@ -221,7 +237,7 @@ class Matmul(Kernel):
     def _gate_rows(self, body: Body, gate: Value, x: Value, rows: tuple[Index, Index]) -> Value:
         """The task's rows of x times the gate, in the scratch; done once per thread where all tasks share them."""
         f, element = body.f, self.types.x
-        ld, scratch = self._ld(self.depth, element), f.offset(body.scratch, self._gated_at)
+        ld, scratch = self.ld(self.depth, element), f.offset(body.scratch, self._gated_at)
 
         def vector(index: Index, _: object) -> None:
             scale = body.load(gate, f.mul(index, body.target.vector_bytes))
@@ -287,6 +303,7 @@ def matmul(
     gated: bool = False,
     least_tasks: int = 8,
     types: Types = ALL_FP32,
+    choice: Choice = AUTO,
 ) -> Matmul:
     """Equation (1) with block, loop order and tasks chosen for a CPU.
 
@@ -299,6 +316,9 @@ def matmul(
         gated: whether x is multiplied by a gate.
         least_tasks: parts to cut into, if there are as many blocks.
         types: of x, the weights and y.
+        choice: what is not to be chosen here.
+    Raises:
+        SpecError: a chosen block does not fit the registers.
     """
     if not gated:
         images, rows = 1, images * rows
@@ -308,19 +328,25 @@ def matmul(
     matrix = rows > 1 and is_usable(target, types, depth)
     if matrix:
         steps, block = matrix_steps(depth), matrix_block(rows, vectors)
-    else:
+    elif choice.block is None:
         block = choose_block(target, rows, vectors, steps, roomy=epilogue.exponential)
+    else:
+        block = given_block(target, choice.block, rows, vectors)
     row_blocks, panels = Partition(rows, block.rows).count, Partition(vectors, block.vectors).count
     half = target.l2_bytes // 2
     row_tasks = max(1, min(row_blocks, -(-least_tasks // images), rows // 32))
     row_tasks = max(row_tasks, min(row_blocks, -(-x_bytes // half)))
-    column_tasks = max(1, min(panels, -(-least_tasks // (images * row_tasks))))
+    row_tasks = min(row_blocks, choice.row_parts or row_tasks)
+    column_tasks = min(panels, choice.channel_parts or max(1, -(-least_tasks // (images * row_tasks))))
     weight_bytes = 4 * steps * vectors * lanes
     row_major = weight_bytes // column_tasks <= half and row_tasks > 1
-    gate = ""
+    if choice.order is not None:
+        row_major = choice.order == "rows"
+    gate: Literal["", "rows", "weights"] = ""
     if gated:
-        gate = "weights" if vectors * lanes < rows / row_tasks else "rows"
+        gate = choice.gate or ("weights" if vectors * lanes < rows / row_tasks else "rows")
     streamed = gate != "weights" and not row_major and comes_from_afar(target, weight_bytes, x_bytes)
+    x_streamed = not streamed and not matrix and gate != "rows" and x_bytes > half and (row_major or panels == 1)
     return Matmul(
         images,
         rows,
@@ -336,4 +362,5 @@ def matmul(
         streamed,
         types,
         matrix,
+        x_streamed,
     )

@@ -66,36 +66,26 @@ class Convert(Kernel):
         def row(index: Index, _: object) -> None:
             image, down = f.div(index, h), f.rem(index, h)
             real = body.at("real", (image, 4 * self.real[0]), (down, 4 * self.real[2]))
-            integer = body.at(
-                f.offset(body["integer"], self.start), (image, self.integer[0]), (down, self.integer[2])
-            )
+            integer = body.at(f.offset(body["integer"], self.start), (image, self.integer[0]), (down, self.integer[2]))
 
             def group(channel: Index, count: int) -> None:
-                numbers = f.offset(real, f.mul(channel, 4 * self.real[1]))
-                integers = f.offset(integer, channel)
-                for pixel, size in self._pixels():
-                    def some(index: Index, _: object, size: int = size) -> None:
-                        first = f.add(f.mul(index, UNIT), pixel)  # noqa: B023
-                        at = body.at(numbers, (first, 4 * self.real[3]))
-                        to = body.at(integers, (first, self.integer[3]))
-                        if self.back:
-                            self._make_numbers(body, at, to, count, size, scale, zero)
-                        else:
-                            self._make_integers(body, at, to, count, size, scale, zero)
+                numbers, integers = f.offset(real, f.mul(channel, 4 * self.real[1])), f.offset(integer, channel)
 
-                    f.loop(0, w // UNIT if pixel == 0 and size == UNIT else 1, some)
+                def some(first: Index, size: int) -> None:
+                    at = body.at(numbers, (first, 4 * self.real[3]))
+                    to = body.at(integers, (first, self.integer[3]))
+                    make = self._make_numbers if self.back else self._make_integers
+                    make(body, at, to, count, size, scale, zero)
+
+                f.loop(0, w // UNIT, lambda index, _: some(f.mul(index, UNIT), UNIT))
+                if w % UNIT:
+                    some(w // UNIT * UNIT, w % UNIT)
 
             f.loop(0, c // _WORD, lambda index, _: group(f.mul(index, _WORD), _WORD))
             if c % _WORD:
                 group(c // _WORD * _WORD, c % _WORD)
 
         f.loop(*share(f, body.task, self.parts, n * h), row)
-
-    def _pixels(self) -> list[tuple[int, int]]:
-        """First pixel and number of pixels of the whole blocks, and of the last one."""
-        w = self.shape[3]
-        whole = [(0, UNIT)] if w >= UNIT else []
-        return whole + ([(w // UNIT * UNIT, w % UNIT)] if w % UNIT else [])
 
     def _make_integers(
         self, body: Body, at: Value, to: Value, count: int, size: int, scale: Value, zero: Value
@@ -130,9 +120,7 @@ class Convert(Kernel):
             x = f.assign(REALS, f"insertelement {x}, {one}, i32 {pixel}")
         return x
 
-    def _make_numbers(
-        self, body: Body, at: Value, to: Value, count: int, size: int, scale: Value, zero: Value
-    ) -> None:
+    def _make_numbers(self, body: Body, at: Value, to: Value, count: int, size: int, scale: Value, zero: Value) -> None:
         f = body.f
         for channel in range(count):
             q = zeros(SUMS)
@@ -147,5 +135,3 @@ class Convert(Kernel):
                 continue
             for pixel in range(size):
                 f.store(f.assign(F32, f"extractelement {x}, i32 {pixel}"), base, 4 * pixel * self.real[3])
-
-

@@ -113,7 +113,9 @@ class Binary8(Kernel):
         n, channels, h, w = self.shape
         ld, other_ld = units(channels) * UNIT, units(self.other[1]) * UNIT
         steps = (self.other[2] * self.other[3] * other_ld, self.other[3] * other_ld, other_ld)
-        deep, down, right = (0 if size == 1 else step for size, step in zip(self.other[::2] + self.other[3:], steps, strict=True))
+        deep, down, right = (
+            0 if size == 1 else step for size, step in zip(self.other[::2] + self.other[3:], steps, strict=True)
+        )
 
         def row(index: Index, first: Index, count: int) -> None:
             beside = body.at("residual", (f.div(index, h), deep), (f.rem(index, h), down))
@@ -157,5 +159,3 @@ def load_units(body: Body, at: Value, count: int) -> Value:
         return f.load(QUAD, at, align=UNIT)
     loaded = [f.load(BYTES, at, UNIT * u, align=UNIT) for u in range(count)]
     return join(f, [*loaded, *[loaded[-1]] * (_BLOCK - count)])
-
-

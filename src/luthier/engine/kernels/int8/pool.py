@@ -1,8 +1,8 @@
 """Pools of bytes: the largest integer of a window, of a cell of a grid or of the map, or the mean.
 
-    q = max over the cell                       q = clamp(rint(fp32(start[cell] + sum over the cell) * m[cell]) + z)
+q = max over the cell                       q = clamp(rint(fp32(start[cell] + sum over the cell) * m[cell]) + z)
 
-    start[cell] = -z_x * pixels of the cell inside the map,     m for the pixels that count                  (1)
+start[cell] = -z_x * pixels of the cell inside the map,     m for the pixels that count                  (1)
 """
 
 from __future__ import annotations

@@ -39,7 +39,18 @@ from luthier.engine.kernels.kernel import Body
 Array = NDArray[Any]
 #: equation (2): nothing, bounds, or a table
 Activation8 = Literal["identity", "clamp", "table"]
-_WORDS: Final = ("zero", "low", "high", "zero_a", "zero_b", "scale_a", "scale_b", "zero_after", "low_after", "high_after")
+_WORDS: Final = (
+    "zero",
+    "low",
+    "high",
+    "zero_a",
+    "zero_b",
+    "scale_a",
+    "scale_b",
+    "zero_after",
+    "low_after",
+    "high_after",
+)
 #: below this a product of a sum and its factor can be converted to an integer as it is
 _SAFE: Final = 2.0**30
 
@@ -233,5 +244,3 @@ def store_units(body: Body, q: Value, places: Sequence[int], y: Value) -> None:
                 piece = pick(f, q, range(UNIT * start, UNIT * (start + size))) if size < 4 else q
                 f.store(piece, y, places[start], align=UNIT)
                 start += size
-
-
