@@ -80,8 +80,8 @@ class Plan:
                 else:
                     self._table[row, word] = self._address(operand.name)
         keep = (self._library, self._arena, self._constants)
-        functions = {name: self._library.addresses[name] for name in FUNCTIONS}
-        self._workers = Workers(functions, self._table, self._scratch, keep)
+        driver = {name: self._library.addresses[name] for name in FUNCTIONS}
+        self._workers = Workers(driver, self._table, self._scratch, keep)
         self._outputs = [self._view(port, name) for port, name in zip(image.outputs, image.output_buffers, strict=True)]
 
     def _address(self, buffer: str) -> int:
