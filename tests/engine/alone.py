@@ -47,6 +47,7 @@ def main() -> int:
         wanted = [f"{package}=={version(package)}" for package in PACKAGES]
         quiet = ["--quiet", "--disable-pip-version-check"]
         if subprocess.run([python, "-m", "pip", "install", *quiet, "--only-binary", ":all:", *wanted]).returncode:
+            print("engine-alone: numpy and llvmlite cannot be installed here, so nothing was tried", file=sys.stderr)  # noqa: T201
             return 2
         env = {"PYTHONPATH": str(SRC), "PATH": os.environ["PATH"], "LUTHIER_CACHE": ""}
         command = [python, "-W", "error", "-c", PROGRAM, name]
