@@ -6,6 +6,7 @@
 #   make presets every preset at two sizes, by all three routes into a graph (minutes)
 #   make bench   benchmarks/*.py, each written to docs/benchmarks/NAME.md; make bench-NAME runs one
 #   make engine-presets  every preset compiled by the engine and compared with its meaning, at most ARGS=64 pixels (minutes)
+#   make engine-alone  a saved plan, run in a virtual environment of numpy and llvmlite alone
 #   make fuzz    2,000 random networks, compiled, against torch; goes on where it was stopped (about 20 minutes)
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
@@ -31,7 +32,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help fit test check presets engine-presets fuzz bench docs doctest clean
+.PHONY: help fit test check presets engine-presets engine-alone fuzz bench docs doctest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -93,6 +94,9 @@ bench-engine: $(PEERS)
 
 engine-presets: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)
+
+engine-alone: $(DEV)
+	$(BIN)/python -m tests.engine.alone
 
 fuzz: $(DEV)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.fuzz $(ARGS)

@@ -12,20 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.device.matrix_unit import permitted
-from luthier.engine.kernels.element import FP32, Element
+from luthier.engine.integer_steps import IntegerSteps
 from luthier.engine.kernels.int8.conv import Convolution8, Geometry, convolution8
-from luthier.engine.kernels.int8.convert import Convert
-from luthier.engine.kernels.int8.copy import Copy8
 from luthier.engine.kernels.int8.depthwise import depthwise8
 from luthier.engine.kernels.int8.elementwise import Binary8, Unary8
 from luthier.engine.kernels.int8.pool import Pooling8
 from luthier.engine.kernels.int8.result import Activation8, Result, is_wide, numbers
-from luthier.engine.kernels.int8.units import SLACK, UNIT, byte_layout, has, units
+from luthier.engine.kernels.int8.units import UNIT, byte_layout, units
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout, round_up
-from luthier.engine.lower import Lowering, check_constants
-from luthier.engine.patterns import Fused, Patterns
+from luthier.engine.lower import check_constants
+from luthier.engine.patterns import Fused
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.steps import Place
 from luthier.engine.target import Target
@@ -34,23 +31,16 @@ from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
     Add,
-    Concat,
     Conv,
-    Flatten,
     GlobalPool,
     Linear,
     Mul,
-    Pad,
     Pads,
     Pool,
-    Reshape,
-    Shuffle,
-    Slice,
-    Subsample,
 )
-from luthier.graph.integers import activation_table, in_integers, keeps_scale, levels, multipliers
+from luthier.graph.integers import activation_table, in_integers, levels, multipliers
 from luthier.graph.mbconv import is_depthwise
-from luthier.graph.op import Graph, Op, Tensor
+from luthier.graph.op import Graph, Op
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
@@ -80,84 +70,8 @@ def lower_integers(
     return IntegerLowering(graph, constants, target, order, least_tasks, schedule).result()
 
 
-class IntegerLowering(Lowering):
-    """The steps of a quantised graph in the making.
-
-    Attributes:
-        integers: where the bytes of tensors are; `places` has the numbers of others.
-        sums8: of tensors whose depthwise convolution summed them.
-    """
-
-    def __init__(
-        self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
-        schedule: Schedule | None,
-    ) -> None:  # fmt: skip
-        super().__init__(graph, constants, target, order, least_tasks, schedule)
-        self.patterns = Patterns(graph, frozenset(op.name for op in graph.ops if op.kind == "conv"))
-        self.integers: dict[str, Place] = {}
-        self.sums8: dict[str, tuple[Place, int]] = {}
-        self.tiles = has(target, "amx-int8") and permitted()
-
-    # ---- where tensors are
-
-    def _tensor(self, name: str) -> Tensor:
-        return self.graph.tensors[name]
-
-    def _byte_buffer(self, name: str, layout: Layout, item: int = 1) -> Place:
-        self.buffers[name] = item * layout.extent + SLACK
-        return Place("arena", name, layout)
-
-    def _new_bytes(self, tensor: str) -> Place:
-        self.integers[tensor] = self._byte_buffer(f"{tensor}/bytes", byte_layout(self._shape(tensor)))
-        return self.integers[tensor]
-
-    def _bytes(self, tensor: str) -> Place:
-        """The integers of a tensor; a caller's numbers are quantised first, once."""
-        if tensor not in self.integers:
-            place = self._new_bytes(tensor)
-            self._convert(tensor, place.layout.strides, place)
-        return self.integers[tensor]
-
-    def _convert(self, tensor: str, strides: tuple[int, int, int, int], to: Place, start: int = 0) -> None:
-        """Quantise the numbers of a tensor."""
-        source = self.places[tensor]
-        kernel = Convert(self._shape(tensor), source.layout.strides, strides, start, parts=self._parts(tensor))
-        self._step(kernel, {"real": source.ref, "integer": to.ref, "levels": self._levels(tensor)}, ())
-
-    def _levels(self, tensor: str) -> Ref:
-        scale, zero = levels(self._tensor(tensor))
-        words = [*np.array([scale], np.float32).view(np.int32).tolist(), zero]
-        return self._constant(f"{tensor}/levels", np.array(words, np.int32))
-
-    def _parts(self, tensor: str) -> int:
-        n, _, h, _ = self._shape(tensor)
-        return max(1, min(n * h, self.least_tasks))
-
-    def _element(self, tensor: str) -> Element:
-        return FP32  # whatever is not an integer
-
-    def _padded(self, tensor: str, element: Element | None = None) -> Place:
-        """The numbers of a tensor; those of integers are made first, once."""
-        if self._tensor(tensor).scale is not None:
-            if (tensor, FP32) not in self.converted:
-                source = self._bytes(tensor)
-                to = self._buffer(f"{tensor}/real", Layout.padded(self._shape(tensor), self.target.lanes))
-                kernel = Convert(
-                    self._shape(tensor), to.layout.strides, source.layout.strides, back=True, parts=self._parts(tensor)
-                )
-                operands = {"real": to.ref, "integer": source.ref, "levels": self._levels(tensor)}
-                self._step(kernel, operands, ())
-                self.converted[tensor, FP32] = to
-            return self.converted[tensor, FP32]
-        place = super()._padded(tensor, FP32)
-        if not place.layout.is_padded(self.target.lanes):  # written in units
-            to = self._buffer(f"{tensor}/padded", Layout.padded(self._shape(tensor), self.target.lanes))
-            self._copy(place, to, place.layout.shape, (), gaps=False)
-            self.places[tensor] = place = to
-        return place
-
-    def _border(self, zero: int) -> Ref:
-        return self._constant(f"border/{zero}", np.full(SLACK, zero, np.uint8))
+class IntegerLowering(IntegerSteps):
+    """The steps of a quantised graph in the making: which kernel does which op."""
 
     # ---- groups
 
@@ -245,7 +159,7 @@ class IntegerLowering(Lowering):
         out = self._tensor(head.outputs[0])
         if out.scale is None:
             return Result(real=True)
-        following = list(group.ops[group.ops.index(head) + 1 :])
+        following = _without_views(group.ops[group.ops.index(head) + 1 :])
         first = following.pop(0) if following and following[0].kind == "activation" else None
         activation, bounds = self._after(operands, first, "table")
         if not following:
@@ -298,7 +212,7 @@ class IntegerLowering(Lowering):
         if isinstance(attrs, Linear):
             attrs, weight = Conv(), weight[:, :, None, None]
         assert isinstance(attrs, Conv)
-        x, step = self._source(head, attrs.pads if isinstance(head.attrs, Conv) else (0, 0, 0, 0))
+        x, step = self._bordered(head, attrs.pads if isinstance(head.attrs, Conv) else (0, 0, 0, 0))
         (_, _, row, pixel), (n, channels) = x.layout.strides, self._shape(group.output)[:2]
         (kernel_h, kernel_w), depth = weight.shape[2:], x.layout.shape[1]
         (down, right), (far_down, far_right) = attrs.stride, attrs.dilation
@@ -333,7 +247,7 @@ class IntegerLowering(Lowering):
             operands["config"] = self._constant(f"tiles/{kernel.tile_rows}", config)
         return kernel, x, kernel.pack(full.reshape(len(taps), full.shape[2], channels))
 
-    def _source(self, op: Op, pads: Pads) -> tuple[Place, int]:
+    def _bordered(self, op: Op, pads: Pads) -> tuple[Place, int]:
         """The bytes that a dense convolution reads, with a border where it pads; and those of one image."""
         name = op.inputs[0]
         n, c, h, w = self._shape(name)
@@ -371,7 +285,7 @@ class IntegerLowering(Lowering):
     def _binary(self, op: Op, kind: Any, following: tuple[Op, ...]) -> None:
         a, b = op.inputs
         operands = dict[str, Ref]()
-        after, words = self._pair(op, a, b, list(following), operands)
+        after, words = self._pair(op, a, b, _without_views(following), operands)
         wide = 255.0 * 255.0 * max(words["scales"]) >= 2.0**29
         y = (following[-1] if following else op).outputs[0]
         kernel = Binary8(
@@ -409,58 +323,10 @@ class IntegerLowering(Lowering):
         operands |= {"x": (place or self._bytes(name)).ref, "y": self._new_bytes(out.name).ref}
         self._step(kernel, operands, (op,))
 
-    # ---- moving
 
-    def _fill(self, place: Place, zero: int, ops: tuple[Op, ...]) -> None:
-        kernel = Unary8(round_up(place.layout.extent, UNIT) // UNIT, "identity", self.least_tasks)
-        self._step(kernel, {"border": self._border(zero), "y": place.ref}, ops)
-
-    def _copy8(
-        self, source: Place, to: Place, shape: tuple[int, int, int, int], ops: tuple[Op, ...], *, start: int = 0,
-        first: int = 0, strides: tuple[int, int, int, int] | None = None,
-    ) -> None:  # fmt: skip
-        parts = max(1, min(shape[0] * shape[2], self.least_tasks))
-        kernel = Copy8(shape, strides or source.layout.strides, to.layout.strides, start, first, parts)
-        self._step(kernel, {"x": source.ref, "y": to.ref}, ops)
-
-    def _move(self, op: Op) -> None:
-        sources = [self._bytes(name) for name in op.inputs]
-        x, name = sources[0], op.outputs[0]
-        ops, shape = (op,), self._shape(name)
-        assert keeps_scale(op), op.kind
-        match op.attrs:
-            case Flatten() | Reshape():
-                if x.layout.shape == shape:
-                    self.integers[name] = x
-                    return
-                dense = self._byte_buffer(f"{name}/dense", Layout.nchw(x.layout.shape))
-                self._copy8(x, dense, x.layout.shape, ops)
-                again = Place("arena", dense.buffer, Layout.nchw(shape))
-                self._copy8(again, self._new_bytes(name), shape, ops)
-            case Concat(axis):
-                y, start = self._new_bytes(name), 0
-                for source in sources:
-                    self._copy8(source, y, source.layout.shape, ops, start=start)
-                    start += source.layout.shape[axis] * y.layout.strides[axis]
-            case Pad(before=before, pads=(top, left, _, _)):
-                y = self._new_bytes(name)
-                self._fill(y, levels(self._tensor(name))[1], ops)
-                start = before + top * y.layout.strides[2] + left * y.layout.strides[3]
-                self._copy8(x, y, x.layout.shape, ops, start=start)
-            case Slice(axis=axis, start=first):
-                self._copy8(x, self._new_bytes(name), shape, ops, first=first * x.layout.strides[axis])
-            case Subsample(stride=(down, right)):
-                n, c, h, w = x.layout.strides
-                self._copy8(x, self._new_bytes(name), shape, ops, strides=(n, c, h * down, w * right))
-            case Shuffle(groups=groups):
-                y, each = self._new_bytes(name), shape[1] // groups
-                n, _, h, w = y.layout.strides
-                dealt = Place("arena", y.buffer, Layout(y.layout.shape, (n, groups, h, w)))
-                for group in range(groups):
-                    part = (shape[0], each, *shape[2:])
-                    self._copy8(x, dealt, part, ops, start=group, first=group * each)
-            case _:
-                raise InputError(f"engine: {op.name}: op {op.kind} is not compiled for integers")
+def _without_views(ops: tuple[Op, ...]) -> list[Op]:
+    """Those that compute: (N, C) and (N, C, 1, 1) lie alike."""
+    return [op for op in ops if op.kind not in ("flatten", "reshape")]
 
 
 def _in_units(values: Array) -> Array:

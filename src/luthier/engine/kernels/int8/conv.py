@@ -23,16 +23,18 @@ from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
 from luthier.engine.kernels.int8.result import Result
-from luthier.engine.kernels.int8.tiles import TileBlock, accumulate_tiles, configure, load_configuration, release
+from luthier.engine.kernels.int8.tiles import TileBlock, accumulate_tiles, ask, configure, load_configuration, release
 from luthier.engine.kernels.int8.units import QUAD, REALS, SUMS, UNIT, broadcast_word, dot, units, zeros
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Block, choose_block
+from luthier.engine.kernels.register_block import Ahead, Block, choose_block
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
 
 Array = NDArray[Any]
 _UNROLL = 4
+#: bytes ahead of its use at which a panel is asked for that only one block meets
+_DISTANCE = 4096
 _WAY_OUT = 40
 
 
@@ -203,31 +205,51 @@ class Convolution8(Kernel):
         where = f.add(f.mul(f.add(pixel, first), ld), f.mul(unit, UNIT))
         y = f.offset(body["y"], f.mul(where, self.result.item_bytes))
         residual = f.offset(body["residual"], where) if self.result.residual else None
+        ahead = self._ahead(body, weight, first, wide)
         if self.tiles:
-            sums = self._tiled(body, source, weight, bias, count, wide)
+            sums = self._tiled(body, source, weight, bias, count, wide, ahead)
         else:
-            sums = self._sums(body, source, weight, bias, count, wide)
+            sums = self._sums(body, source, weight, bias, count, wide, ahead)
         scales = [f.load(REALS, scale, 64 * v, align=64) for v in range(wide)] * count
         places = [r * ld + v * UNIT for r in range(count) for v in range(wide)]
         self.result.open(body).write(sums, scales, places, y, residual)
 
-    def _tiled(self, body: Body, x: Value, weight: Value, bias: Value, count: int, wide: int) -> list[Value]:
-        block = TileBlock(self.geometry.pixel_bytes, count, self.tile_rows, wide, self.words // 16)
-        return accumulate_tiles(body, block, x, self.geometry.taps, weight, bias)
+    def _ahead(self, body: Body, panel: Value, first: Index, wide: int) -> Ahead | None:
+        """What a block asks the caches for: its share of the next panel, where one panel meets few rows."""
+        blocks = self.row_blocks.count
+        if self.row_major or len(self.geometry.taps) > 1:
+            return None
+        step_lines = wide * (16 if self.tiles else _UNROLL)
+        if blocks == 1:
+            return Ahead(body.f.offset(panel, _DISTANCE), step_lines)
+        lines = -(-step_lines // blocks)
+        number = body.f.div(first, self.row_blocks.sizes[-1])
+        steps = self.words // (16 if self.tiles else _UNROLL)
+        following = body.f.offset(panel, self._panel_bytes(wide))
+        return Ahead(body.at(following, (number, steps * lines * 64)), lines)
 
-    def _sums(self, body: Body, x: Value, weight: Value, bias: Value, count: int, wide: int) -> list[Value]:
+    def _tiled(
+        self, body: Body, x: Value, weight: Value, bias: Value, count: int, wide: int, ahead: Ahead | None
+    ) -> list[Value]:
+        block = TileBlock(self.geometry.pixel_bytes, count, self.tile_rows, wide, self.words // 16)
+        return accumulate_tiles(body, block, x, self.geometry.taps, weight, bias, ahead)
+
+    def _sums(
+        self, body: Body, x: Value, weight: Value, bias: Value, count: int, wide: int, ahead: Ahead | None
+    ) -> list[Value]:
         f, geometry = body.f, self.geometry
         sums = [f.load(SUMS, bias, 64 * v, align=64) for v in range(wide)] * count
         rows = [r * geometry.pixel_bytes for r in range(count)]
         for tap, offset in enumerate(geometry.taps):
             panel = f.offset(weight, tap * self.words * wide * 64)
-            sums = accumulate(body, sums, f.offset(x, offset), rows, panel, self.words, wide)
+            sums = accumulate(body, sums, f.offset(x, offset), rows, panel, self.words, wide, ahead)
         return sums
 
 
 def accumulate(
-    body: Body, sums: Sequence[Value], x: Value, rows: Sequence[int], weight: Value, words: int, wide: int
-) -> list[Value]:
+    body: Body, sums: Sequence[Value], x: Value, rows: Sequence[int], weight: Value, words: int, wide: int,
+    ahead: Ahead | None = None,
+) -> list[Value]:  # fmt: skip
     """Adds the products of one tap to sums in registers.
 
     Args:
@@ -238,6 +260,7 @@ def accumulate(
         weight: [word][unit][64 bytes].
         words: to sum over.
         wide: units.
+        ahead: weights to ask for meanwhile.
     """
     f, target = body.f, body.target
     # a sum waits five cycles for its predecessor: few of them get a second set
@@ -255,6 +278,8 @@ def accumulate(
 
     def steps(index: Index, sums: list[Value]) -> list[Value]:
         at_x, at_weight = f.offset(x, f.mul(index, 4)), f.offset(weight, f.mul(index, 64 * wide))
+        if ahead is not None:
+            ask(body, ahead, f.div(index, _UNROLL))
         for word in range(_UNROLL):
             sums = step(at_x, at_weight, word, sums)
         return sums
@@ -306,7 +331,6 @@ def convolution8(
     small = geometry.rows * geometry.depth < weight_bytes
     row_tasks = max(1, min(row_parts, least_tasks, 1 if small else geometry.rows // 32))
     column_tasks = max(1, min(panels, -(-least_tasks // row_tasks)))
-    row_major = weight_bytes // column_tasks <= target.l1_bytes // 2 or (
-        not small and weight_bytes <= target.l2_bytes // 2
-    )
+    kept = target.l1_bytes // 2 if small else target.l2_bytes // 2
+    row_major = weight_bytes // column_tasks <= kept
     return Convolution8(geometry, channels, block, result, grouped, tiles, row_tasks, column_tasks, row_major)

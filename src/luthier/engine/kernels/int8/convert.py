@@ -69,32 +69,23 @@ class Convert(Kernel):
             integer = body.at(f.offset(body["integer"], self.start), (image, self.integer[0]), (down, self.integer[2]))
 
             def group(channel: Index, count: int) -> None:
-                numbers = f.offset(real, f.mul(channel, 4 * self.real[1]))
-                integers = f.offset(integer, channel)
-                for pixel, size in self._pixels():
+                numbers, integers = f.offset(real, f.mul(channel, 4 * self.real[1])), f.offset(integer, channel)
 
-                    def some(index: Index, _: object, size: int = size) -> None:
-                        first = f.add(f.mul(index, UNIT), pixel)  # noqa: B023
-                        at = body.at(numbers, (first, 4 * self.real[3]))
-                        to = body.at(integers, (first, self.integer[3]))
-                        if self.back:
-                            self._make_numbers(body, at, to, count, size, scale, zero)
-                        else:
-                            self._make_integers(body, at, to, count, size, scale, zero)
+                def some(first: Index, size: int) -> None:
+                    at = body.at(numbers, (first, 4 * self.real[3]))
+                    to = body.at(integers, (first, self.integer[3]))
+                    make = self._make_numbers if self.back else self._make_integers
+                    make(body, at, to, count, size, scale, zero)
 
-                    f.loop(0, w // UNIT if pixel == 0 and size == UNIT else 1, some)
+                f.loop(0, w // UNIT, lambda index, _: some(f.mul(index, UNIT), UNIT))
+                if w % UNIT:
+                    some(w // UNIT * UNIT, w % UNIT)
 
             f.loop(0, c // _WORD, lambda index, _: group(f.mul(index, _WORD), _WORD))
             if c % _WORD:
                 group(c // _WORD * _WORD, c % _WORD)
 
         f.loop(*share(f, body.task, self.parts, n * h), row)
-
-    def _pixels(self) -> list[tuple[int, int]]:
-        """First pixel and number of pixels of the whole blocks, and of the last one."""
-        w = self.shape[3]
-        whole = [(0, UNIT)] if w >= UNIT else []
-        return whole + ([(w // UNIT * UNIT, w % UNIT)] if w % UNIT else [])
 
     def _make_integers(
         self, body: Body, at: Value, to: Value, count: int, size: int, scale: Value, zero: Value

@@ -254,9 +254,11 @@ class Depthwise8(Kernel):
         for size, _, count, item in periods.runs():
             low, wide = item * ring.period, size * ring.period
             whole = min(count, (out_w - low) // wide)
-            carried = f.loop(
-                0, whole, lambda i, c, low=low, wide=wide: tile(f.add(f.mul(i, wide), low), wide, c), carried
-            )
+
+            def one(index: Index, carried: list[Value], low: int = low, wide: int = wide) -> list[Value]:
+                return tile(f.add(f.mul(index, wide), low), wide, carried)
+
+            carried = f.loop(0, whole, one, carried)
             rest = min(out_w - low - whole * wide, (count - whole) * wide)
             if rest > 0:
                 carried = tile(low + whole * wide, rest, carried)

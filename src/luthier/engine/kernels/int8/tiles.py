@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from luthier.engine.emit import I64, PTR, Function, Index, Value
 from luthier.engine.kernels.int8.units import I8, SUMS
 from luthier.engine.kernels.kernel import Body
+from luthier.engine.kernels.register_block import Ahead
 
 Array = NDArray[Any]
 #: numbers of the tile registers: sums (first those of the first rows), x, weights
@@ -78,9 +79,18 @@ def _move(f: Function, what: str, tile: int, pointer: Value, stride: int) -> Non
     f.raw(f"call void @{name}(i8 {tile}, {pointer}, i64 {stride})")
 
 
+def ask(body: Body, ahead: Ahead, index: Index) -> None:
+    """Prefetch what step `index` is to ask for."""
+    f = body.f
+    at = f.offset(ahead.start, f.mul(index, 64 * ahead.lines))
+    for line in range(ahead.lines):
+        f.prefetch(at, 64 * line)
+
+
 def accumulate_tiles(
-    body: Body, block: TileBlock, x: Value, taps: Sequence[int], weight: Value, bias: Value
-) -> list[Value]:
+    body: Body, block: TileBlock, x: Value, taps: Sequence[int], weight: Value, bias: Value,
+    ahead: Ahead | None = None,
+) -> list[Value]:  # fmt: skip
     """The sums of a block, row by row, `block.units` each.
 
     Args:
@@ -90,6 +100,7 @@ def accumulate_tiles(
         taps: bytes from there to each tap's.
         weight: [tap][word][unit][64 bytes].
         bias: where the sums begin.
+        ahead: weights to ask for meanwhile.
     """
     f, starts, wide = body.f, block.starts, block.units
     f.module.declare("llvm.x86.tdpbusd", "void", (I8, I8, I8))
@@ -102,6 +113,8 @@ def accumulate_tiles(
 
         def step(index: Index, _: object, at_x: Value = at_x, at_weight: Value = at_weight) -> None:
             left, right = f.offset(at_x, f.mul(index, 64)), f.offset(at_weight, f.mul(index, step_bytes))
+            if ahead is not None:
+                ask(body, ahead, index)
             for v in range(wide):
                 _move(f, "tileloadd64", _WEIGHT + v, f.offset(right, 64 * v), 64 * wide)
             for a, row in enumerate(starts):
