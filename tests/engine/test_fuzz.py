@@ -7,8 +7,11 @@ from typing import Any
 
 import hypothesis
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
+from random_modules import Function
 from tests.engine import fuzz
+from torch import nn
 
 from luthier.arch import Attention, Block, Head, Network, Stage
 from luthier.engine import host
@@ -52,3 +55,17 @@ def test_a_wrong_weight_is_found(monkeypatch: pytest.MonkeyPatch, dtype: str) ->
     monkeypatch.setattr(fuzz, "compile", wrong)
     with pytest.raises(AssertionError, match=r"error .*, of NumPy"):
         fuzz.evaluated(replace(CASE, dtype=dtype))
+
+
+DEPTHWISE = nn.Conv2d(20, 20, 3, padding=1, groups=20)
+
+
+@pytest.mark.parametrize("last", [
+    DEPTHWISE,  # its sums leave the integers
+    nn.Sequential(DEPTHWISE, Function(lambda x: torch.cat([x, x[:, :, :2]], 2)), nn.Conv2d(20, 3, 1)),
+    nn.Sequential(DEPTHWISE, Function(lambda x: torch.cat([x, x[:, :, :, 1:]], 3)), nn.Conv2d(20, 3, 1)),
+], ids=["depthwise at the end", "rows below rows", "columns beside columns"])  # fmt: skip
+@pytest.mark.parametrize("dtype", fuzz.TYPES)
+def test_what_the_fuzz_found(last: nn.Module, dtype: str) -> None:
+    case = replace(CASE, source=nn.Sequential(nn.Conv2d(3, 20, 1), last), dtype=dtype, order="nhwc")
+    assert fuzz.evaluated(case) is not None

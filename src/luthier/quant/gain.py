@@ -107,6 +107,8 @@ def _backwards(graph: Graph, op: Op, gains: Gains, own: Mapping[str, Array], mom
             return [y * shrink / pixels * float(np.prod(out[2:]))]
         case kinds.Pool(reduce="avg", kernel=(height, width)):
             return [y * shrink / (height * width)]
+        case kinds.Concat(axis=2 | 3):
+            return [y] * len(shapes)
         case kinds.Concat():
             return np.split(y, np.cumsum([shape[1] for shape in shapes])[:-1])
         case kinds.Slice(axis=1, start=start, stop=stop):

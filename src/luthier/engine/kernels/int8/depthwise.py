@@ -245,7 +245,7 @@ class Depthwise8(Kernel):
             at = f.div(f.mul(ox, window.stride[1]), 4)
             found = self._tile(body, ring, lines, f.mul(at, _WORD), count, weight, start_sum)
             where = f.add(to, f.mul(ox, ld))
-            y = f.offset(body["y"], where)
+            y = f.offset(body["y"], f.mul(where, 4 if self.result.real else 1))
             residual = f.offset(body["residual"], where) if self.result.residual else None
             return _write(body, opened, found, scale, ld, y, residual, carried)
 
@@ -295,6 +295,9 @@ def _write(
     for start in range(0, len(found), 4):
         part = found[start : start + 4]
         places = [(start + o) * ld for o in range(len(part))]
+        if opened.result.real:
+            opened.write(part, [scale] * len(part), places, y)
+            continue
         q = opened.bytes(part, [scale] * len(part))
         if residual is not None:
             q = opened.added(q, [f.load(BYTES, residual, place, align=UNIT) for place in places])
