@@ -132,7 +132,7 @@ ROUNDED = {
 
 def test_every_kind_of_op_is_written_and_tested() -> None:
     every = set(get_args(kinds.Attrs))
-    assert set(onnx_file._WRITERS) == every
+    assert set(onnx_file.WRITERS) == every
     assert {type(g.ops[0].attrs) for g in (EXACT | ROUNDED).values()} == every - {kinds.Unknown}
     with pytest.raises(SpecError, match=r"y: a\.b has no meaning here and cannot be written"):
         to_onnx(one(kinds.Unknown("a.b", (1, 2)), (1, 3)), {})
