@@ -54,14 +54,14 @@ def onnx_file(path: Path) -> Path:
 @pytest.fixture
 def without_resize(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that has no code for one op."""
-    whole = lower._Lowering._group
+    whole = lower.Lowering._group
 
     def group(self: Any, found: Any) -> None:
         if found.head.kind == "resize":
             found = replace(found, head=replace(found.head, attrs=kinds.Unknown("resize", (1, 5, 3, 5))))
         whole(self, found)
 
-    monkeypatch.setattr(lower._Lowering, "_group", group)
+    monkeypatch.setattr(lower.Lowering, "_group", group)
 
 
 # -- compile ---------------------------------------------------------------------------------------------------------
@@ -302,3 +302,41 @@ def test_what_was_measured_survives_an_interrupt(luthier: Any, monkeypatch: pyte
     assert run["interrupted"] is True
     assert run["rounds"] == 2
     assert run["ratio_to_best_peer"] == 1.0
+
+
+def test_tuning_is_kept_and_shown(luthier: Any, tmp_path: Path) -> None:
+    page = tmp_path / "tuning.html"
+    ended = luthier(
+        "compile", "mbconv_thumbnail", "--output", tmp_path / "a.plan", "--tune", "1s", "--html", page, "--json"
+    )
+    tuning = ended.result["tuning"]
+    assert tuning["candidates"] > 0
+    assert tuning["after_s"] > 0
+    assert tuning["ended"]
+    text = page.read_text()
+    assert "mbconv_thumbnail, tuned" in text
+    assert "kernels" in text
+    # the tuned file computes what the untuned one does
+    x = np.random.default_rng(0).normal(size=load(tmp_path / "a.plan").inputs[0].shape).astype(np.float32)
+    luthier("compile", "mbconv_thumbnail", "--output", tmp_path / "b.plan")
+    np.testing.assert_allclose(load(tmp_path / "a.plan")(x), load(tmp_path / "b.plan")(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--tune", "soon"), ("--tune", "soon")),
+        (("--tune", "0s"), ("0",)),
+        (("--tune", "5s", "--dtype", "int8"), ("--tune 5s", "int8")),
+        (("--html", "page.html"), ("--html", "--tune")),
+    ],
+)
+def test_tuning_is_refused_in_one_line(
+    luthier: Any, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    ended = luthier("compile", "mbconv_thumbnail", "--output", tmp_path / "a.plan", *arguments)
+    assert ended.code == 2, ended.err
+    assert "Traceback" not in ended.err
+    assert not list(tmp_path.iterdir())
+    for word in words:
+        assert word in ended.err.strip().splitlines()[-1]

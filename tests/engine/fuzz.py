@@ -50,7 +50,7 @@ from luthier.quant import integer, quantize
 
 #: equations (1) and (2)
 TOLERANCE, FACTOR = {"fp32": 1e-5, "bf16": 2e-2}, 3.0
-TYPES = ("fp32", "bf16")
+TYPES = ("fp32", "bf16", "int8")
 SHARD = 20
 Array = np.ndarray[Any, Any]
 

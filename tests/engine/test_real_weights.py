@@ -39,3 +39,6 @@ def test_photographs_within_a_hundred_thousandth(index: int, data_dir: Path) -> 
         got = compile(fold_norm_into_conv(graph), constants, threads=threads)(x.numpy())
         assert np.array_equal(got.argmax(1), want.argmax(1))
         assert relative_error(got, want) <= 1e-5
+    half = compile(fold_norm_into_conv(graph), constants, dtype="bf16")(x.numpy())
+    assert np.array_equal(half.argmax(1), want.argmax(1))
+    assert relative_error(half, want) <= 2**-5  # measured on 24 images: 0.011 and 0.021

@@ -204,5 +204,5 @@ def test_kept_ops_compute_in_fp32() -> None:
 def test_a_preset_with_gates_quantises_whole() -> None:
     graph, constants = graph_with_numbers(presets.get("mobilenetv3_small_100"), resolution=(32, 32))
     x = np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32)
-    quantized, _ = quantize(graph, constants, x, compile=compile, correct_bias=False)
+    quantized, _ = quantize(graph, constants, x, correct_bias=False)
     assert all(in_integers(quantized, op) for op in quantized.ops)

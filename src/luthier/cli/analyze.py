@@ -55,7 +55,7 @@ def analyze(
     from luthier.job.examine import Question, ScheduleName, examine
 
     if schedule == "tuned":
-        raise InputError("--schedule tuned: needs the tuner of the engine, still to come; use --schedule fused")
+        raise InputError("--schedule tuned: what tuning finds only the engine reads; use --schedule fused")
     if schedule not in get_args(ScheduleName):
         raise InputError(f"--schedule {schedule}: must be one of {', '.join(get_args(ScheduleName))}, tuned")
     if html is not None and len(models) > 1:

@@ -1,7 +1,7 @@
-"""Object files on disk, so that the same kernels are compiled once.
+"""What is kept on disk: object files, so that the same kernels are compiled once, and what the tuner has found.
 
 An entry is named by a hash of everything that decides its content: this package's own source, LLVM's version, the CPU
-and the kernels.  It begins with a hash of the code, so an entry that was cut short or changed is seen and made anew;
+and the kernels.  It begins with a hash of its content, so an entry that was cut short or changed is seen and made anew;
 one for another CPU has another name.  The folder belongs to the user alone (mode 0700); a folder that others could
 write to is not used.
 """
@@ -30,15 +30,15 @@ VARIABLE: Final = "LUTHIER_CACHE"
 _MAGIC: Final = b"luthier object\n"
 
 
-def cache_dir() -> Path | None:
-    """The user's folder for objects, made if it is missing; None where there is none that is safe to use."""
+def cache_dir(kind: str = "objects") -> Path | None:
+    """The user's folder for one kind of entries, made if missing; None where there is none that is safe to use."""
     named = os.environ.get(VARIABLE)
     if named == "":
         return None
     try:
         base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "luthier"
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = base / "objects"
+        folder = base / kind
         folder.mkdir(exist_ok=True, mode=0o700)
         return folder if _private(folder) else None
     except (OSError, RuntimeError):
@@ -78,24 +78,29 @@ def cached_object(key: str, make: Callable[[], bytes]) -> bytes:
     if folder is None:
         return make()
     path = folder / f"{key}.o"
-    code = _read(path)
+    code = read_entry(path)
     if code is None:
         code = make()
-        with contextlib.suppress(RunFolderError):
-            write_bytes(path, _MAGIC + hashlib.sha256(code).digest() + code)
+        write_entry(path, code)
     return code
 
 
-def _read(path: Path) -> bytes | None:
-    """The code of a whole, unchanged entry of our own."""
+def write_entry(path: Path, content: bytes) -> None:
+    """Write an entry, whole or not at all; where the folder cannot be written to, nothing happens."""
+    with contextlib.suppress(RunFolderError):
+        write_bytes(path, _MAGIC + hashlib.sha256(content).digest() + content)
+
+
+def read_entry(path: Path) -> bytes | None:
+    """The content of a whole, unchanged entry of our own."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
     head = len(_MAGIC) + hashlib.sha256().digest_size
-    code = data[head:]
-    whole = data[:head] == _MAGIC + hashlib.sha256(code).digest()
-    return code if whole and _owned(path) else None
+    content = data[head:]
+    whole = data[:head] == _MAGIC + hashlib.sha256(content).digest()
+    return content if whole and _owned(path) else None
 
 
 def _owned(path: Path) -> bool:

@@ -89,12 +89,23 @@ def function_name(kernel: Kernel, target: Target, index: int) -> str:
     return f"{kernel.title}__{target.isa}_{index}"
 
 
-def build_image(lowered: Lowered, target: Target, threads: int) -> Image:
-    """Lay out memory and compile; equal kernels share their code."""
+def build_image(lowered: Lowered, target: Target, threads: int, *, keep: bool = True) -> Image:
+    """Lay out memory and compile; equal kernels share their code.
+
+    Args:
+        lowered: the steps.
+        target: the CPU.
+        threads: that the tasks were cut for.
+        keep: whether the code may come from the cache and goes there.
+    """
     names: dict[Kernel, str] = {}
     for step in lowered.steps:
         names.setdefault(step.kernel, function_name(step.kernel, target, len(names)))
-    code = cached_object(object_key(tuple(names), target), lambda: assemble(emit_module(names, target), target.machine))
+
+    def make() -> bytes:
+        return assemble(emit_module(names, target), target.machine)
+
+    code = cached_object(object_key(tuple(names), target), make) if keep else make()
     uses = [[ref.name for ref in step.operands if ref.space == "arena"] for step in lowered.steps]
     arena = plan_arena(lowered.buffers, lifetimes(uses, lowered.output_buffers))
     starts = _starts([values.nbytes for values in lowered.constants.values()])

@@ -1,7 +1,7 @@
 """Graph -> steps: every group of ops becomes a kernel on buffers.
 
-All choices (blocks, loop orders, parts) are made by the kernels' own functions from shapes and the target; nothing here
-asks for a network's name.
+Choices (bands, blocks, loop orders, parts) are the schedule's; what it leaves open the kernels' own functions choose
+from shapes and the target.  Nothing here asks for a network's name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.bands import band_rows, joins, separate
+from luthier.engine.bands import joins, separate
 from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC
 from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.channels import over_channels
@@ -59,9 +59,14 @@ from luthier.graph.attrs import (
 )
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
-from luthier.schedule import Schedule
+from luthier.schedule import AUTO, WHOLE, Choice, Schedule, Tile
 
 Array = NDArray[Any]
+
+
+def least_tasks(threads: int) -> int:
+    """Parts into which a step is cut where it can be: several for each thread, as one may be late."""
+    return 1 if threads == 1 else 4 * threads
 
 
 def lower(
@@ -76,10 +81,11 @@ def lower(
         target: the CPU.
         order: of the arrays that callers pass in.
         least_tasks: parts into which each step is cut where it can be.
-        schedule: which convolutions run in bands with the next one, and the bands' rows; None = all that can before a
-            depthwise one, in bands as tall as the L1 cache allows, and projections where `luthier.engine.bands` says.
+        schedule: which convolutions run in bands with the next one (those of one group, see `luthier.engine.bands`),
+            the tile and the choice of every group; None = as `luthier.engine.bands` and the kernels choose.
     Raises:
         InputError: a tensor of another number type than fp32 and bf16.
+        SpecError: the schedule leaves out a convolution, or a block does not fit the registers.
         ShapeError: a constant is missing or has another shape.
     """
     for tensor in (*graph.tensors.values(), *graph.constants.values()):
@@ -114,7 +120,8 @@ class Lowering(Moves):
         schedule: Schedule | None,
     ) -> None:  # fmt: skip
         super().__init__(graph, target, order, least_tasks)
-        self.values, self.schedule = constants, schedule
+        self.values = constants
+        self.given = {name: group for group in schedule or () for name in group.ops}
         self.patterns = Patterns(graph, separate(graph, schedule), partial(joins, graph, target, schedule))
         self.sums: dict[str, Place] = {}  # tensor -> its sums over parts of the rows
 
@@ -201,28 +208,29 @@ class Lowering(Moves):
             operands["residual"] = self._padded(group.residual, self._element(group.output)).ref
         if group.gate is not None:
             operands["gate"] = self._padded(group.gate, FP32).ref
-        source = self._source(group)
+        source = self._entry(group)
         kernel: Any
+        tile, choice = self._given(head)
         if group.first is not None and is_depthwise(self.graph, group.first.head):
-            kernel = self._projected(group, operands)
+            kernel = self._projected(group, operands, tile, choice)
             self._pack(operands, head, kernel.project.pack(weight.reshape(weight.shape[:2]), bias), "last_")
             head, packed = group.first.head, kernel.depthwise.pack(*self._weights(group.first))
         elif group.first is not None:
-            kernel = self._banded(group, operands)
+            kernel = self._banded(group, operands, tile, choice)
             packed = kernel.consumer.pack(weight, bias)
         elif isinstance(head.attrs, Linear) or (is_pointwise(self.graph, head) and source.space == "arena"):
             source = self._padded(group.source)
             n, c, h, w = source.layout.shape
             kernel = matmul(
                 self.target, n, h * w, c, weight.shape[0], gated=group.gate is not None, epilogue=self._epilogue(group),
-                least_tasks=self.least_tasks, types=self._types(group, source.element),
+                least_tasks=self.least_tasks, types=self._types(group, source.element), choice=choice,
             )  # fmt: skip
             packed = kernel.pack(weight.reshape(weight.shape[:2]), bias)
         elif is_depthwise(self.graph, head):
-            kernel = self._depthwise(group, operands, source.element)
+            kernel = self._depthwise(group, operands, source.element, tile, choice)
             packed = kernel.pack(weight, bias)
         else:
-            kernel = self._convolution(group, source, self._element(group.output))
+            kernel = self._convolution(group, source, self._element(group.output), WHOLE, choice)
             packed = kernel.pack(weight, bias)
             if kernel.groups > 1:
                 operands["starts"] = self._constant(f"{head.name}/starts", kernel.starts())
@@ -230,21 +238,22 @@ class Lowering(Moves):
         operands |= {"x": source.ref, "y": self._new(group.output).ref}
         self._step(kernel, operands, group.ops)
 
-    def _source(self, group: Fused) -> Place:
+    def _entry(self, group: Fused) -> Place:
         """What a group reads: the source of the first of its convolutions."""
         while group.first is not None:
             group = group.first
         return self._padded(group.source) if is_depthwise(self.graph, group.head) else self.places[group.source]
 
-    def _banded(self, group: Fused, operands: dict[str, Ref]) -> Banded:
+    def _banded(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Banded:
         """A depthwise convolution with the one before it."""
         assert group.first is not None
-        consumer = self._depthwise(group, operands, FP32)
-        producer = self._convolution(group.first, self.places[group.first.source], FP32)
+        block = Choice(block=choice.block)
+        producer = self._convolution(group.first, self.places[group.first.source], FP32, tile, block)
+        consumer = self._depthwise(group, operands, FP32, producer.tile, choice)
         self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
-        return banded(self.target, producer, consumer, band_rows(self.schedule, group.head))
+        return banded(self.target, producer, consumer, tile.rows)
 
-    def _projected(self, group: Fused, operands: dict[str, Ref]) -> Projected:
+    def _projected(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Projected:
         """A depthwise convolution, perhaps with the one before it, and the pointwise one behind it."""
         wide = group.first
         assert wide is not None
@@ -258,10 +267,10 @@ class Lowering(Moves):
         project = replace(project, row_tasks=1, column_tasks=1, streamed=False, x_streamed=False)
         made: Banded | Depthwise
         if wide.first is None:
-            made = self._depthwise(wide, operands, self._padded(wide.source).element)
+            made = self._depthwise(wide, operands, self._padded(wide.source).element, tile, choice)
         else:
-            made = self._banded(wide, operands)
-        return projected(self.target, made, project, self.least_tasks, band_rows(self.schedule, group.head))
+            made = self._banded(wide, operands, tile, choice)
+        return projected(self.target, made, project, self.least_tasks, tile.rows, choice.row_parts)
 
     def _types(self, group: Fused, x: Element) -> Types:
         """Of a product: what it reads, its weights as the graph stores them, what it writes."""
@@ -279,21 +288,27 @@ class Lowering(Moves):
         attrs = op.attrs
         return Window((in_h, in_w), (out_h, out_w), (kernel_h, kernel_w), attrs.stride, attrs.pads, attrs.dilation)
 
-    def _convolution(self, group: Fused, source: Place, y: Element) -> Convolution:
+    def _given(self, op: Op) -> tuple[Tile, Choice]:
+        """What the schedule says of an op's group."""
+        group = self.given.get(op.name)
+        return (WHOLE, AUTO) if group is None else (group.tile, group.choice)
+
+    def _convolution(self, group: Fused, source: Place, y: Element, tile: Tile, choice: Choice) -> Convolution:
         attrs, columns = group.head.attrs, self._shape(group.output)[1]
         assert isinstance(attrs, Conv)
         return convolution(
             self.target, source.layout, columns, self._window(group.head), attrs.groups, epilogue=self._epilogue(group),
-            least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y),
+            least_tasks=self.least_tasks, types=replace(self._types(group, source.element), y=y), tile=tile,
+            choice=choice,
         )  # fmt: skip
 
-    def _depthwise(self, group: Fused, operands: dict[str, Ref], x: Element) -> Depthwise:
+    def _depthwise(self, group: Fused, operands: dict[str, Ref], x: Element, tile: Tile, choice: Choice) -> Depthwise:
         """The kernel; where the mean of its output is wanted, it sums what it writes."""
         n, c, _, _ = self._shape(group.output)
         sums = self.patterns.averaged(group) is not None
         kernel = depthwise(
             self.target, n, c, self._window(group.head), epilogue=self._epilogue(group), sums=sums,
-            least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)),
+            least_tasks=self.least_tasks, types=Types(x, FP32, self._element(group.output)), tile=tile, choice=choice,
         )  # fmt: skip
         if sums:
             parts = Layout.padded((n, c, kernel.row_tasks, 1), self.target.lanes)

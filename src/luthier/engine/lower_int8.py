@@ -212,7 +212,7 @@ class IntegerLowering(IntegerSteps):
         if isinstance(attrs, Linear):
             attrs, weight = Conv(), weight[:, :, None, None]
         assert isinstance(attrs, Conv)
-        x, step = self._source(head, attrs.pads if isinstance(head.attrs, Conv) else (0, 0, 0, 0))
+        x, step = self._bordered(head, attrs.pads if isinstance(head.attrs, Conv) else (0, 0, 0, 0))
         (_, _, row, pixel), (n, channels) = x.layout.strides, self._shape(group.output)[:2]
         (kernel_h, kernel_w), depth = weight.shape[2:], x.layout.shape[1]
         (down, right), (far_down, far_right) = attrs.stride, attrs.dilation
@@ -247,7 +247,7 @@ class IntegerLowering(IntegerSteps):
             operands["config"] = self._constant(f"tiles/{kernel.tile_rows}", config)
         return kernel, x, kernel.pack(full.reshape(len(taps), full.shape[2], channels))
 
-    def _source(self, op: Op, pads: Pads) -> tuple[Place, int]:
+    def _bordered(self, op: Op, pads: Pads) -> tuple[Place, int]:
         """The bytes that a dense convolution reads, with a border where it pads; and those of one image."""
         name = op.inputs[0]
         n, c, h, w = self._shape(name)

@@ -19,13 +19,14 @@ from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.kernels.element import ELEMENTS
-from luthier.engine.lower import lower
+from luthier.engine.lower import least_tasks, lower
 from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
 from luthier.engine.reduced import as_bf16
 from luthier.engine.target import Target, host
+from luthier.engine.tuned import tuned_schedule
 from luthier.engine.workers import Workers
 from luthier.errors import InputError, ShapeError
 from luthier.graph.op import Graph
@@ -220,6 +221,8 @@ def compile(
     order: DataOrder = "nchw",
     schedule: Schedule | None = None,
     dtype: Literal["fp32", "bf16"] | None = None,
+    tuned: bool = True,
+    tune: str | float | None = None,
     debug: bool = False,
 ) -> Plan:
     """Compile a graph for this machine.
@@ -230,9 +233,12 @@ def compile(
         target: None = the widest vectors that this CPU has.
         threads: that a run uses, the caller's included.
         order: of the axes of the arrays that calls pass and get: `nchw` or `nhwc`.
-        schedule: see `luthier.engine.lower`; None = the engine's own.
+        schedule: see `luthier.engine.lower`; None = what tuning has found on this machine, else the engine's own.
         dtype: of an fp32 graph: `bf16` stores its large tensors so, see `luthier.engine.reduced`; calls pass and get
             float32 all the same.  None = as the graph's tensors say.
+        tuned: whether to look for what tuning has found.
+        tune: time to search for better schedules first, `30s` or seconds; see `luthier.engine.tune`.  Not for 8-bit
+            integers, whose kernels choose for themselves.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -253,7 +259,13 @@ def compile(
     graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
     make = lower_integers if is_quantised(graph) else lower
-    lowered = make(
-        graph, constants, target, order=order, least_tasks=1 if threads == 1 else 4 * threads, schedule=schedule
-    )
+    if tune is not None:
+        if make is lower_integers:
+            raise InputError("compile: tune is for fp32 and bf16, this graph is quantised; leave it out")
+        from luthier.engine.tune import tune as search  # it times plans
+
+        schedule = search(graph, constants, target=target, threads=threads, order=order, limit=tune).schedule
+    elif schedule is None and tuned and make is lower:
+        schedule = tuned_schedule(graph, target, threads, order)
+    lowered = make(graph, constants, target, order=order, least_tasks=least_tasks(threads), schedule=schedule)
     return Plan(build_image(lowered, target, threads), debug=debug)

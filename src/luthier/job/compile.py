@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +14,17 @@ import numpy as np
 from luthier.deploy.precision import DType, in_number_type
 from luthier.engine import Plan
 from luthier.engine import compile as compile_graph
+from luthier.engine.results import TileCurve, Tuning
+from luthier.engine.tiles import tile_curves
+from luthier.engine.tune import Progress
+from luthier.engine.tune import tune as search
 from luthier.errors import DataError, GraphError, InputError, UnsupportedError
 from luthier.files import write_bytes
+from luthier.graph.op import Graph
 from luthier.job.weighted import Weighted, weighted
+from luthier.units import parse
+
+Array = np.ndarray[Any, Any]
 
 #: run times that `--fallback` may name
 FALLBACKS: Final = ("onnxruntime",)
@@ -37,7 +47,9 @@ class Compiled:
         peak_bytes: arena and the scratch of all threads; None in the fallback, which does not say.
         code_bytes: of the object file.
         weight_bytes: packed.
-        compile_s: from the graph to a plan that is ready to run.
+        compile_s: from the graph to a plan that is ready to run, without the search for better schedules.
+        tuning: what that search found; None = it was not asked for.
+        curves: time against the size of the tile, of every group that runs band by band; empty = not asked for.
     """
 
     path: Path
@@ -53,12 +65,15 @@ class Compiled:
     code_bytes: int
     weight_bytes: int
     compile_s: float
+    tuning: Tuning | None = None
+    curves: tuple[TileCurve, ...] = ()
 
 
 def compile_model(
     model: str, path: Path | None = None, *, dtype: DType = "fp32", calibrate: Path | None = None, threads: int = 1,
     batch: int | None = None, resolution: int | None = None, pretrained: str | None = None,
-    fallback: str | None = None, force: bool = False,
+    fallback: str | None = None, force: bool = False, tune: str | None = None, with_curves: bool = False,
+    say: Callable[[float, str], None] | None = None,
 ) -> Compiled:  # fmt: skip
     """Compile a network and write it.
 
@@ -70,24 +85,61 @@ def compile_model(
         threads: that a run uses.
         fallback: run time for networks with an op that the engine lacks; None = refuse them.
         force: write over a file that exists.
+        tune: time to search for better schedules first, such as `30s`; what is found is kept for later compilations
+            too.  Ctrl-C ends the search, not the command.
+        with_curves: measure time against the size of the tile, behind the search.
+        say: called with the share of a piece of work that is done, and what it is.
     Raises:
         UnsupportedError: an op that the engine lacks, and no fallback; names it.
         InputError: the model cannot be read, or the file exists.
     """
+    if tune is not None and dtype == "int8":
+        raise InputError(f"--tune {tune}: searches for schedules of fp32 and bf16, got --dtype int8; leave it out")
+    if with_curves and tune is None:
+        raise InputError("--html: shows what tuning has found; give --tune 30s too")
     if fallback is not None and fallback not in FALLBACKS:
         raise InputError(f"--fallback {fallback}: must be {' or '.join(FALLBACKS)}")
     stem = Path(model.removeprefix("timm:").rpartition(":")[2]).stem
     _check_absent(path or Path(f"{stem}.plan"), force)
     try:
         net = weighted(model, batch=batch, resolution=resolution, pretrained=pretrained)
+        graph, constants = in_number_type(net.graph, net.constants, dtype, _images(calibrate))
+        tuning, curves = _tuned(graph, constants, threads, tune, with_curves, say)
         begin = time.perf_counter()
-        plan = compile_graph(*in_number_type(net.graph, net.constants, dtype, _images(calibrate)), threads=threads)
+        plan = compile_graph(graph, constants, threads=threads)
         compile_s = time.perf_counter() - begin
     except (GraphError, UnsupportedError) as error:
         return _fall_back(model, error, path or Path(f"{stem}.onnx"), threads, batch, resolution, fallback, force)
     path = path or Path(f"{stem}.plan")
     plan.save(path)
-    return _described(net, plan, path, compile_s)
+    return replace(_described(net, plan, path, compile_s), tuning=tuning, curves=curves)
+
+
+def _tuned(
+    graph: Graph, constants: Mapping[str, Array], threads: int, limit: str | None, with_curves: bool,
+    say: Callable[[float, str], None] | None,
+) -> tuple[Tuning | None, tuple[TileCurve, ...]]:  # fmt: skip
+    """Search for better schedules; they are kept where the next compilation finds them."""
+    if limit is None:
+        return None, ()
+    limit_s = parse(limit, "duration", "--tune")
+
+    def searched(step: Progress) -> None:
+        if say is not None:
+            text = f"tuning: {step.candidates} candidates, {step.candidates_per_s:.1f} per s, {step.better} better"
+            say(min(1.0, step.spent_s / limit_s), text)
+
+    def drawn(done: int, count: int) -> None:
+        if say is not None:
+            say(done / count, "timing tiles")
+
+    tuning = search(graph, constants, threads=threads, limit=limit_s, progress=searched)
+    curves: tuple[TileCurve, ...] = ()
+    if with_curves:
+        # a network without bands has no tiles to show
+        with contextlib.suppress(InputError):
+            curves = tile_curves(graph, constants, threads=threads, progress=drawn)
+    return tuning, curves
 
 
 def _images(path: Path | None) -> np.ndarray[Any, Any] | None:

@@ -13,6 +13,7 @@ from luthier.report.tables import Column, Table
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table as RichTable
 
 #: of the terminal, which has room for few
 _SHORT = ("phi", "d  w  r", "px", "MACs", "off the law", "step", "params", "peak", "latency")
@@ -85,7 +86,7 @@ def lines(found: Scaling) -> Group:
     from luthier.report.analysis.terminal import grid
 
     run = ("run",) if any(value is not None for value in found.measured_s) else ()
-    parts = [Text(headline(found)), grid(table(found), _SHORT + run)]
+    parts: list[Text | RichTable] = [Text(headline(found)), grid(table(found), _SHORT + run)]
     if found.wanted is not None:
         parts.append(Text(verdict(found), "bold green"))
     return Group(*parts)

@@ -29,6 +29,7 @@ from luthier.engine.kernels.register_block import ahead_of, comes_from_afar
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
 from luthier.engine.target import Target
+from luthier.schedule import Choice, Tile
 
 Array = NDArray[Any]
 
@@ -97,6 +98,17 @@ class Banded(Kernel):
         first, second = self.producer, self.consumer
         names = f"{first.window.title}_{first.epilogue.title}_{second.window.title}_{second.epilogue.title}"
         return f"{self.consumer.types.title}_banded_{names}_{first.block}x{self.rows}"
+
+    @property
+    def tile(self) -> Tile:
+        """The band, and the block of channels."""
+        return Tile(self.rows, self.producer.tile.channels)
+
+    @property
+    def choice(self) -> Choice:
+        """Of both convolutions; the parts of the rows are the second's."""
+        first, second = self.producer.choice, self.consumer.choice
+        return Choice(block=first.block, outputs=second.outputs, row_parts=second.row_parts)
 
     def emit(self, body: Body) -> None:
         """One task."""

@@ -30,10 +30,19 @@ from luthier.engine.kernels.matrix import (
     release,
 )
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Ahead, Block, accumulate, choose_block, pack_panel, steps_of
+from luthier.engine.kernels.register_block import (
+    Ahead,
+    Block,
+    accumulate,
+    choose_block,
+    given_block,
+    pack_panel,
+    steps_of,
+)
 from luthier.engine.kernels.window import ColumnTile, Window
 from luthier.engine.layout import Layout, round_up
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, WHOLE, Choice, Tile
 
 Array = NDArray[Any]
 
@@ -92,6 +101,17 @@ class Convolution(Kernel):
         """Of the kernel."""
         how = "_tiles" if self.matrix else ""
         return f"{self.types.title}_conv{how}_{self.window.title}_{self.epilogue.title}_{self.block}"
+
+    @property
+    def tile(self) -> Tile:
+        """Channels of a panel."""
+        return Tile(channels=min(self.panels.sizes[0] * self.lanes, self.columns))
+
+    @property
+    def choice(self) -> Choice:
+        """All else that `convolution` chose."""
+        block = (self.block.rows, self.block.vectors)
+        return Choice(block=block, row_parts=self.row_tasks, channel_parts=self.column_tasks)
 
     def _channels(self) -> list[tuple[int, int, int, int]]:
         """Of every panel: first and last output channel, first and last input channel."""
@@ -279,26 +299,40 @@ class Convolution(Kernel):
 
 def convolution(
     target: Target, source: Layout, columns: int, window: Window, groups: int = 1, *,
-    epilogue: Epilogue = PLAIN, least_tasks: int = 8, types: Types = ALL_FP32,
+    epilogue: Epilogue = PLAIN, least_tasks: int = 8, types: Types = ALL_FP32, tile: Tile = WHOLE,
+    choice: Choice = AUTO,
 ) -> Convolution:  # fmt: skip
-    """Equation (1) with block and tasks chosen for a CPU."""
+    """Equation (1) with block and tasks chosen for a CPU.
+
+    Args:
+        target: the CPU.
+        source, columns, window, groups, epilogue: see `Convolution`.
+        least_tasks: parts to cut into, if there are as many rows and panels.
+        tile, choice: what is not to be chosen here; a tile's channels are the block's, where `choice` states none.
+    Raises:
+        SpecError: a chosen block does not fit the registers.
+    """
     lanes = target.lanes
     vectors = round_up(columns, lanes) // lanes
     per_group = columns // groups
+    widest = vectors
     if groups > 1:  # a panel within one group wastes nothing
-        widest = [v for v in (4, 3, 2) if per_group % (v * lanes) == 0]
-        vectors = widest[0] if widest else 1
+        widest = next((v for v in (4, 3, 2) if per_group % (v * lanes) == 0), 1)
     depth = window.kernel[0] * window.kernel[1] * steps_of(max(1, source.shape[1] // groups), types.w)
     matrix = window.is_pixel and groups == 1 and source.strides[1] == 1 and is_usable(target, types, source.shape[1])
     if matrix:
         block = matrix_block(window.out_hw[1], vectors)
+    elif choice.block is None:
+        width = None if tile.channels is None else min(vectors, -(-tile.channels // lanes))
+        block = choose_block(target, window.out_hw[1], width or widest, depth, roomy=epilogue.exponential, width=width)
     else:
-        block = choose_block(target, window.out_hw[1], vectors, depth, roomy=epilogue.exponential)
-    panels = Partition(round_up(columns, lanes) // lanes, block.vectors).count
+        block = given_block(target, choice.block, window.out_hw[1], vectors)
+    panels = Partition(vectors, block.vectors).count
     images = source.shape[0]
-    row_tasks = max(1, min(window.out_hw[0], -(-least_tasks // images)))
+    row_tasks = max(1, -(-least_tasks // images))
     # small maps: cut the panels, so that each weight is read by one thread
     if window.out_hw[0] * window.out_hw[1] <= 256:
         row_tasks = 1
-    column_tasks = max(1, min(panels, -(-least_tasks // (images * row_tasks))))
+    row_tasks = min(window.out_hw[0], choice.row_parts or row_tasks)
+    column_tasks = min(panels, choice.channel_parts or max(1, -(-least_tasks // (images * row_tasks))))
     return Convolution(source, columns, window, groups, lanes, block, row_tasks, column_tasks, epilogue, types, matrix)

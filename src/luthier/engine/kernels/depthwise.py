@@ -24,6 +24,7 @@ from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.window import ColumnTile, Window
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, WHOLE, Choice, Tile
 
 Array = NDArray[Any]
 _MOST_SUMS = 16
@@ -97,6 +98,16 @@ class Depthwise(Kernel):
     def title(self) -> str:
         """Of the kernel."""
         return f"{self.types.title}_depthwise_{self.window.title}_{self.epilogue.title}_{self.columns}x{self.block}"
+
+    @property
+    def tile(self) -> Tile:
+        """Channels that are swept together."""
+        return Tile(channels=min(self.block * self.lanes, self.channels))
+
+    @property
+    def choice(self) -> Choice:
+        """All else that `depthwise` chose."""
+        return Choice(outputs=self.columns, row_parts=self.row_tasks)
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         """[vector][ky][kx][lane] from (C, 1, K_H, K_W); and the bias with zeros behind it."""
@@ -240,14 +251,23 @@ def most_columns(target: Target, kernel_w: int) -> int:
 
 def depthwise(
     target: Target, images: int, channels: int, window: Window, *, epilogue: Epilogue = PLAIN,
-    sums: bool = False, least_tasks: int = 8, types: Types = ALL_FP32,
+    sums: bool = False, least_tasks: int = 8, types: Types = ALL_FP32, tile: Tile = WHOLE, choice: Choice = AUTO,
 ) -> Depthwise:  # fmt: skip
-    """Equation (1) with tiles and tasks chosen for a CPU: the rows that a window spans stay in half of the L1 cache."""
+    """Equation (1) with tiles and tasks chosen for a CPU: the rows that a window spans stay in half of the L1 cache.
+
+    Args:
+        target: the CPU.
+        images, channels, window, epilogue, sums: see `Depthwise`.
+        least_tasks: parts to cut into, if there are as many rows and blocks.
+        tile, choice: what is not to be chosen here.
+    """
     vectors = round_up(channels, target.lanes) // target.lanes
-    block = max(
-        1, min(vectors, target.l1_bytes // 2 // (window.reach * window.in_hw[1] * target.lanes * types.x.bytes))
-    )
+    block = target.l1_bytes // 2 // (window.reach * window.in_hw[1] * target.lanes * types.x.bytes)
+    if tile.channels is not None:
+        block = -(-tile.channels // target.lanes)
+    block = max(1, min(vectors, block))
     blocks = Partition(vectors, block).count
-    row_tasks = max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
-    columns = most_columns(target, window.kernel[1])
+    row_tasks = choice.row_parts or max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
+    row_tasks = min(window.out_hw[0], row_tasks)
+    columns = choice.outputs or most_columns(target, window.kernel[1])
     return Depthwise(images, channels, window, target.lanes, columns, block, row_tasks, epilogue, sums, types)

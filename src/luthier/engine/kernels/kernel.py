@@ -15,6 +15,7 @@ from copy import copy
 from luthier.engine.emit import F32, I64, PTR, Function, Index, Module, Value
 from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, WHOLE, Choice, Tile
 
 
 class Body:
@@ -88,6 +89,16 @@ class Kernel(ABC):
     @abstractmethod
     def title(self) -> str:
         """`<dtype>_<op>[_<activation>]_<tile>`; the instruction set is added to it."""
+
+    @property
+    def tile(self) -> Tile:
+        """Rows and channels that it goes through at a time, where it has such a choice."""
+        return WHOLE
+
+    @property
+    def choice(self) -> Choice:
+        """All else that could be chosen otherwise; the kernel's function makes this kernel of it again."""
+        return AUTO
 
     @abstractmethod
     def emit(self, body: Body) -> None:

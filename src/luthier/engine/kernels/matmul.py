@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from luthier.engine.kernels.register_block import (
     ahead_of,
     choose_block,
     comes_from_afar,
+    given_block,
     pack_panel,
     paired,
     rows_ahead,
@@ -45,6 +46,7 @@ from luthier.engine.kernels.register_block import (
 )
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, Choice
 
 Array = NDArray[Any]
 
@@ -79,7 +81,7 @@ class Matmul(Kernel):
     column_tasks: int = 1
     row_major: bool = True
     epilogue: Epilogue = PLAIN
-    gate: str = ""
+    gate: Literal["", "rows", "weights"] = ""
     streamed: bool = False
     types: Types = ALL_FP32
     matrix: bool = False
@@ -126,6 +128,14 @@ class Matmul(Kernel):
     def steps(self) -> int:
         """Of K, in a packed panel."""
         return matrix_steps(self.depth) if self.matrix else steps_of(self.depth, self.types.w)
+
+    @property
+    def choice(self) -> Choice:
+        """All that `matmul` chose."""
+        return Choice(
+            block=(self.block.rows, self.block.vectors), order="rows" if self.row_major else "channels",
+            gate=self.gate or None, row_parts=self.row_tasks, channel_parts=self.column_tasks,
+        )  # fmt: skip
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         """Panels as `pack_panel` has them, zeros behind N; and the bias with zeros behind it.
@@ -293,6 +303,7 @@ def matmul(
     gated: bool = False,
     least_tasks: int = 8,
     types: Types = ALL_FP32,
+    choice: Choice = AUTO,
 ) -> Matmul:
     """Equation (1) with block, loop order and tasks chosen for a CPU.
 
@@ -305,6 +316,9 @@ def matmul(
         gated: whether x is multiplied by a gate.
         least_tasks: parts to cut into, if there are as many blocks.
         types: of x, the weights and y.
+        choice: what is not to be chosen here.
+    Raises:
+        SpecError: a chosen block does not fit the registers.
     """
     if not gated:
         images, rows = 1, images * rows
@@ -314,18 +328,23 @@ def matmul(
     matrix = rows > 1 and is_usable(target, types, depth)
     if matrix:
         steps, block = matrix_steps(depth), matrix_block(rows, vectors)
-    else:
+    elif choice.block is None:
         block = choose_block(target, rows, vectors, steps, roomy=epilogue.exponential)
+    else:
+        block = given_block(target, choice.block, rows, vectors)
     row_blocks, panels = Partition(rows, block.rows).count, Partition(vectors, block.vectors).count
     half = target.l2_bytes // 2
     row_tasks = max(1, min(row_blocks, -(-least_tasks // images), rows // 32))
     row_tasks = max(row_tasks, min(row_blocks, -(-x_bytes // half)))
-    column_tasks = max(1, min(panels, -(-least_tasks // (images * row_tasks))))
+    row_tasks = min(row_blocks, choice.row_parts or row_tasks)
+    column_tasks = min(panels, choice.channel_parts or max(1, -(-least_tasks // (images * row_tasks))))
     weight_bytes = 4 * steps * vectors * lanes
     row_major = weight_bytes // column_tasks <= half and row_tasks > 1
-    gate = ""
+    if choice.order is not None:
+        row_major = choice.order == "rows"
+    gate: Literal["", "rows", "weights"] = ""
     if gated:
-        gate = "weights" if vectors * lanes < rows / row_tasks else "rows"
+        gate = choice.gate or ("weights" if vectors * lanes < rows / row_tasks else "rows")
     streamed = gate != "weights" and not row_major and comes_from_afar(target, weight_bytes, x_bytes)
     x_streamed = not streamed and not matrix and gate != "rows" and x_bytes > half and (row_major or panels == 1)
     return Matmul(

@@ -26,6 +26,7 @@ from luthier.engine.kernels.matmul import Matmul
 from luthier.engine.kernels.partition import share
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
+from luthier.schedule import Choice, Tile
 
 Array = NDArray[Any]
 _LINE: Final = 128
@@ -94,6 +95,16 @@ class Projected(Kernel):
         """Of the kernel."""
         return f"{self.wide.title}_{self.project.epilogue.title}_{self.project.block}x{self.rows}"
 
+    @property
+    def tile(self) -> Tile:
+        """The band, and the block of channels of what is expanded."""
+        return replace(self.wide.tile, rows=self.rows)
+
+    @property
+    def choice(self) -> Choice:
+        """Of what makes d; the projection's block is its own."""
+        return replace(self.wide.choice, projected=True)
+
     def emit(self, body: Body) -> None:
         """One task."""
         f, depthwise = body.f, self.depthwise
@@ -153,19 +164,20 @@ class Projected(Kernel):
 
 
 def projected(
-    target: Target, wide: Banded | Depthwise, project: Matmul, least_tasks: int = 8, rows: int | None = None
-) -> Projected:
+    target: Target, wide: Banded | Depthwise, project: Matmul, least_tasks: int = 8, rows: int | None = None,
+    parts: int | None = None,
+) -> Projected:  # fmt: skip
     """Equation (1), the band being the tallest whose scratch takes an eighth of the L2 cache, at least one row.
 
     Args:
         target: the CPU.
         wide, project: see `Projected`; parts and rows are set here.
         least_tasks: parts to cut into, if there are as many fours of rows.
-        rows: of a band, instead.
+        rows, parts: of a band, and of an image, instead.
     """
     depthwise = wide if isinstance(wide, Depthwise) else wide.consumer
     height = depthwise.window.out_hw[0]
-    parts = max(1, min(height // 4, -(-least_tasks // depthwise.images)))
+    parts = min(height, parts or max(1, min(height // 4, -(-least_tasks // depthwise.images))))
     depthwise = replace(depthwise, row_tasks=parts)
 
     def of(count: int) -> Projected:

@@ -27,6 +27,7 @@ from luthier.engine.kernels.element import BFLOAT16, FP32, Element
 from luthier.engine.kernels.kernel import Body
 from luthier.engine.kernels.partition import Partition
 from luthier.engine.target import Target
+from luthier.errors import SpecError
 
 Array = NDArray[Any]
 _LATENCY: Final = 4
@@ -128,7 +129,41 @@ def fits(rows: int, vectors: int, registers: int) -> bool:
     return rows * vectors + (vectors if rows > 1 else 1) + 1 <= registers
 
 
-def choose_block(target: Target, rows: int, vectors: int, depth: int, *, roomy: bool = False) -> Block:
+def given_block(target: Target, block: tuple[int, int], rows: int, vectors: int) -> Block:
+    """A block that a schedule states, cut to the product.
+
+    Raises:
+        SpecError: it needs more registers than there are.
+    """
+    found = Block(min(block[0], rows), min(block[1], vectors))
+    if not fits(found.rows, found.vectors, target.registers):
+        raise SpecError(f"Choice: a block of {found} does not fit the {target.registers} registers of {target.isa}")
+    return found
+
+
+def block_candidates(target: Target, rows: int, vectors: int, *, roomy: bool = False) -> list[Block]:
+    """Blocks that fit, see `choose_block`."""
+    most = target.registers * 3 // 4
+    return [
+        Block(r, v)
+        for v in range(1, min(vectors, _MOST_VECTORS) + 1)
+        for r in range(1, min(rows, target.registers) + 1)
+        if fits(r, v, target.registers) and not (roomy and r * v > most)
+    ]
+
+
+def product_cycles(block: Block, rows: int, vectors: int, depth: int) -> float:
+    """Estimate of a whole product, cut into such blocks."""
+    return sum(
+        block_cycles(r, v, depth) * m * n
+        for r, _, m, _ in Partition(rows, block.rows).runs()
+        for v, _, n, _ in Partition(vectors, block.vectors).runs()
+    )
+
+
+def choose_block(
+    target: Target, rows: int, vectors: int, depth: int, *, roomy: bool = False, width: int | None = None
+) -> Block:
     """The cheapest block for rows x depth times depth x vectors.
 
     Args:
@@ -136,6 +171,9 @@ def choose_block(target: Target, rows: int, vectors: int, depth: int, *, roomy: 
         rows, vectors, depth: of the product.
         roomy: whether the epilogue needs registers of its own, a quarter of all: one with an exponential is up to an
             eighth faster with them.
+        width: vectors that the block must have.
+    Raises:
+        SpecError: no block of this width fits the registers.
 
     Example:
         >>> from luthier.engine.target import neon
@@ -143,21 +181,12 @@ def choose_block(target: Target, rows: int, vectors: int, depth: int, *, roomy: 
         Block(rows=14, vectors=2)
     """
 
-    def cycles(block: Block) -> float:
-        return sum(
-            block_cycles(r, v, depth) * m * n
-            for r, _, m, _ in Partition(rows, block.rows).runs()
-            for v, _, n, _ in Partition(vectors, block.vectors).runs()
-        )
-
-    most = target.registers * 3 // 4
-    candidates = [
-        Block(r, v)
-        for v in range(1, min(vectors, _MOST_VECTORS) + 1)
-        for r in range(1, min(rows, target.registers) + 1)
-        if fits(r, v, target.registers) and not (roomy and r * v > most)
-    ]
-    return min(candidates, key=lambda block: (cycles(block), -block.vectors, block.rows))
+    candidates = block_candidates(target, rows, vectors, roomy=roomy)
+    if width is not None:
+        candidates = [block for block in candidates if block.vectors == min(width, vectors)]
+        if not candidates:
+            raise SpecError(f"Tile: blocks of {width * target.lanes} channels do not fit the registers of {target.isa}")
+    return min(candidates, key=lambda b: (product_cycles(b, rows, vectors, depth), -b.vectors, b.rows))
 
 
 def accumulate(

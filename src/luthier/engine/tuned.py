@@ -1,0 +1,170 @@
+"""What tuning has found, kept per device: for every group of ops the choices that were measured to be quicker.
+
+An entry is named by a hash of what decides whether its choices hold:
+
+    signature of the group: kinds, attributes, shapes, number types and wiring of its ops, not their names
+    threads, and the order of axes where the group reads a caller's array
+    the CPU with its caches, LLVM's version, and this package's own source                            (1)
+
+So a network that was never tuned takes what was found for equal groups of another; another CPU or another version finds
+nothing.  An entry that was cut short or changed counts as missing, and the next tuning writes it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from luthier.engine.bands import joins
+from luthier.engine.cache import cache_dir, code_version, read_entry, write_entry
+from luthier.engine.patterns import Patterns
+from luthier.engine.program import DataOrder
+from luthier.engine.target import Target
+from luthier.errors import SpecError
+from luthier.graph.mbconv import is_depthwise
+from luthier.graph.op import Graph, Op
+from luthier.schedule import AUTO, WHOLE, Choice, Group, Schedule, Tile
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some ops of a region that run as one group.
+
+    Attributes:
+        count: of its ops; they follow those of the part before.
+        tile, choice: as in `luthier.schedule`.
+    """
+
+    count: int
+    tile: Tile = WHOLE
+    choice: Choice = AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Ops that the engine can run as one group.
+
+    Attributes:
+        ops: names, in order.
+        key: equation (1); regions of one key are tuned together.
+        cuts: where its convolutions could run each alone: numbers of ops before the second, the third.
+        projected: whether the last one is computed band by band behind a depthwise one.
+    """
+
+    ops: tuple[str, ...]
+    key: str
+    cuts: tuple[int, ...] = ()
+    projected: bool = False
+
+    @property
+    def default(self) -> tuple[Part, ...]:
+        """All in one, as the kernels choose."""
+        return (Part(len(self.ops), WHOLE, Choice(projected=True) if self.projected else AUTO),)
+
+    def cut(self) -> Iterator[tuple[Part, ...]]:
+        """In two, at each of its cuts, otherwise as the kernels choose."""
+        for number in self.cuts:
+            behind = self.projected and number != self.cuts[-1]
+            yield Part(number), Part(len(self.ops) - number, WHOLE, Choice(projected=True) if behind else AUTO)
+
+    def groups(self, parts: Sequence[Part]) -> Iterator[Group]:
+        """The region under these choices."""
+        start = 0
+        for part in parts:
+            yield Group(self.ops[start : start + part.count], part.tile, part.choice)
+            start += part.count
+
+
+def regions(graph: Graph, target: Target, threads: int, order: DataOrder) -> tuple[Region, ...]:
+    """All of a graph, in an order in which they can run."""
+    context = (threads, repr(target), str(llvm.llvm_version_info), code_version())
+    readers = graph.consumers()
+    averaged = {name for name, ops in readers.items() if any(op.kind == "global_pool" for op in ops)}
+    found = []
+    for group in Patterns(graph, joins=partial(joins, graph, target, None)).groups():
+        said = json.dumps([_signature(graph, group.ops, order, averaged), *context])
+        key = hashlib.sha256(said.encode()).hexdigest()
+        inner, cuts = group.first, []
+        while inner is not None:
+            cuts.append(len(inner.ops))
+            inner = inner.first
+        behind = group.first is not None and is_depthwise(graph, group.first.head)
+        found.append(Region(tuple(op.name for op in group.ops), key, tuple(reversed(cuts)), behind))
+    return tuple(found)
+
+
+def _signature(graph: Graph, ops: tuple[Op, ...], order: DataOrder, averaged: Set[str]) -> list[Any]:
+    numbers: dict[str, int] = {}
+    inside = {op.outputs[0] for op in ops}
+    lines: list[Any] = []
+    for op in ops:
+        for name in op.inputs:
+            if name not in inside and name not in numbers:
+                tensor = graph.tensors[name]
+                lines.append([tensor.shape, tensor.dtype, order if name in graph.inputs else ""])
+            numbers.setdefault(name, len(numbers))
+        out = graph.tensors[op.outputs[0]]
+        constants = [(role, graph.constants[name]) for role, name in sorted(op.constants.items())]
+        lines.append([
+            op.kind, repr(op.attrs), [numbers[name] for name in op.inputs], out.shape, out.dtype,
+            out.name in averaged,
+            [(role, tensor.shape, tensor.dtype) for role, tensor in constants],
+        ])  # fmt: skip
+        numbers[out.name] = len(numbers)
+    return lines
+
+
+def tuned_schedule(graph: Graph, target: Target, threads: int = 1, order: DataOrder = "nchw") -> Schedule | None:
+    """The schedule `tuned`: for every region what tuning found, else left to the kernels; None = nothing was found."""
+    folder = cache_dir("tuned")
+    if folder is None or not any(folder.iterdir()):
+        return None
+    all_regions = regions(graph, target, threads, order)
+    known = {region.key: parts for region in all_regions if (parts := stored(region)) is not None}
+    return schedule_of(all_regions, known) if known else None
+
+
+def schedule_of(all_regions: Sequence[Region], known: Mapping[str, tuple[Part, ...]]) -> Schedule:
+    """The schedule `tuned`, from the parts of some keys."""
+    return Schedule(
+        "tuned",
+        tuple(
+            group
+            for region in all_regions
+            for group in region.groups(known.get(region.key, region.default))
+        ),
+    )  # fmt: skip
+
+
+def store(region: Region, parts: Sequence[Part]) -> None:
+    """Keep what was found for a region."""
+    folder = cache_dir("tuned")
+    if folder is not None:
+        write_entry(folder / f"{region.key}.json", json.dumps([asdict(part) for part in parts]).encode())
+
+
+def stored(region: Region) -> tuple[Part, ...] | None:
+    """What was kept for a region; None where there is nothing, or nothing whole."""
+    folder = cache_dir("tuned")
+    content = None if folder is None else read_entry(folder / f"{region.key}.json")
+    if content is None:
+        return None
+    try:
+        parts = tuple(_part(plain) for plain in json.loads(content))
+    except (ValueError, TypeError, KeyError, AttributeError, SpecError):
+        return None
+    return parts if sum(part.count for part in parts) == len(region.ops) else None
+
+
+def _part(plain: dict[str, Any]) -> Part:
+    choice = plain["choice"]
+    block = choice.pop("block")
+    return Part(
+        plain["count"], Tile(**plain["tile"]), Choice(block=None if block is None else (block[0], block[1]), **choice)
+    )
