@@ -17,7 +17,7 @@ from luthier.arch import Attention, Block, Head, Network, Stage
 from luthier.engine import host
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(fuzz.cases(fuzz.TYPES))
 def test_random_networks_agree_with_torch(case: fuzz.Case) -> None:
     hypothesis.assume(fuzz.evaluated(case) is not None)

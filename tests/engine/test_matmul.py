@@ -85,7 +85,7 @@ def test_what_is_chosen(target: Target, images: int, rows: int, depth: int, colu
 
 @TARGETS
 @pytest.mark.parametrize("types", [BF16, Types(FP32, BFLOAT16, FP32), Types(BFLOAT16, FP32, BFLOAT16)], ids=str)
-@pytest.mark.parametrize("depth", [1, 2, 7, 8, 16, 17, 24, 31, 32, 33, 40, 63, 64, 65, 130])
+@pytest.mark.parametrize("depth", [1, 8, 17, 32, 33, 64, 130])
 def test_number_types(target: Target, types: Types, depth: int) -> None:
     """Of small integers every product and sum is exact; what is stored is rounded once."""
     check(target, matmul(target, 1, 50, depth, 33, epilogue=Epilogue("relu", True, "relu6"), types=types), depth)
@@ -93,7 +93,7 @@ def test_number_types(target: Target, types: Types, depth: int) -> None:
 
 
 @TARGETS
-@pytest.mark.parametrize("rows", [2, 7, 16, 17, 31, 33, 49, 65])
+@pytest.mark.parametrize("rows", [2, 16, 17, 49])
 @pytest.mark.parametrize("gate", ["", "rows", "weights"])
 @pytest.mark.parametrize("tasks", [(1, 1), (2, 2)])
 def test_gates_and_splits_in_bf16(target: Target, rows: int, gate: str, tasks: tuple[int, int]) -> None:
