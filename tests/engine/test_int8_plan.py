@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -140,13 +141,25 @@ def test_several_outputs_and_integers_as_outputs() -> None:
 
 
 def test_refuses_what_32_bits_do_not_hold() -> None:
-    """255 * 127 * 70,000 is more than 2^31."""
+    """255 * 127 * 70,000 is more than 2^31.  Quantising leaves such a layer alone; a graph made by hand is refused."""
     build = Builder()
     graph = build.graph(build.linear("fc", "fc", build.input("x", (1, 70_000)), 2))
     values = {"fc.weight": np.ones((2, 70_000)), "fc.bias": np.zeros(2)}
-    quantised, constants = quantize(graph, values, _images((2, 70_000)))
+    left, _ = quantize(graph, values, _images((2, 70_000)))
+    assert {tensor.dtype for tensor in left.constants.values()} == {"fp32"}
+    levels = {"x": {"dtype": "int8", "scale": 1.0, "zero_point": 0}}
+    kinds = {
+        "fc.weight": {"dtype": "int8", "scale": (1.0, 1.0), "zero_point": 0},
+        "fc.bias": {"dtype": "int32", "scale": (1.0, 1.0), "zero_point": 0},
+    }
+    by_hand = replace(
+        graph,
+        tensors={name: replace(tensor, **levels.get(name, {})) for name, tensor in graph.tensors.items()},
+        constants={name: replace(tensor, **kinds[name]) for name, tensor in graph.constants.items()},
+    )
+    constants = {"fc.weight": np.full((2, 70_000), 127, np.int8), "fc.bias": np.zeros(2, np.int32)}
     with pytest.raises(InputError, match=r"engine: fc: a sum of products may reach 2,266,9.*, 32 bits hold less"):
-        compile(quantised, constants)
+        compile(by_hand, constants)
 
 
 def test_refuses_constants_of_another_shape() -> None:
