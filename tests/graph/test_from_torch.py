@@ -265,6 +265,11 @@ def test_a_concatenating_family() -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
+def autocast(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return F.relu(x) * 2.0
+
+
 def refused(function: Step | nn.Module, match: str, *shape: int) -> None:
     with pytest.raises(GraphError, match=match) as caught:
         read(function, *(shape or (1, 4, 6, 6)))
@@ -309,6 +314,7 @@ def test_lenient_leaves_half_understood_views_and_several_outputs() -> None:
         (lambda x: x + torch.randn(1, 4, 1, 1), "aten.randn has no meaning here"),
         (lambda x: x.mean((1, 2), keepdim=True), r"a reduction of .1, 4, 6, 6. over axes .1, 2."),
         (lambda x: torch.cat((x, x), 0), "a concatenation along axis 0"),
+        (autocast, "wrap_with_autocast has no meaning here"),
         (lambda x: x.max(1)[1] + x, "aten.add has no meaning here"),
         (lambda x: torch.max(x, x * 2), "a maximum of two tensors"),
         (lambda x: x / (x + 1), "a quotient of two activations"),

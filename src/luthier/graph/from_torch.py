@@ -171,7 +171,9 @@ class _Reader:
                 self._call(node)
             elif node.op == "output":
                 self._outputs(node)
-            elif node.op != "get_attr":
+            elif node.op == "get_attr":
+                self.values[node] = None  # a graph of its own, for an op that runs it
+            else:
                 raise unknown_op(self.who, node.name, node.op)
 
     def _placeholder(self, node: torch.fx.Node) -> None:
