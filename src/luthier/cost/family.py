@@ -165,7 +165,7 @@ def solve_phi(family: Family, budget: Budget, bounds: tuple[float, float] = PHI_
         >>> from luthier.arch.presets import get
         >>> found = solve_phi(Family(get("efficientnet_b0")), Budget(max_macs=100_000_000))
         >>> found.phi, found.network.resolution, found.cost.macs
-        (-1.82, 172, 98901064)
+        (-3.1, 144, 93786976)
     """
 
     def fits(phi: float) -> bool:

@@ -19,8 +19,8 @@ def as_bf16(graph: Graph) -> Graph:
     Example:
         >>> from luthier.graph.builder import Builder
         >>> build = Builder()
-        >>> features = build.conv2d("features", build.input("x", (1, 3, 8, 8)), 16, 3)
-        >>> graph = as_bf16(build.graph(build.conv2d("logits", features, 4, 1)))
+        >>> features = build.conv("features", "features", build.input("x", (1, 3, 8, 8)), 16, kernel_size=3, bias=True)
+        >>> graph = as_bf16(build.graph(build.conv("logits", "logits", features, 4, bias=True)))
         >>> [(tensor.name, tensor.dtype) for tensor in (*graph.tensors.values(), *graph.constants.values())]
         ... # doctest: +NORMALIZE_WHITESPACE
         [('x', 'fp32'), ('features', 'bf16'), ('logits', 'fp32'), ('features.weight', 'fp32'),
