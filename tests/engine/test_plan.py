@@ -212,3 +212,16 @@ def test_what_cannot_be_compiled() -> None:
         compile(graph, {})
     with pytest.raises(InputError, match="threads must be at least 1, got 0"):
         compile(graph, constants, threads=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_subnormal_numbers_are_zero_inside_and_stay_outside(threads: int) -> None:
+    """1e-20 * 1e-20 is below 2^-126: a run writes 0, and the thread that called it has its own way again."""
+    build = Builder()
+    x = build.input("x", (1, 16, 8, 8))
+    graph = build.graph(build.mul("y", x, x))
+    y = compile(graph, {}, threads=threads)(np.full((1, 16, 8, 8), 1e-20, np.float32))
+    if host().is_x86:
+        assert not y.any()
+    tiny = np.full(64, 1e-20, np.float32)
+    assert (tiny * tiny).all()
