@@ -16,7 +16,7 @@ from tests.engine.numbers import exact, graph_with_numbers, relative_error
 
 from luthier.arch import Network
 from luthier.arch.presets import get
-from luthier.engine import Target, compile, runnable
+from luthier.engine import Target, compile, host, runnable
 from luthier.errors import InputError, ShapeError, SpecError
 from luthier.graph import attrs as kinds
 from luthier.graph import from_network
