@@ -33,7 +33,12 @@ class Latency:
 
 
 def open_session(
-    model: Path | bytes, threads: int = 1, profile_prefix: Path | None = None, *, spin: bool = False
+    model: Path | bytes,
+    threads: int = 1,
+    profile_prefix: Path | None = None,
+    *,
+    spin: bool = False,
+    flush: bool = False,
 ) -> Any:
     """An ONNX Runtime session on the CPU with all graph optimisations.
 
@@ -42,6 +47,7 @@ def open_session(
         threads: of its pool.
         profile_prefix: profile every node, and write that to a file whose name starts so; None = do not.
         spin: let idle threads of the pool spin, also between calls; some runs are faster then.
+        flush: take subnormal numbers as zero.
     Raises:
         DataError: the file is missing or not an ONNX model.
     """
@@ -53,6 +59,7 @@ def open_session(
     options.log_severity_level = 3
     # a pool that spins between calls would slow the training that follows a measurement
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    options.add_session_config_entry("session.set_denormal_as_zero", str(int(flush)))
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)

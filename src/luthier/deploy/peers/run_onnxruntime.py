@@ -34,10 +34,10 @@ class OnnxRuntime(Peer):
         return made
 
     def open(self, converted: Path, dtype: DType, threads: int) -> Opened:
-        """Its pool may spin between nodes: nothing else runs meanwhile."""
+        """Its pool may spin between nodes: nothing else runs meanwhile.  Subnormal numbers are zero, as in our runs."""
         from luthier.deploy.latency import open_session
 
-        session = open_session(converted, threads, spin=True)
+        session = open_session(converted, threads, spin=True, flush=True)
         (spec,) = session.get_inputs()
         return Opened(lambda x: session.run(None, {spec.name: x}))
 
