@@ -7,14 +7,14 @@ result is equal to `luthier.quant.integer` to the last bit.  Fusing changes noth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.bands import joins, separate
+from luthier.engine.bands import projects, separate
 from luthier.engine.estimate8 import estimate8
+from luthier.engine.kernels.element import as_stored
 from luthier.engine.kernels.int8.elementwise import Binary8, Unary8
 from luthier.engine.kernels.int8.pool import Pooling8
 from luthier.engine.kernels.int8.result import Result, numbers
@@ -53,7 +53,8 @@ def lower_integers(
         ShapeError: a constant is missing or has another shape.
     """
     check_constants(graph, constants)
-    return IntegerLowering(graph, constants, target, order, least_tasks, schedule).result()
+    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
+    return IntegerLowering(graph, values, target, order, least_tasks, schedule).result()
 
 
 class IntegerLowering(Products8):
@@ -64,7 +65,8 @@ class IntegerLowering(Products8):
         schedule: Schedule | None,
     ) -> None:  # fmt: skip
         super().__init__(graph, constants, target, order, least_tasks, schedule)
-        self.patterns = Patterns(graph, self._separate(schedule), partial(joins, graph, target, schedule))
+        self.schedule = schedule
+        self.patterns = Patterns(graph, self._separate(schedule), self._joins)
 
     def _separate(self, schedule: Schedule | None) -> frozenset[str]:
         """Convolutions that do not run in bands with the depthwise one behind them.
@@ -78,6 +80,11 @@ class IntegerLowering(Products8):
             for group in banded
             if group.first is not None and not (self._can_band(group) and (schedule is not None or self._pays(group)))
         }
+
+    def _joins(self, first: Fused, group: Fused) -> bool:
+        """Whether a depthwise group is projected band by band."""
+        possible = self._is_product(group) and self._is_product(first) and is_integer(self._tensor(first.output))
+        return possible and projects(self.graph, self.target, self.schedule, first, group)
 
     def _pays(self, group: Fused) -> bool:
         first = group.first

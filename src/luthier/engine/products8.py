@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 from luthier.engine.integer_steps import IntegerSteps
 from luthier.engine.kernels.element import FP32
 from luthier.engine.kernels.epilogue import Epilogue
-from luthier.engine.kernels.int8.banded import Banded8, banded8
+from luthier.engine.kernels.int8.banded import Banded8, banded8, in_runs
 from luthier.engine.kernels.int8.conv import Convolution8, convolution8
 from luthier.engine.kernels.int8.depthwise import Depthwise8, depthwise8
 from luthier.engine.kernels.int8.geometry import Geometry, arranged, geometry_of
+from luthier.engine.kernels.int8.projected import Projected8, projected8
 from luthier.engine.kernels.int8.reals import Reals, inverse
 from luthier.engine.kernels.int8.result import Activation8, Result, is_wide, numbers
-from luthier.engine.kernels.int8.units import UNIT, byte_layout
-from luthier.engine.layout import Layout
+from luthier.engine.kernels.int8.units import UNIT, byte_layout, units
+from luthier.engine.kernels.kernel import Kernel
+from luthier.engine.layout import Layout, round_up
 from luthier.engine.patterns import Fused
 from luthier.engine.program import Ref
 from luthier.engine.steps import Place
@@ -31,6 +34,8 @@ from luthier.graph.op import Graph, Op
 Array = NDArray[Any]
 _EVERY_BYTE = np.arange(256)
 _PLAIN = Result()
+#: a kernel whose output is that of a depthwise convolution, by rows in a band and parts of the rows
+Make = Callable[[int | None, int | None], Banded8 | Depthwise8]
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Product:
     wide: bool
 
     @classmethod
-    def of(cls, graph: Graph, values: dict[str, Array], op: Op) -> Product:
+    def of(cls, graph: Graph, values: Mapping[str, Array], op: Op) -> Product:
         """Raises InputError where a sum may not fit in 32 bits."""
         weight = np.asarray(values[op.constants["weight"]], np.int8)
         bias = np.asarray(values.get(op.constants.get("bias", ""), np.zeros(len(weight))), np.int64)
@@ -114,21 +119,24 @@ class Products8(IntegerSteps):
             tiles=self.tiles, least_tasks=self.least_tasks,
         )  # fmt: skip
 
-    def _depthwise8(self, group: Fused, result: Result | Reals = _PLAIN) -> Depthwise8:
+    def _depthwise8(self, group: Fused, result: Result | Reals = _PLAIN, parts: int | None = None) -> Depthwise8:
         n, c, _, _ = self._shape(group.output)
         return depthwise8(
             self.target, n, c, self._window(group.head), result, sums=self._sums(group, result),
-            least_tasks=self.least_tasks,
+            least_tasks=self.least_tasks, parts=parts,
         )  # fmt: skip
 
-    def _banded8(self, group: Fused, first: Result | Reals = _PLAIN, result: Result | Reals = _PLAIN) -> Banded8:
+    def _banded8(
+        self, group: Fused, first: Result | Reals = _PLAIN, result: Result | Reals = _PLAIN, rows: int | None = None,
+        parts: int | None = None,
+    ) -> Banded8:  # fmt: skip
         """A depthwise convolution with the one before it."""
         assert group.first is not None
         geometry, _ = self._geometry(group.first.head)
         return banded8(
             self.target, geometry, first, self._shape(group.output)[1], self._window(group.head), result,
             sums=self._sums(group, result), tiles=self.tiles, least_tasks=self.least_tasks,
-            rows=self._given(group.head)[0].rows,
+            rows=rows, parts=parts,
         )  # fmt: skip
 
     def _sums(self, group: Fused, result: Result | Reals) -> bool:
@@ -146,38 +154,72 @@ class Products8(IntegerSteps):
 
     def _product8(self, group: Fused) -> None:
         """Convolutions and linear layers, with what follows them."""
-        head, operands = group.head, dict[str, Ref]()
-        own = Product.of(self.graph, self.values, head)
-        kernel: Any
-        if group.first is not None:
-            first, before = group.first, dict[str, Ref]()
-            product = Product.of(self.graph, self.values, first.head)
-            made = self._result(first, product, before)
-            kernel = self._banded8(group, made, self._result(group, own, operands))
-            self._pack_dense(first.head, product, kernel.producer, before)
-            operands |= {f"first_{role}": ref for role, ref in before.items()} | {"x": before["x"]}
-            self._pack_depthwise(group, own, kernel.consumer, operands)
-        elif is_depthwise(self.graph, head):
-            kernel = self._depthwise8(group, self._result(group, own, operands))
-            self._pack_depthwise(group, own, kernel, operands)
-            operands["x"] = self._bytes(head.inputs[0]).ref
+        head = group.head
+        kernel: Kernel
+        if is_depthwise(self.graph, head):
+            kernel, operands = self._wide8(group, lambda make: make(self._given(head)[0].rows, None))
+        elif group.first is not None:
+            kernel, operands = self._projected8(group)
         else:
+            operands, own = {}, Product.of(self.graph, self.values, head)
             kernel = self._dense8(group, self._result(group, own, operands))
+            operands["x"] = self._bordered(head).ref
             self._pack_dense(head, own, kernel, operands)
         operands["y"] = self._output(group.output).ref
         self._step(kernel, operands, tuple(op for op in group.ops if op.kind != "mul"))
 
-    def _pack(self, op: Op, product: Product, weight: Array, operands: dict[str, Ref]) -> None:
+    def _wide8(self, group: Fused, choose: Callable[[Make], Kernel]) -> tuple[Kernel, dict[str, Ref]]:
+        """A depthwise convolution, perhaps with the one before it, in the kernel that `choose` makes; its operands."""
+        first, operands, before = group.first, dict[str, Ref](), dict[str, Ref]()
+        own = Product.of(self.graph, self.values, group.head)
+        result = self._result(group, own, operands)
+        if first is not None:
+            product = Product.of(self.graph, self.values, first.head)
+            made = self._result(first, product, before)
+            kernel = choose(lambda rows, parts: self._banded8(group, made, result, rows, parts))
+        else:
+            kernel = choose(lambda rows, parts: self._depthwise8(group, result, parts))
+        wide = kernel.wide if isinstance(kernel, Projected8) else kernel
+        if first is not None:
+            assert isinstance(wide, Banded8)
+            self._pack_dense(first.head, product, wide.producer, before)
+            operands |= {f"first_{role}": ref for role, ref in before.items()}
+            operands["x"], wide = self._bordered(first.head).ref, wide.consumer
+        else:
+            operands["x"] = self._bytes(group.head.inputs[0]).ref
+        assert isinstance(wide, Depthwise8)
+        self._pack_depthwise(group, own, wide, operands)
+        return kernel, operands
+
+    def _projected8(self, group: Fused) -> tuple[Kernel, dict[str, Ref]]:
+        """The same with the pointwise convolution behind it."""
+        wide, last = group.first, dict[str, Ref]()
+        assert wide is not None
+        own = Product.of(self.graph, self.values, group.head)
+        n, channels, height, width = self._shape(wide.output)
+        ld = units(channels) * UNIT
+        geometry = Geometry(n, height, width, height * width * ld, width * ld, ld, depth=round_up(channels, 4))
+        result = self._result(group, own, last)
+        project = in_runs(self.target, geometry, self._shape(group.output)[1], result, tiles=self.tiles)
+        self._pack_dense(group.head, own, project, last)
+        tile, choice = self._given(group.head)
+
+        def choose(make: Make) -> Kernel:
+            return projected8(self.target, make, project, n, self.least_tasks, rows=tile.rows, parts=choice.row_parts)
+
+        kernel, operands = self._wide8(wide, choose)
+        return kernel, operands | {f"last_{role}": ref for role, ref in last.items()}
+
+    def _pack8(self, op: Op, product: Product, weight: Array, operands: dict[str, Ref]) -> None:
         packed = {"weight": weight, "bias": _in_units(product.start), "scale": _in_units(product.scale)}
         operands |= {role: self._constant(f"{op.name}/{role}", values) for role, values in packed.items()}
 
     def _pack_dense(self, op: Op, product: Product, kernel: Convolution8, operands: dict[str, Ref]) -> None:
         """The operands of a dense product that its result does not read."""
-        operands["x"] = self._bordered(op).ref
         attrs = op.attrs if isinstance(op.attrs, Conv) else Conv()
         _, starts = self._geometry(op)
         weight = product.weight.reshape(self._shape_of_weight(op))
-        self._pack(op, product, kernel.pack(arranged(attrs, weight, kernel.geometry, starts)), operands)
+        self._pack8(op, product, kernel.pack(arranged(attrs, weight, kernel.geometry, starts)), operands)
         if kernel.grouped:
             operands["starts"] = self._constant(f"{op.name}/starts", starts)
         if kernel.tiles:
@@ -186,7 +228,7 @@ class Products8(IntegerSteps):
     def _pack_depthwise(self, group: Fused, product: Product, kernel: Depthwise8, operands: dict[str, Ref]) -> None:
         """The same of a depthwise one."""
         op = group.head
-        self._pack(op, product, kernel.pack(product.weight), operands)
+        self._pack8(op, product, kernel.pack(product.weight), operands)
         operands["border"] = self._border(levels(self._tensor(op.inputs[0]))[1])
         if kernel.sums:
             layout = Layout.padded((kernel.images, kernel.channels, kernel.row_tasks, 1), UNIT)

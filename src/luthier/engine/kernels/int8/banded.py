@@ -104,68 +104,55 @@ class Banded8(Kernel):
 
     def emit(self, body: Body) -> None:
         """One task."""
-        x, window, f = body["x"], self.consumer.window, body.f
-        self.producer.begin(self._producing(body))
+        f = body.f
+        ring = f.offset(body.scratch, self.producer.scratch_bytes)
+        buffer = f.offset(ring, self.consumer.scratch_bytes)
 
         def work(image: Index, first: Index, count: int, rows: tuple[Index, Index], sums: Value | None) -> None:
-            self.open(body, count)
+            inner = body.within(ring)
+            write_borders(inner, self.consumer.ring(count))
 
             def band(oy: Index, staged: list[Value]) -> list[Value]:
                 these = oy, f.min(f.add(oy, self.rows), rows[1])
-                return [self.band(body, x, image, first, count, these, staged[0], sums)]
+                span = self.consumer.demand(f, these, staged[0])
+                e = self.produce(body, buffer, image, first, count, span)
+                block = self.consumer.ring(count)
+                self.consumer.sweep(inner, block, e, count * UNIT, image, first, these, staged[0], sums)
+                return [f.index(span[1])]
 
-            f.loop(*rows, band, [f.index(f.max(window.in_row(rows[0], f), 0))], step=self.rows)
+            f.loop(*rows, band, [f.index(f.max(self.consumer.window.in_row(rows[0], f), 0))], step=self.rows)
 
+        self.begin(body)
         self.consumer.task(body, work)
         self.producer.end(body)
 
-    def open(self, body: Body, count: int) -> None:
-        """Before the first band of a block."""
-        write_borders(body.within(self._ring(body)), self.consumer.ring(count))
+    def begin(self, body: Body) -> None:
+        """Before the first `produce`; the producer's `end` comes behind the last."""
+        self.producer.begin(self._producing(body))
 
-    def band(
-        self, body: Body, x: Value, image: Index, first: Index, count: int, rows: tuple[Index, Index], staged: Value,
-        sums: Value | None,
-    ) -> Value:  # fmt: skip
-        """The rows of e that a band of a block needs, and then the output's `rows`; see `Depthwise8.sweep`."""
-        f, window, ld = body.f, self.consumer.window, count * UNIT
-        low = f.max(staged, f.max(window.in_row(rows[0], f), 0))
-        needed = f.add(window.in_row(f.sub(rows[1], 1), f), window.reach)
-        high = f.max(low, f.min(f.max(needed, 0), window.in_hw[0]))
-        self._produce(body, x, image, first, count, (low, high))
-        # row `low` of e lies at the beginning of the buffer
-        e = f.offset(self._buffer(body), f.sub(0, f.mul(low, window.in_hw[1] * ld)))
-        inner = body.within(self._ring(body))
-        return self.consumer.sweep(inner, self.consumer.ring(count), e, ld, image, first, rows, staged, sums)
+    def produce(
+        self, body: Body, buffer: Value, image: Index, first: Index, count: int, span: tuple[Index, Index]
+    ) -> Value:
+        """Some rows of a block of e, into the buffer; a pointer to where row 0 would be."""
+        f, geometry, ld = body.f, self.producer.geometry, count * UNIT
+        (low, high), inner = span, self._producing(body)
+        x = body.at("x", (image, geometry.image_bytes))
+        if self.is_whole:
+            self.producer.run(inner, x, geometry.columns, first, count, buffer, None, ld)
+        elif geometry.is_run:
+            pixels = f.mul(f.sub(high, low), geometry.columns)
+            self.producer.run(inner, body.at(x, (low, geometry.line_bytes)), pixels, first, count, buffer, None, ld)
+        else:
+
+            def line(iy: Index, _: object) -> None:
+                at, to = body.at(x, (iy, geometry.line_bytes)), body.at(buffer, (f.sub(iy, low), geometry.columns * ld))
+                self.producer.run(inner, at, geometry.columns, first, count, to, None, ld)
+
+            f.loop(low, high, line)
+        return f.offset(buffer, f.sub(0, f.mul(low, self.consumer.window.in_hw[1] * ld)))
 
     def _producing(self, body: Body) -> Body:
         return body.within(body.scratch, **{role: body[f"first_{role}"] for role in self._first})
-
-    def _ring(self, body: Body) -> Value:
-        return body.f.offset(body.scratch, self.producer.scratch_bytes)
-
-    def _buffer(self, body: Body) -> Value:
-        return body.f.offset(self._ring(body), self.consumer.scratch_bytes)
-
-    def _produce(self, body: Body, x: Value, image: Index, first: Index, count: int, span: tuple[Index, Index]) -> None:
-        """Some rows of e, into the buffer."""
-        f, geometry, ld = body.f, self.producer.geometry, count * UNIT
-        inner, to = self._producing(body), self._buffer(body)
-        x = body.at(x, (image, geometry.image_bytes))
-        if self.is_whole:
-            self.producer.run(inner, x, geometry.columns, first, count, to, None, ld)
-            return
-        low, high = span
-        if geometry.is_run:
-            pixels = f.mul(f.sub(high, low), geometry.columns)
-            self.producer.run(inner, body.at(x, (low, geometry.line_bytes)), pixels, first, count, to, None, ld)
-            return
-
-        def line(iy: Index, _: object) -> None:
-            at, there = body.at(x, (iy, geometry.line_bytes)), body.at(to, (f.sub(iy, low), geometry.columns * ld))
-            self.producer.run(inner, at, geometry.columns, first, count, there, None, ld)
-
-        f.loop(low, high, line)
 
 
 def in_runs(target: Target, geometry: Geometry, channels: int, result: Result | Reals, *, tiles: bool) -> Convolution8:
@@ -179,7 +166,7 @@ def in_runs(target: Target, geometry: Geometry, channels: int, result: Result | 
 
 def banded8(
     target: Target, geometry: Geometry, first: Result | Reals, channels: int, window: Window, result: Result | Reals,
-    *, sums: bool = False, tiles: bool = False, least_tasks: int = 1, rows: int | None = None,
+    *, sums: bool = False, tiles: bool = False, least_tasks: int = 1, rows: int | None = None, parts: int | None = None,
 ) -> Banded8:  # fmt: skip
     """Equation (1); without `rows` the band is the tallest whose buffer and ring stay in half of the L1 cache.
 
@@ -189,7 +176,7 @@ def banded8(
         first, result: behind the producer's sums, and the consumer's.
         channels: of both.
         window: of the consumer.
-        sums, least_tasks: see `depthwise8`.
+        sums, least_tasks, parts: see `depthwise8`.
         tiles: see `convolution8`.
         rows: of a band.
     """
@@ -197,7 +184,7 @@ def banded8(
         producer = in_runs(target, geometry.flat(images=False) if whole else geometry, channels, first, tiles=tiles)
         consumer = depthwise8(
             target, geometry.images, channels, window, result, sums=sums, least_tasks=least_tasks,
-            block=producer.block.vectors,
+            block=producer.block.vectors, parts=parts,
         )  # fmt: skip
         row_bytes = window.in_hw[1] * producer.block.vectors * UNIT
         fitting = ((target.l1_bytes // 2 - consumer.scratch_bytes) // row_bytes - window.reach) // window.stride[0] + 1

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.emit import Index, Value
+from luthier.engine.emit import Function, Index, Value
 from luthier.engine.kernels.int8.reals import Reals
 from luthier.engine.kernels.int8.result import Result
 from luthier.engine.kernels.int8.units import (
@@ -227,8 +227,8 @@ class Depthwise8(Kernel):
     def sweep(
         self, body: Body, ring: Ring, x: Value, ld: int, image: Index, first: Index, rows: tuple[Index, Index],
         staged: Value, sums: Value | None,
-    ) -> Value:  # fmt: skip
-        """Some rows of a block; input rows below `staged` are in the ring.  Returns the next `staged`.
+    ) -> None:  # fmt: skip
+        """Some rows of a block; input rows below `staged` are in the ring.
 
         Args:
             body: where the code goes; its scratch is the ring.
@@ -249,7 +249,14 @@ class Depthwise8(Kernel):
             f.loop(0, ring.units, lambda u, _: self.row(body, ring, image, first, u, oy, sums))
             return [f.index(f.max(begin, upto))]
 
-        return f.loop(*rows, row, [staged])[0]
+        f.loop(*rows, row, [staged])
+
+    def demand(self, f: Function, rows: tuple[Index, Index], staged: Index) -> tuple[Index, Index]:
+        """Input rows, from and to, that rows of the output need and the ring lacks; the second is the next `staged`."""
+        window = self.window
+        low = f.max(staged, f.max(window.in_row(rows[0], f), 0))
+        needed = f.add(window.in_row(f.sub(rows[1], 1), f), window.reach)
+        return low, f.max(low, f.min(f.max(needed, 0), window.in_hw[0]))
 
     def row(self, body: Body, ring: Ring, image: Index, first: Index, u: Index, oy: Index, sums: Value | None) -> None:
         """One output row of unit `u` of a block that begins at unit `first`; its input rows are in the ring."""
@@ -366,14 +373,22 @@ def stage_row(body: Body, ring: Ring, x: Value, iy: Index, ld: int) -> None:
 
 def depthwise8(
     target: Target, images: int, channels: int, window: Window, result: Result | Reals, *, sums: bool = False,
-    least_tasks: int = 1, block: int | None = None,
+    least_tasks: int = 1, block: int | None = None, parts: int | None = None,
 ) -> Depthwise8:  # fmt: skip
-    """Equation (1) with tiles and tasks chosen for a CPU: a ring of `block` units, or one in half of the L1 cache."""
+    """Equation (1) with tiles and tasks chosen for a CPU.
+
+    Args:
+        target: the CPU.
+        images, channels, window, result, sums: see `Depthwise8`.
+        least_tasks: parts to cut into, if there are as many fours of rows.
+        block: units that share a ring; None = as many as fit in half of the L1 cache.
+        parts: of the rows; None = as `least_tasks` wants.
+    """
     ring = Ring(window, 1)
     fitting = max(1, min(_MOST_UNITS, target.l1_bytes // 2 // (ring.slots * ring.row_bytes)))
     block = min(units(channels), block or fitting)
     blocks = Partition(units(channels), block).count
-    row_tasks = max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
+    row_tasks = parts or max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
     most = max(4, target.registers * target.lanes // UNIT // 2)
     columns = max(1, most // ring.period) * ring.period
     return Depthwise8(images, channels, window, result, columns, block, row_tasks, sums)

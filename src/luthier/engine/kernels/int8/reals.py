@@ -84,7 +84,7 @@ class Reals:
         return OpenedReals(self, body)
 
 
-def inverse(scale: float, zero: int) -> Array:
+def inverse(scale: np.float32, zero: int) -> Array:
     """The operand `inverse`: 1 / s, and the zero point twice in 16 bits."""
     words = np.zeros(2, np.uint32)
     words[0] = np.float32(1 / float(scale)).view(np.uint32)
