@@ -18,6 +18,7 @@ from luthier.engine.estimate8 import estimate8
 from luthier.engine.kernels.int8.banded import Banded8
 from luthier.engine.kernels.int8.projected import Projected8
 from luthier.engine.lower_int8 import IntegerLowering, lower_integers
+from luthier.engine.patterns import Patterns
 from luthier.engine.program import Lowered
 from luthier.graph import Graph, fold_norm_into_conv, from_network
 from luthier.graph.attrs import Conv
@@ -112,8 +113,6 @@ def test_bands_are_taken_where_they_should_be_quicker() -> None:
     left = 0
     for group in lowering.patterns.groups():
         assert group.first is None or tuple(op.name for op in group.ops) in taken
-    from luthier.engine.patterns import Patterns
-
     for group in Patterns(lowering.graph).groups():
         if group.first is not None:
             alone = estimate8(lowering._dense8(group.first), host()) + estimate8(lowering._depthwise8(group), host())

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.harness import call, spread
-from tests.engine.numbers import exact, graph_with_numbers, relative_error
+from tests.engine.numbers import exact, relative_error
 
-from luthier.arch.presets import get
 from luthier.deploy.precision import in_number_type
 from luthier.engine import Target, compile, runnable
 from luthier.engine.kernels.element import BFLOAT16, FP32, Element, from_bf16, to_bf16
@@ -23,9 +22,11 @@ from luthier.graph import Graph
 from luthier.graph.attrs import GlobalPool, GraphFunction, Mul
 from luthier.graph.builder import Builder
 from luthier.graph.integers import in_integers, is_integer, levels
-from luthier.graph.mixed import but_products, with_bf16_numbers
+from luthier.graph.mixed import but_products
+from luthier.graph.reference import evaluate
 from luthier.quant import quantize
 from luthier.quant.integer import run
+from luthier.schedule import fused
 
 Array = np.ndarray[Any, Any]
 TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
@@ -76,10 +77,9 @@ def _bound(graph: Graph, constants: dict[str, Array], quantised: Graph, x: Array
     s_x = float(levels(quantised.tensors["x"])[0])
     s_w = np.array(quantised.constants["p.weight"].scale).reshape(1, -1, 1, 1)
     absolute = {"p.weight": np.ones_like(weight), "p.bias": np.zeros(len(weight))}
-    op = graph.ops[0]
-    from luthier.graph.reference import evaluate
-
-    near = evaluate(op, [np.abs(x).astype(np.float64)], {"weight": absolute["p.weight"], "bias": absolute["p.bias"]})
+    near = evaluate(
+        graph.ops[0], [np.abs(x).astype(np.float64)], {"weight": absolute["p.weight"], "bias": absolute["p.bias"]}
+    )
     sums = np.abs(weight).reshape(len(weight), -1).sum(1).reshape(1, -1, 1, 1)
     return np.asarray(s_x / 2 * sums + s_w / 2 * near + weight[0].size * s_x * s_w / 4 + s_x * s_w / 2)
 
@@ -113,15 +113,15 @@ def _gated(build: Builder) -> str:
     """Two blocks with a gate and a residual: the stream, and what is gated, are numbers."""
     x = build.conv("stem", "stem", build.input("x", (2, 3, 14, 14)), 24, kernel_size=3, bias=True)
     for name in ("one", "two"):
-        y = build.activation(f"{name}.a", build.conv(f"{name}.e", name, x, 52, bias=True), "hard_swish")
+        y = build.activation(f"{name}.a", build.conv(f"{name}.e", f"{name}.e", x, 52, bias=True), "hard_swish")
         y = build.activation(
-            f"{name}.b", build.conv(f"{name}.d", name, y, 52, kernel_size=5, groups=52, bias=True), "silu"
+            f"{name}.b", build.conv(f"{name}.d", f"{name}.d", y, 52, kernel_size=5, groups=52, bias=True), "silu"
         )
         gate = build.op(f"{name}.mean", GlobalPool("avg"), y)
-        gate = build.activation(f"{name}.r", build.conv(f"{name}.s", name, gate, 9, bias=True), "relu")
-        gate = build.activation(f"{name}.g", build.conv(f"{name}.x", name, gate, 52, bias=True), "sigmoid")
+        gate = build.activation(f"{name}.r", build.conv(f"{name}.s", f"{name}.s", gate, 9, bias=True), "relu")
+        gate = build.activation(f"{name}.g", build.conv(f"{name}.x", f"{name}.x", gate, 52, bias=True), "sigmoid")
         y = build.op(f"{name}.scale", Mul(), y, gate)
-        x = build.add(f"{name}.sum", build.conv(f"{name}.p", name, y, 24, bias=True), x)
+        x = build.add(f"{name}.sum", build.conv(f"{name}.p", f"{name}.p", y, 24, bias=True), x)
     return build.conv("last", "last", build.op("mean", GlobalPool("avg"), x), 10, bias=True)
 
 
@@ -160,7 +160,7 @@ def test_gates_and_residuals(target: Target, threads: int) -> None:
     """The reference rounds to integers where the plan does, but keeps numbers as fp32: half a step of bf16 each."""
     graph, constants, x = _made()
     mixed, values = in_number_type(graph, constants, "int8_bf16", x)
-    plan = compile(mixed, values, target=target, threads=threads, debug=True)
+    plan = compile(mixed, values, target=target, threads=threads, debug=True, schedule=fused(mixed, rows=5))
     got = plan(x)
     assert np.array_equal(plan(x), got)
     plan.close()
@@ -173,19 +173,11 @@ def test_gates_and_residuals(target: Target, threads: int) -> None:
 
 
 def test_it_is_nearer_than_integers_alone() -> None:
-    network = get("mobilenet_v3_small")
-    x = np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
-    graph, constants = graph_with_numbers(network, batch=4, resolution=64, x=x)
-    want = exact(graph, constants, x)
-    errors = {}
-    for dtype in ("int8", "int8_bf16"):
-        plan = compile(*in_number_type(graph, constants, dtype, x))  # type: ignore[arg-type]
-        errors[dtype] = float(np.square(plan(x) - want).mean())
-    assert errors["int8_bf16"] < errors["int8"]
-
-
-def test_numbers_of_every_graph_can_be_restated() -> None:
-    """Nothing changes in a graph whose every op is in integers."""
-    graph, constants, x = _made()
-    small, _ = quantize(graph, constants, x, correct_bias=False)
-    assert with_bf16_numbers(small) == small
+    errors = {"int8": 0.0, "int8_bf16": 0.0}
+    for seed in range(4):
+        graph, constants, x = _made(seed)
+        want = exact(graph, constants, x)
+        for dtype in errors:
+            got = run(*in_number_type(graph, constants, dtype, x), {"x": x})["last"]  # type: ignore[arg-type]
+            errors[dtype] += float(np.square(got - want).mean() / np.square(want).mean())
+    assert errors["int8_bf16"] < 0.8 * errors["int8"], errors
