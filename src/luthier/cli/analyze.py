@@ -131,6 +131,8 @@ def document(found: Examination) -> dict[str, Any]:
         "measured_by_op_s": None if found.profile is None else found.profile.by_op(),
         "energy_j": totals.image_energy_j,
         "energy_j_kind": totals.image_energy_j_kind,
+        "measured_energy_j": None if found.profile is None else found.profile.energy_j,
+        "measured_energy_j_kind": "measured",
         "images_per_battery": totals.images_per_battery,
         "fits": analysis.fits,
         "verdict": analysis.verdict,
