@@ -122,9 +122,10 @@ def document(found: Examination) -> dict[str, Any]:
         "predicted_latency_s": None if prediction is None else prediction.latency_s,
         "predicted_latency_s_kind": "predicted",
         "predicted_latency_s_interval": None if prediction is None else list(prediction.interval_s),
-        "runtime_latency_s": None if found.calibrated is None else found.calibrated.latency_s,
-        "runtime_latency_s_kind": "modelled",
-        "runtime": None if found.calibrated is None else found.calibrated.runtime,
+        "runtimes": [
+            {"runtime": known.runtime, "latency_s": known.latency_s, "latency_s_kind": "modelled"}
+            for known in found.calibrated
+        ],
         "measured_latency_s": None if found.profile is None else found.profile.whole_s,
         "measured_latency_s_kind": "measured",
         "measured_runtime": None if found.profile is None else found.profile.runtime,
