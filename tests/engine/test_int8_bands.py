@@ -39,7 +39,7 @@ def _check(graph: Graph, constants: dict[str, Array], **how: Any) -> list[str]:
     for _ in range(2):
         np.testing.assert_array_equal(plan(x), want)
     plan.close()
-    assert np.unique(want).size > 20  # not clamped away
+    assert np.unique(want).size >= min(20, want.size)  # not clamped away
     return [record.function for record in plan.image.records]
 
 
