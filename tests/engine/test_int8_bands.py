@@ -28,7 +28,6 @@ from luthier.quant.integer import run
 from luthier.schedule import Choice, Group, Schedule, Tile, fused, unfused
 
 Array = np.ndarray[Any, Any]
-TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
 
 
 def _check(graph: Graph, constants: dict[str, Array], **how: Any) -> list[str]:
@@ -87,11 +86,14 @@ def test_any_pair_in_any_bands(
     assert len([name for name in kernels if "conv" in name]) == (1 if projected else 2)
 
 
-@TARGETS
-@pytest.mark.parametrize("rows", [None, 3])
-def test_networks_under_every_schedule(target: Target, rows: int | None) -> None:
-    """Small squeeze layers, hard-swish by table, residuals; at 40 pixels the deep maps have one or two."""
-    graph, constants = in_random_integers(_folded("mobilenetv2_100" if rows else "mbconv_thumbnail", 40))
+@pytest.mark.parametrize(
+    ("target", "name", "rows"),
+    [(host(), "mbconv_thumbnail", None), *((target, "mobilenetv2_100", 3) for target in runnable())],
+    ids=lambda value: getattr(value, "isa", value),
+)
+def test_networks_under_every_schedule(target: Target, name: str, rows: int | None) -> None:
+    """Squeeze layers, activations by table, residuals; at 40 pixels the deep maps have one or two."""
+    graph, constants = in_random_integers(_folded(name, 40))
     kernels = _check(graph, constants, target=target, schedule=fused(graph, rows=rows))
     assert sum("banded" in name for name in kernels) > 1
     assert not any("banded" in name for name in _check(graph, constants, target=target, schedule=unfused(graph)))
