@@ -156,7 +156,7 @@ def windowed(draw: st.DrawFn) -> Graph:
     return build.graph(chain[-1])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graph=windowed())
 def test_every_pixel_depends_on_what_its_field_names(graph: Graph) -> None:
     check(graph, exact=False)
@@ -208,6 +208,16 @@ def test_layers_beyond_the_image() -> None:
     assert [layer.entering[0] for layer in beyond] == [40, 44, 60, 76, 92, 100, 132, 164, 196]
     assert [layer.window[0] for layer in beyond] == [2, 3, 3, 3, 2, 3, 3, 3, 2]
     assert not any(layer.beyond((500, 500)) for layer in layer_fields(graph))
+
+
+def test_shortcuts_keep_layers_productive() -> None:
+    layers = [layer for layer in layer_fields(from_network(get("resnet18"), resolution=64)) if max(layer.window) > 1]
+    # 3x3 shortcuts do not exist: every block reads, past its neighbours, what the stem saw
+    assert {layer.entering[0] for layer in layers[2:]} == {11} | {layer.entering[0] for layer in layers[3::2]}
+    assert not [layer for layer in layers if layer.beyond((300, 300), on_widest=True) and layer.beyond((300, 300))]
+    wide = [layer for layer in layers if layer.beyond((64, 64), on_widest=True)]
+    assert [layer.block for layer in wide][0] == "stage3.0"
+    assert wide[0].entering_widest == (91, 91)
 
 
 def test_an_input_that_is_no_image_is_refused() -> None:

@@ -81,6 +81,7 @@ class LayerField:
         window: its taps along H and W, dilation counted, in pixels of its own input.
         output_hw: of its map, in pixels.
         entering: the narrowest field of what it reads, in pixels of the image.
+        entering_widest: the widest field of that.
         field: the widest field of what it writes, in pixels of the image.
         jump: pixels of the image from one pixel of its map to the next.
     """
@@ -90,13 +91,20 @@ class LayerField:
     window: tuple[int, int]
     output_hw: tuple[int, int]
     entering: tuple[float, float]
+    entering_widest: tuple[float, float]
     field: tuple[float, float]
     jump: tuple[float, float]
 
-    def beyond(self, image_hw: tuple[int, int]) -> bool:
-        """Whether what it reads already covers the image, so that its window shows it nothing new."""
-        wide = max(self.window) > 1
-        return wide and all(seen > side for seen, side in zip(self.entering, image_hw, strict=True))
+    def beyond(self, image_hw: tuple[int, int], *, on_widest: bool = False) -> bool:
+        """Whether what it reads exceeds the image already, so that its window shows it nothing new.
+
+        Args:
+            image_hw: (H, W) of the image, or of the object in it, in pixels.
+            on_widest: judge the widest path instead of the narrowest: true of more layers, and less certain, because
+                the layer still sees anew what came along a shortcut.
+        """
+        entering = self.entering_widest if on_widest else self.entering
+        return max(self.window) > 1 and all(seen > side for seen, side in zip(entering, image_hw, strict=True))
 
 
 def receptive_fields(graph: Graph, *, gates: bool = True) -> dict[str, Path]:
@@ -149,6 +157,7 @@ def layer_fields(graph: Graph) -> tuple[LayerField, ...]:
             LayerField(
                 name=op.name, block=op.block, window=(height, width), output_hw=(out[2], out[3]),
                 entering=(path.narrowest[0].size, path.narrowest[1].size),
+                entering_widest=(path.widest[0].size, path.widest[1].size),
                 field=(behind.widest[0].size, behind.widest[1].size),
                 jump=(behind.widest[0].jump, behind.widest[1].jump),
             )
