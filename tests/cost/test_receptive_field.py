@@ -212,12 +212,12 @@ def test_layers_beyond_the_image() -> None:
 
 def test_shortcuts_keep_layers_productive() -> None:
     layers = [layer for layer in layer_fields(from_network(get("resnet18"), resolution=64)) if max(layer.window) > 1]
-    # 3x3 shortcuts do not exist: every block reads, past its neighbours, what the stem saw
-    assert {layer.entering[0] for layer in layers[2:]} == {11} | {layer.entering[0] for layer in layers[3::2]}
-    assert not [layer for layer in layers if layer.beyond((300, 300), on_widest=True) and layer.beyond((300, 300))]
-    wide = [layer for layer in layers if layer.beyond((64, 64), on_widest=True)]
-    assert [layer.block for layer in wide][0] == "stage3.0"
-    assert wide[0].entering_widest == (91, 91)
+    # 43 px behind stage1 (11 + 4 * 8), then 3x3 windows at jumps 4 and 8: stage2.1 reads 43 + 8 + 16
+    wide = next(layer for layer in layers if layer.beyond((64, 64), on_widest=True))
+    assert (wide.block, wide.entering_widest) == ("stage2.1", (67, 67))
+    # along the shortcuts nothing widens the stem's 11 px but a block's own first window
+    assert max(layer.entering[0] for layer in layers) == 11 + 2 * 32
+    assert not [layer for layer in layers if layer.beyond((80, 80))]
 
 
 def test_an_input_that_is_no_image_is_refused() -> None:
