@@ -63,3 +63,72 @@ class Scaling:
     measured_s: tuple[float | None, ...]
     wanted: FamilyMember | None
     budget: Budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoefficientScore:
+    """One point of the grid, trained.
+
+    Attributes:
+        coefficients: alpha, beta, gamma.
+        name: of its member at phi = 1.
+        resolution: of that, in pixels.
+        macs: its real work.
+        deviation: that over twice the baseline's, less 1.
+        accuracies: on the validation split, seed by seed; None = the training diverged.
+        accuracy: their mean; None where one diverged.
+        half_width: of the mean's 95 % interval over the seeds.
+        told_apart: whether it is worse than the best by more than the seeds' noise explains.
+    """
+
+    coefficients: Coefficients
+    name: str
+    resolution: int
+    macs: int
+    deviation: float
+    params: int
+    accuracies: tuple[float | None, ...]
+    accuracy: float | None
+    half_width: float | None
+    told_apart: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoefficientFit:
+    """Alpha, beta and gamma fitted to a baseline and images.
+
+    Attributes:
+        model: of the baseline.
+        data: as the user named it.
+        val_images: that the accuracies were counted on.
+        base_resolution, base_macs: of the baseline at phi = 0.
+        epochs: of every training.
+        seeds: of every point; the same for all.
+        macs_tolerance: that all points keep.
+        smallest_difference: in mean accuracy that tells another point from the best, all comparisons together at 95 %.
+        scores: in the order of the grid.
+        reused: trainings that were taken from other runs.
+    """
+
+    model: str
+    data: str
+    val_images: int
+    base_resolution: int
+    base_macs: int
+    epochs: int
+    seeds: int
+    macs_tolerance: float
+    smallest_difference: float
+    scores: tuple[CoefficientScore, ...]
+    reused: int
+
+    @property
+    def best(self) -> CoefficientScore:
+        """The point of the highest mean."""
+        return max(self.scores, key=lambda score: -1.0 if score.accuracy is None else score.accuracy)
+
+    @property
+    def tied(self) -> tuple[CoefficientScore, ...]:
+        """The others that cannot be told from the best."""
+        best = self.best
+        return tuple(score for score in self.scores if not score.told_apart and score is not best)
