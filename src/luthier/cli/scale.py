@@ -107,9 +107,11 @@ def scale(
 
     With --fit DATA the coefficients are found on images; with --diagnose fields and widths are held against the input.
     """
-    _check_options({"--fit": fit is not None, "--diagnose": diagnose, "--phi": phi is not None, "--images": bool(images),
-                    "--object-size": bool(object_size), "--check-member": check_member is not None,
-                    "--members": bool(members)})  # fmt: skip
+    _check_options({
+        "--fit": fit is not None, "--diagnose": diagnose, "--phi": phi is not None, "--images": images is not None,
+        "--object-size": object_size is not None, "--check-member": check_member is not None,
+        "--members": bool(members),
+    })  # fmt: skip
     if fit is not None:
         from luthier.cli.commands import absolute
         from luthier.cli.scale_fit import fit as fit_coefficients

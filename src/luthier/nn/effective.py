@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -30,28 +29,11 @@ from torch import Tensor, nn
 
 from luthier.errors import DataError
 from luthier.nn.build import Classifier
+from luthier.nn.results import BlockUse
 
 #: of the gradient's mass within the effective field
 SHARE: Final = 0.95
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class BlockUse:
-    """What one block makes of its field and its width.
-
-    Attributes:
-        name: of the block (`Network.walk`).
-        channels: C of its map.
-        effective_px: side of its effective receptive field, in pixels of the image.
-        effective_rank, participation: equations (1) and (2).
-    """
-
-    name: str
-    channels: int
-    effective_px: int
-    effective_rank: float
-    participation: float
 
 
 def block_uses(
