@@ -13,6 +13,7 @@ from luthier.units import UNITS, parse, show, spell, write
 
 VALUES = {
     "latency": {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0},
+    "pixels": {"px": 1},
     "duration": {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400},
     "bytes": {
         "B": 1,

@@ -32,6 +32,7 @@ from luthier.job.request import Request
 from luthier.job.resolve import resolve
 from luthier.job.result import Status
 from luthier.job.results import CoefficientFit, CoefficientScore
+from luthier.job.scaling import check_side
 from luthier.job.session import Say, Session
 from luthier.job.study import Round, Study
 from luthier.job.trials import finished_trials, play_round
@@ -86,6 +87,7 @@ def fit_coefficients(
     clock = Clock.resume(RunFolder(run_dir).clock, request.time_limit_s)
     session = Session(request, splits, clock, say, finished_trials(trials))
     native = min(splits.image_hw)
+    check_side("--resolution", request.resolution, resolve(request.model))
     baseline = session.fitted_to_data(resolve(request.model))
     if request.resolution is None:
         baseline = dataclasses.replace(baseline, resolution=_base_px(baseline, native, request.tolerance))
