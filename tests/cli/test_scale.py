@@ -157,8 +157,9 @@ def test_a_diagnosis(luthier: Any, tmp_path: Path) -> None:
 def test_a_fit_from_end_to_end(luthier: Any, draw: Any, tmp_path: Path) -> None:
     images, labels = draw(80)
     np.savez(tmp_path / "few.npz", x=images, y=labels)
-    command = ("scale", "mbconv_thumbnail", "--fit", tmp_path / "few.npz", "--epochs", "1", "--seeds", "2",
-               "--candidates", "2", "--run-dir", tmp_path / "run", "--html", tmp_path / "fit.html", "--json")  # fmt: skip
+    short = ("--epochs", "1", "--seeds", "2", "--candidates", "2")
+    where = ("--run-dir", tmp_path / "run", "--html", tmp_path / "fit.html", "--json")
+    command = ("scale", "mbconv_thumbnail", "--fit", tmp_path / "few.npz", *short, *where)
     ended = luthier(*command)
     assert ended.code == 0, ended.err
     assert ended.err.count("training ") >= 4

@@ -138,8 +138,8 @@ def check_side(option: str, side: int | None, network: Network) -> None:
     """
     if side is not None and side < network.total_stride:
         raise InputError(
-            f"{option} {side}: must be at least {network.name}'s total stride, {network.total_stride} px, for a pixel to "
-            "be left of its last map"
+            f"{option} {side}: must be at least {network.name}'s total stride, {network.total_stride} px, for a pixel "
+            "to be left of its last map"
         )
 
 

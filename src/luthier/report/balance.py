@@ -96,9 +96,8 @@ def fields(found: Balance) -> Chart:
     from plotly.graph_objects import Figure
 
     shown = [layer for layer in found.layers if max(layer.window) > 1]
-    names = [label(layer.name, 28) for layer in shown]
+    names = [label(layer.block or layer.name, 20) for layer in shown]
     side = min(found.image_hw)
-    # a floor keeps the logarithm of a first layer that reads one pixel
     traces: list[dict[str, Any]] = [
         _line("sees, widest path", list(range(len(shown))), [min(layer.field) for layer in shown], SECOND, "solid"),
         _line("reads, narrowest path", list(range(len(shown))), [min(layer.entering) for layer in shown], MUTED, "dot"),
@@ -123,11 +122,11 @@ def fields(found: Balance) -> Chart:
         data=traces,
         layout=layout(
             460, xaxis=axis("", tickvals=list(range(len(names))), ticktext=names, tickangle=-60, showgrid=False),
-            yaxis=axis("pixels of the image on a side", type="log", dtick="D1"), shapes=shapes, annotations=notes,
+            yaxis=axis("pixels of the image on a side", type="log", dtick=1), shapes=shapes, annotations=notes,
         ),
     )  # fmt: skip
     note = "Gates over the whole map are left out: with them every pixel behind the first depends on the whole image."
-    return Chart("fields", "Receptive fields, layer by layer", note, figure, min_width_px=22 * len(names))
+    return Chart("fields", "Receptive fields, layer by layer", note, figure, 22 * len(names), 1100)
 
 
 def _line(name: str, x: list[int], y: list[float], color: str, dash: str) -> dict[str, Any]:
