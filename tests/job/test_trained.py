@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from luthier.device.registry import get
 from luthier.intervals import wilson
 from luthier.job.results import TrainedFamily, TrainedMember
+from luthier.job.scaling import ScaleRequest, scale_family
 from luthier.job.trained import fit_law, trained_members
 from luthier.report import scaling as page
 
@@ -68,6 +71,25 @@ def test_a_checked_member_inside_and_outside() -> None:
     assert page.trained_table(outside).marked == frozenset({4})
 
 
-def test_runs_that_are_none_are_refused(tmp_path: pytest.TempPathFactory) -> None:
+def test_runs_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no finished run here"):
-        trained_members([tmp_path])  # type: ignore[list-item]  # a path
+        trained_members([tmp_path])
+
+
+def test_the_page_shows_the_family_its_growth_and_its_trained_members() -> None:
+    request = ScaleRequest(phis=(-1.0, 0.0, 1.0))
+    found = scale_family("mbconv_thumbnail", get("raspberry_pi_4"), request)
+    members = tuple(member(m, p) for m, p in ((10**6, 0.6), (2 * 10**6, 0.65), (4 * 10**6, 0.7)))
+    family = TrainedFamily(
+        data="d", members=members, law=fit_law(members), checked=member(3 * 10**6, 0.68), remarks=("unequal epochs",)
+    )
+    growth = page.doubling(found)
+    assert growth is not None
+    low, middle, high = (m.cost.macs for m in found.members)
+    assert list(growth.figure.data[0].y) == pytest.approx([middle / low, high / middle])
+    assert page.doubling(scale_family("mbconv_thumbnail", get("raspberry_pi_4"), ScaleRequest(phis=(1.0,)))) is None
+    html = page.render(found, "0", family)
+    assert html.count("data-figure") == 3
+    assert "Trained members" in html
+    assert "unequal epochs" in html
+    assert "Trained members" not in page.render(found, "0")
