@@ -19,10 +19,10 @@ from luthier.graph.from_network import from_network
 from luthier.graph.op import Graph
 from luthier.job.resolve import described, resolve_graph
 from luthier.job.results import Balance
-from luthier.nn.results import BlockUse
 
 if TYPE_CHECKING:
     from luthier.nn.build import Classifier
+    from luthier.nn.results import BlockUse
 
 #: images that are run: enough for covariances of some hundred channels, since every pixel of a map counts
 IMAGES: Final = 64

@@ -15,10 +15,10 @@ from luthier.cost.family import FamilyMember
 from luthier.cost.receptive_field import LayerField
 from luthier.deploy.results import Profile
 from luthier.intervals import student_t
-from luthier.nn.results import BlockUse
 
-if TYPE_CHECKING:  # it needs NumPy, which a name alone does not
+if TYPE_CHECKING:  # their rooms need NumPy or torch, which a name alone does not
     from luthier.cost.predict import Prediction
+    from luthier.nn.results import BlockUse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
