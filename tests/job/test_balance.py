@@ -86,7 +86,7 @@ def test_a_network_on_images_from_end_to_end() -> None:
     assert found.weights == "random, as initialised"
     assert [use.name for use in found.uses] == [placed.name for placed in get("mbconv_thumbnail").walk()]
     html = page.render(found, "0")
-    assert html.count("data-figure") == 2
+    assert html.count('data-figure="') == 2
     assert all(line.split(":")[0] in ("depth", "resolution", "field in use", "width") for line in found.advice)
     assert len(page.blocks(found).rows) == len(found.uses)
 

@@ -89,7 +89,7 @@ def test_the_page_shows_the_family_its_growth_and_its_trained_members() -> None:
     assert list(growth.figure.data[0].y) == pytest.approx([middle / low, high / middle])
     assert page.doubling(scale_family("mbconv_thumbnail", get("raspberry_pi_4"), ScaleRequest(phis=(1.0,)))) is None
     html = page.render(found, "0", family)
-    assert html.count("data-figure") == 3
+    assert html.count('data-figure="') == 3
     assert "Trained members" in html
     assert "unequal epochs" in html
     assert "Trained members" not in page.render(found, "0")
