@@ -204,7 +204,11 @@ def trained_lines(trained: TrainedFamily) -> Group:
 
     style = "" if trained.holds is None else "bold green" if trained.holds else "bold red"
     remarks = [Text(f"- {remark}") for remark in trained.remarks]
-    return Group(grid(trained_table(trained)), Text(trained_verdict(trained), style), *remarks)
+    return Group(
+        grid(trained_table(trained), ("network", "MACs", "test accuracy", "the curve")),
+        Text(trained_verdict(trained), style),
+        *remarks,
+    )
 
 
 def accuracy(trained: TrainedFamily) -> Chart:
