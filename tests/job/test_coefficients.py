@@ -40,7 +40,7 @@ class Played:
 
     def __call__(self, session: Session, network: Any, epochs: int, folder: Path, label: str) -> Round:
         if len(self.names) == self.stop_after:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("killed")
         number, seed = int(folder.parent.name), session.request.seed
         self.names.append((number, seed))
         noise = self.spread * np.random.default_rng([number, seed]).normal()
@@ -56,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, played: Played, request: 
 def test_a_killed_fit_loses_one_training_and_ends_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = run(monkeypatch, tmp_path / "whole", Played(0.001))
     first = Played(0.001, stop_after=4)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="killed"):
         run(monkeypatch, tmp_path / "cut", first)
     assert first.names == [(0, 0), (1, 0), (2, 0), (0, 1)]  # seed by seed: pairs are whole
     rest = Played(0.001)

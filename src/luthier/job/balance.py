@@ -154,11 +154,12 @@ def _effective(
         return []
     last, side = uses[-1], min(image_hw)
     theory = min(int(max(min(layer.field) for layer in windows)), side)
+    used = min(last.effective_px, theory)  # a square about a pixel off the middle reaches past the image
     found = [
-        f"field in use: 95 % of what moves {last.name} comes from {last.effective_px} px, "
-        f"{100 * last.effective_px / theory:.0f} % of the {theory} px that it can see"
+        f"field in use: 95 % of what moves {last.name} comes from {used} px, "
+        f"{100 * used / theory:.0f} % of the {theory} px that it can see"
     ]
-    if object_px is not None and last.effective_px < object_px:
+    if object_px is not None and used < object_px:
         found.append(f"field in use: that is less than the {object_px} px of the object")
     return found
 
