@@ -1,11 +1,13 @@
-"""Wilson's interval against scipy."""
+"""Intervals against scipy and published tables."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import binomtest
 
-from luthier.intervals import wilson
+from luthier.intervals import blocked, student_t, wilson
 
 
 @pytest.mark.parametrize("right", [0, 1, 17, 49, 50])
@@ -16,3 +18,29 @@ def test_wilson_is_scipys(right: int) -> None:
 
 def test_wilson_of_nothing_knows_nothing() -> None:
     assert wilson(0.0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 12, 61])
+@pytest.mark.parametrize("probability", [0.6, 0.975, 0.9999, 0.02])
+def test_students_quantiles_are_scipys(degrees: int, probability: float) -> None:
+    assert student_t(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-9)
+
+
+def test_two_treatments_are_a_paired_t_test() -> None:
+    pairs = np.random.default_rng(0).normal(size=(2, 6))
+    (first, second), _, half = blocked(pairs.tolist())
+    wanted = stats.ttest_rel(*pairs).confidence_interval(0.95)
+    assert (first - second - half, first - second + half) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_blocks_take_the_seeds_out_and_differences_are_covered() -> None:
+    rng = np.random.default_rng(1)
+    right, misses = 0, 0
+    for _ in range(400):
+        values = rng.normal(size=(5, 4)) * 0.1 + rng.normal(size=4) * 10 + np.arange(5)[:, None]
+        means, alone, apart = blocked(values.tolist())
+        differences = np.array(means) - means[-1] - (np.arange(5) - 4)
+        misses += bool((abs(differences) > apart).any())
+        right += alone < 1
+    assert right == 400  # the seeds' own spread of 10 is gone
+    assert misses < 0.05 * 400 + 3 * (400 * 0.05 * 0.95) ** 0.5  # all four differences together, 95 %

@@ -1,8 +1,9 @@
-"""How sure a measured share is."""
+"""How sure a measured share is, and a difference that was measured a few times."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 
@@ -29,3 +30,72 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, f
     centre = (share + z * z / (2 * count)) * shrink
     half = z * shrink * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def student_t(probability: float, degrees: int) -> float:
+    """Quantile of Student's t with a whole number of degrees of freedom.
+
+    Args:
+        probability: in (0, 1).
+        degrees: >= 1.
+    Source:
+        Abramowitz & Stegun 1964, equations 26.7.3 and 26.7.4 (the distribution as a finite sum), inverted by bisection.
+    Example:
+        >>> round(student_t(0.975, 2), 4), round(student_t(0.975, 12), 4)
+        (4.3027, 2.1788)
+    """
+    low, high = -math.pi / 2, math.pi / 2
+    for _ in range(100):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _t_below(angle, degrees) < probability else (low, angle)
+    return math.sqrt(degrees) * math.tan((low + high) / 2)
+
+
+def _t_below(angle: float, degrees: int) -> float:
+    """P(T < t), angle = atan(t / sqrt(degrees))."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    if degrees % 2:
+        term, total = cosine, 0.0
+        for k in range(1, degrees, 2):
+            total += term
+            term *= cosine * cosine * (k + 1) / (k + 2)
+        return 0.5 + (angle + sine * total) / math.pi
+    term, total = 1.0, 0.0
+    for k in range(0, degrees, 2):
+        total += term
+        term *= cosine * cosine * (k + 1) / (k + 2)
+    return 0.5 + sine * total / 2
+
+
+def blocked(values: Sequence[Sequence[float]], confidence: float = 0.95) -> tuple[list[float], float, float]:
+    """Means of several treatments tried under the same seeds, and how sure their differences are.
+
+        s^2 = sum over treatments i and seeds j of (x_ij - mean_i - mean_j + mean)^2 / ((k - 1) (n - 1))  (1)
+        half of a mean = t(confidence) * s / sqrt(n)                                                 (2)
+        half of a difference = t(1 - (1 - confidence) / (k - 1)) * s * sqrt(2 / n)                   (3)
+
+    A seed that is easy for all takes nothing from a difference (randomised blocks); (3) allows for k - 1 comparisons
+    with the best (Bonferroni).
+
+    Args:
+        values: one row per treatment, k >= 2, one column per seed, n >= 2.
+        confidence: of each mean alone, and of all differences with one treatment together.
+    Returns:
+        The k means, and the half widths (2) and (3).
+    Source:
+        Fisher 1935, The Design of Experiments, chapter 4.
+    Example:
+        >>> means, alone, apart = blocked([[0.5, 0.6, 0.7], [0.6, 0.71, 0.79]])
+        >>> [round(mean, 2) for mean in means], round(apart, 3)
+        ([0.6, 0.7], 0.025)
+    """
+    k, n = len(values), len(values[0])
+    means = [sum(row) / n for row in values]
+    seeds = [sum(row[j] for row in values) / k for j in range(n)]
+    centre = sum(means) / k
+    squares = sum((values[i][j] - means[i] - seeds[j] + centre) ** 2 for i in range(k) for j in range(n))
+    degrees = (k - 1) * (n - 1)
+    deviation = math.sqrt(squares / degrees)
+    alone = student_t(0.5 + confidence / 2, degrees) * deviation / math.sqrt(n)
+    apart = student_t(1 - (1 - confidence) / (k - 1) / 2, degrees) * deviation * math.sqrt(2 / n)
+    return means, alone, apart

@@ -38,9 +38,9 @@ _COUNT: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 UNITS: Final[dict[str, dict[str, float]]] = {
     "latency": _LATENCY, "duration": _DURATION, "bytes": _BYTES, "energy": _ENERGY, "count": _COUNT,
     "rate": _RATE, "bandwidth": _BANDWIDTH, "frequency": _FREQUENCY,
-    "energy_per_byte": _ENERGY_PER_BYTE,
+    "energy_per_byte": _ENERGY_PER_BYTE, "pixels": {"px": 1.0},
 }  # fmt: skip
-_WHOLE: Final = frozenset({"bytes", "count"})
+_WHOLE: Final = frozenset({"bytes", "count", "pixels"})
 # a comma only between groups of three digits: 1,5ms must not be read as 15 ms
 _QUANTITY: Final = re.compile(
     r"\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ/]*)\s*"
@@ -91,6 +91,7 @@ _SCALES: Final[dict[str, tuple[tuple[float, str], ...]]] = {
     "rate": ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s"), (1.0, "FLOP/s")),
     "bandwidth": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")),
     "frequency": ((1e9, "GHz"), (1e6, "MHz"), (1e3, "kHz"), (1.0, "Hz")),
+    "pixels": ((1.0, "px"),),
     "energy_per_byte": ((1e-3, "mJ/B"), (1e-6, "µJ/B"), (1e-9, "nJ/B"), (1e-12, "pJ/B")),
 }
 

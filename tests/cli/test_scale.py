@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from luthier.arch import encode
+from luthier.arch import Block, Head, Network, Stage, encode
 from luthier.arch.presets import get
-from luthier.arch.scaling import scale
+from luthier.arch.scaling import Coefficients, scale
 from luthier.cost import cost
+from luthier.job.coefficients import write_coefficients
 from luthier.job.scaling import read_phis
 
 
@@ -67,6 +69,22 @@ def test_a_measured_family(luthier: Any) -> None:
         (("--gamma", "nan"), 2, ("gamma must be at least 1",)),
         (("--max-resolution", "0"), 2, ("--max-resolution",)),
         (("--device", "nrf52840", "--max-energy", "1mJ"), 2, ("--max-energy", "nrf52840")),
+        (("--beta", "inf"), 2, ("beta must be at least 1",)),
+        (("--phi=-9",), 2, ("must lie in [-8, 12], got -9",)),
+        (("--max-resolution", "7"), 2, ("--max-resolution 7", "total stride, 8 px")),
+        (("--max-params", "10", "--max-macs", "1k"), 3, ("no phi in [-4, 8]", "--max-params", "--max-macs")),
+        (("--coefficients", "none.json"), 2, ("--coefficients none.json", "cannot be read")),
+        (("--coefficients", "none.json", "--alpha", "2"), 2, ("leave out --alpha",)),
+        (("--fit", "digits", "--diagnose"), 2, ("--fit and --diagnose", "one at a time")),
+        (("--fit", "digits", "--phi", "1"), 2, ("--fit and --phi",)),
+        (("--fit", "digits", "--tolerance", "1.5"), 2, ("--tolerance", "(0, 1)")),
+        (("--fit", "digits", "--resolution", "4"), 2, ("--resolution 4", "total stride, 8 px")),
+        (("--fit", "no-such-folder"), 2, ("no-such-folder", "no such file or folder")),
+        (("--images", "digits"), 2, ("--images", "--diagnose")),
+        (("--diagnose", "--object-size", "40"), 2, ("--object-size", "px")),
+        (("--diagnose", "--images", "no-such-folder"), 2, ("no-such-folder",)),
+        (("--check-member", "1"), 2, ("--check-member", "--members")),
+        (("--members", "no-such-run"), 2, ("no-such-run", "no finished run here")),
     ],
 )
 def test_refused_in_one_line(luthier: Any, arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
@@ -77,6 +95,93 @@ def test_refused_in_one_line(luthier: Any, arguments: tuple[str, ...], code: int
     last = ended.err.strip().splitlines()[-1]
     for word in words:
         assert word in last
+
+
+def narrowing(tmp_path: Path) -> Path:
+    """A network whose pools take a pixel each: at a small phi nothing is left of a map."""
+    blocks = (Block(kind="conv", out_channels=8, stride=2), Block(kind="pool", out_channels=8, kernel_size=4, stride=1))
+    stages = tuple(Stage(name=f"s{n}", blocks=blocks) for n in range(2))
+    network = Network(name="narrowing", stages=stages, head=Head(num_classes=3), resolution=16)
+    path = tmp_path / "narrowing.json"
+    path.write_text(encode.to_json(network))
+    return path
+
+
+def test_a_phi_that_leaves_nothing_of_a_map(luthier: Any, tmp_path: Path) -> None:
+    path = narrowing(tmp_path)
+    ended = luthier("scale", path, "--phi=-8")
+    assert ended.code == 2
+    assert "nothing is left of a 4 px input; raise the resolution" in ended.err
+    assert "Traceback" not in ended.err
+    # the smallest members do not exist, and do not stand in the way of those that fit
+    found = luthier("scale", path, "--max-macs", "12k", "--device", "raspberry_pi_4", "--phi", "0", "--json").result
+    assert found["wanted"]["macs"] <= 12_000
+
+
+def test_joint_limits_bind_together(luthier: Any) -> None:
+    def largest(*limits: str) -> Any:
+        arguments = ("scale", "mbconv_thumbnail", "--device", "raspberry_pi_4", "--phi", "0", *limits, "--json")
+        return luthier(*arguments).result["wanted"]
+
+    alone = [largest("--max-latency", "1ms"), largest("--max-energy", "60uJ"), largest("--max-params", "300k")]
+    both = largest("--max-latency", "1ms", "--max-energy", "60uJ", "--max-params", "300k")
+    assert both["latency_s"] <= 1e-3
+    assert both["energy_j"] <= 60e-6
+    assert both["params"] <= 300_000
+    assert both["macs"] == min(one["macs"] for one in alone)
+
+
+def test_coefficients_from_a_file(luthier: Any, tmp_path: Path) -> None:
+    chosen = Coefficients(alpha=1.0, beta=1.0, gamma=1.4)
+    write_coefficients(chosen, tmp_path / "coefficients.json")
+    found = luthier(
+        "scale", "mobilenetv2_100", "--phi", "1", "--coefficients", tmp_path, "--device", "raspberry_pi_4", "--json"
+    )
+    assert found.result["coefficients"] == {"alpha": 1.0, "beta": 1.0, "gamma": 1.4, "product": chosen.product}
+    assert found.result["members"][0]["macs"] == cost(scale(get("mobilenetv2_100"), 1, chosen)).macs
+
+
+def test_a_diagnosis(luthier: Any, tmp_path: Path) -> None:
+    page = tmp_path / "balance.html"
+    ended = luthier(
+        "scale", "vgg16", "--diagnose", "--resolution", "32", "--object-size", "20px", "--html", page, "--json"
+    )
+    layers = ended.result["layers"]
+    assert [layer["field"][0] for layer in layers][-1] == 212
+    assert sum(layer["beyond"] for layer in layers) == 9
+    assert ended.result["object_px"] == 20
+    assert any("9 of 18 layers" in line for line in ended.result["advice"])
+    assert "9 of 18 layers" in page.read_text()
+
+
+def test_a_fit_from_end_to_end(luthier: Any, draw: Any, tmp_path: Path) -> None:
+    images, labels = draw(80)
+    np.savez(tmp_path / "few.npz", x=images, y=labels)
+    short = ("--epochs", "1", "--seeds", "2", "--candidates", "2")
+    where = ("--run-dir", tmp_path / "run", "--html", tmp_path / "fit.html", "--json")
+    command = ("scale", "mbconv_thumbnail", "--fit", tmp_path / "few.npz", *short, *where)
+    ended = luthier(*command)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("training ") >= 4
+    assert len(ended.result["points"]) == 2
+    assert all(0 <= a <= 1 for point in ended.result["points"] for a in point["accuracies"])
+    assert "Points of the grid" in (tmp_path / "fit.html").read_text()
+    again = luthier(*command)
+    assert again.result == ended.result
+    assert "training " not in again.err
+    after = luthier(
+        "scale",
+        tmp_path / "run",
+        "--coefficients",
+        tmp_path / "run",
+        "--phi",
+        "1",
+        "--device",
+        "raspberry_pi_4",
+        "--json",
+    )
+    best = max(ended.result["points"], key=lambda point: point["accuracy"])
+    assert after.result["members"][0]["macs"] == best["macs"]
 
 
 def test_models_that_are_no_description(luthier: Any, tmp_path: Path) -> None:

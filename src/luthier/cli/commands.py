@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +52,7 @@ def fit(
     skip_bad: limits.SkipBad = False,
     threads: limits.Threads = 1,
     accelerator: limits.Accelerator = "auto",
+    trials: limits.Trials = None,
     as_json: limits.Json = False,
 ) -> None:
     """Find, train, export and measure the most accurate network of a family that fits every limit."""
@@ -66,11 +68,11 @@ def fit(
         budget = budget.with_memories(get_device(device))
     request = Request(
         command="fit",
-        model=_absolute(model),
-        data=_absolute(data),
-        device=_absolute(device) or "host",
+        model=absolute(model),
+        data=absolute(data),
+        device=absolute(device) or "host",
         time_limit_s=limits.read_time(time_limit, DIGITS_TIME_S if data is None else 600.0),
-        pretrained=_absolute(pretrained),
+        pretrained=absolute(pretrained),
         resolution=resolution,
         seed=seed,
         skip_bad=skip_bad,
@@ -78,7 +80,7 @@ def fit(
         accelerator=accelerator,
         **asdict(budget),
     )
-    _start(request, run_dir, as_json)
+    _start(request, run_dir, as_json, trials or [])
 
 
 def train(
@@ -102,11 +104,11 @@ def train(
     """Train one network as it is, export and measure it."""
     request = Request(
         command="train",
-        model=_absolute(model),
-        data=_absolute(data),
+        model=absolute(model),
+        data=absolute(data),
         epochs=epochs,
         time_limit_s=limits.read_time(time_limit, 600.0 if epochs is None else 7 * 86400.0),
-        pretrained=_absolute(pretrained),
+        pretrained=absolute(pretrained),
         resolution=resolution,
         seed=seed,
         skip_bad=skip_bad,
@@ -174,12 +176,13 @@ def convert(
         output.document("data convert", written)
 
 
-def _absolute(path: str | None) -> str | None:
+def absolute(path: str | None) -> str | None:
+    """A path that does not depend on the current folder."""
     # a resumed run may be started from another folder; names of data sets, presets and weights stay names
     return os.path.abspath(path) if path is not None and os.path.exists(path) else path
 
 
-def _start(request: Request, run_dir: Path | None, as_json: bool) -> None:
+def _start(request: Request, run_dir: Path | None, as_json: bool, trials: Sequence[Path] = ()) -> None:
     from luthier.report import lines, write
 
     console = output.console()
@@ -196,7 +199,7 @@ def _start(request: Request, run_dir: Path | None, as_json: bool) -> None:
         # here and not above: torch takes seconds to import
         from luthier.job.fit import fit as run_fit
 
-        result = run_fit(request, folder, say)
+        result = run_fit(request, folder, say, trials)
     if result is None:
         return
     page, source = folder / "report.html", folder / "result.json"

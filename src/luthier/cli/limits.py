@@ -27,6 +27,10 @@ TimeLimit = Annotated[str | None, typer.Option("--time-limit", help="Wall time o
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where the run is kept; the same command resumes it.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the split, the initialisation and the order of images.")]
+Trials = Annotated[
+    list[Path] | None,
+    typer.Option("--trials", help="Another run folder whose finished trainings count where they are the same."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip images that cannot be read, and list them.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Of the run time that latency is measured on.")]
 Accelerator = Annotated[str, typer.Option("--accelerator", help="The hardware that trains: auto, cpu or cuda.")]

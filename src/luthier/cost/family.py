@@ -17,7 +17,7 @@ from luthier.arch.network import Network
 from luthier.arch.scaling import PAPER, Coefficients, scale
 from luthier.cost.budget import Budget, nearest
 from luthier.cost.summary import Cost, cost
-from luthier.errors import BudgetError
+from luthier.errors import BudgetError, SpecError
 
 #: where a phi is looked for: a sixteenth of the work to about two hundred times
 PHI_RANGE: Final = (-4.0, 8.0)
@@ -161,6 +161,7 @@ def solve_phi(family: Family, budget: Budget, bounds: tuple[float, float] = PHI_
         bounds: smallest and largest phi.
     Raises:
         BudgetError: no phi within the bounds keeps the limits; names the nearest member and the limit that binds.
+        SpecError: nothing is left of a map at any phi within the bounds.
     Example:
         >>> from luthier.arch.presets import get
         >>> found = solve_phi(Family(get("efficientnet_b0")), Budget(max_macs=100_000_000))
@@ -172,7 +173,7 @@ def solve_phi(family: Family, budget: Budget, bounds: tuple[float, float] = PHI_
         member = family.member(phi)
         return not budget.violations(member.cost, member.latency_s, member.energy_j)
 
-    low, high = bounds
+    bounds = low, high = _least(family, bounds), bounds[1]
     if fits(high):
         return family.simplest(high, bounds)
     if not fits(low):
@@ -188,6 +189,20 @@ def solve_phi(family: Family, budget: Budget, bounds: tuple[float, float] = PHI_
             low = high
         high = min(family.stair(high, bounds)[1] + 2 * _FINEST, bounds[1])
     return family.simplest(low, bounds)
+
+
+def _least(family: Family, bounds: tuple[float, float]) -> float:
+    """The smallest phi, in quarter steps, at which something is left of every map."""
+    phi = bounds[0]
+    while True:
+        try:
+            family.member(phi)
+        except SpecError:
+            if phi + 0.25 >= bounds[1]:
+                raise
+            phi += 0.25
+        else:
+            return phi
 
 
 def _nearest(family: Family, budget: Budget, bounds: tuple[float, float]) -> str:

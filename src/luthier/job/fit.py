@@ -9,6 +9,7 @@ Each arrow leaves something on the disk, and the next start reads it instead of 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from luthier.job.result import SCHEMA, Result, write
 from luthier.job.session import Say, Session
 from luthier.job.study import Study
 from luthier.job.target import on_target
+from luthier.job.trials import finished_trials
 from luthier.nn.build import Classifier
 from luthier.train.data import load_data
 from luthier.train.loader import loader
@@ -37,7 +39,7 @@ from luthier.train.results import Trained
 from luthier.units import show
 
 
-def fit(request: Request, run_dir: Path, say: Say) -> Result | None:
+def fit(request: Request, run_dir: Path, say: Say, trials: Sequence[Path] = ()) -> Result | None:
     """Run or resume; returns at once when the folder holds the finished result.
 
     With several processes all train, and only the first one writes and returns the result; the others return None.
@@ -46,6 +48,7 @@ def fit(request: Request, run_dir: Path, say: Say) -> Result | None:
         request: what is asked; `command` is `fit` (a family) or `train` (the network itself).
         run_dir: kept under this path.
         say: receives lines for the user.
+        trials: other run folders, whose finished trainings count where network, recipe and data are equal.
     Raises:
         DataError, RunFolderError, BudgetError: see each; data and limits are checked before anything is written.
     """
@@ -57,7 +60,7 @@ def fit(request: Request, run_dir: Path, say: Say) -> Result | None:
     for note in splits.notes:
         say(f"data: {note}")
     baseline = baseline_for(request.model, request.pretrained, min(splits.image_hw))
-    session = Session(request, splits, clock, say)
+    session = Session(request, splits, clock, say, finished_trials(trials))
     members = _priced(session, baseline)
     session.check(members[0].network)
     before_s: dict[str, float] = {}

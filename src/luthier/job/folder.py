@@ -94,7 +94,7 @@ def finished(path: Path, request: Request) -> Result | None:
     folder = RunFolder(path)
     if not folder.run_toml.exists():
         return None
-    request.refuse_other(Request.read(folder.run_toml), folder.run_toml)
+    request.refuse_other(type(request).read(folder.run_toml), folder.run_toml)
     return read(folder.result) if folder.result.exists() else None
 
 
@@ -120,7 +120,7 @@ def open_run(path: Path, request: Request) -> Iterator[RunFolder]:
     with lock:
         _lock(lock.fileno(), path)
         if folder.run_toml.exists():
-            request.refuse_other(Request.read(folder.run_toml), folder.run_toml)
+            request.refuse_other(type(request).read(folder.run_toml), folder.run_toml)
         else:
             request.write(folder.run_toml, environment())
         yield folder

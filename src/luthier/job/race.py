@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-
 from luthier.job.candidates import Member, most_promising
 from luthier.job.folder import RunFolder
 from luthier.job.halving import Play, halve
 from luthier.job.plan import LEAST_EPOCHS, MOST_EPOCHS, Pace, Plan, candidates_for, probes, whole_epochs
 from luthier.job.session import Session
 from luthier.job.study import Round, Study, rounds
+from luthier.job.trials import play_round
 
 
 def stored_pace(study: Study) -> Pace:
@@ -67,14 +66,9 @@ def race(session: Session, study: Study, folder: RunFolder, racing: list[Member]
         before_s = session.clock.elapsed_s
         # a misjudged pace must not eat the final training's time
         late_s = before_s + 1.5 * plan.rung_s(rounds(len(racing))[asked.rung], len(rounds(len(racing))))
-        _, trained = session.train(
-            asked.member.network, asked.epochs, where, label, begin_s=before_s, deadline_s=late_s
+        return play_round(
+            session, asked.member.network, asked.epochs, where, label, begin_s=before_s, deadline_s=late_s
         )
-        gc.collect()
-        accuracy = None if trained.stopped == "diverged" or trained.best is None else trained.best.val_accuracy
-        # a resumed round has spent less than its epochs took
-        spent_s = max(session.clock.elapsed_s - before_s, sum(epoch.wall_s for epoch in trained.history))
-        return Round(asked.epochs, accuracy, round(spent_s, 3))
 
     decision = halve(study, racing, epochs=epochs, play=play, val_images=len(session.splits.val))
     return decision.order[0], decision.remark

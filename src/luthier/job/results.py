@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,10 +12,13 @@ from luthier.cost.budget import Budget
 from luthier.cost.calibrated import CalibratedLatency
 from luthier.cost.changes import Advice
 from luthier.cost.family import FamilyMember
+from luthier.cost.receptive_field import LayerField
 from luthier.deploy.results import Profile
+from luthier.intervals import student_t
 
-if TYPE_CHECKING:  # it needs NumPy, which a name alone does not
+if TYPE_CHECKING:  # their rooms need NumPy or torch, which a name alone does not
     from luthier.cost.predict import Prediction
+    from luthier.nn.results import BlockUse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +67,190 @@ class Scaling:
     measured_s: tuple[float | None, ...]
     wanted: FamilyMember | None
     budget: Budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoefficientScore:
+    """One point of the grid, trained.
+
+    Attributes:
+        coefficients: alpha, beta, gamma.
+        name: of its member at phi = 1.
+        resolution: of that, in pixels.
+        macs: its real work.
+        deviation: that over twice the baseline's, less 1.
+        accuracies: on the validation split, seed by seed; None = the training diverged.
+        accuracy: their mean; None where one diverged.
+        half_width: of the mean's 95 % interval over the seeds.
+        told_apart: whether it is worse than the best by more than the seeds' noise explains.
+    """
+
+    coefficients: Coefficients
+    name: str
+    resolution: int
+    macs: int
+    deviation: float
+    params: int
+    accuracies: tuple[float | None, ...]
+    accuracy: float | None
+    half_width: float | None
+    told_apart: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoefficientFit:
+    """Alpha, beta and gamma fitted to a baseline and images.
+
+    Attributes:
+        model: of the baseline.
+        data: as the user named it.
+        val_images: that the accuracies were counted on.
+        base_resolution, base_macs: of the baseline at phi = 0.
+        epochs: of every training.
+        seeds: of every point; the same for all.
+        macs_tolerance: that all points keep.
+        smallest_difference: in mean accuracy that tells another point from the best, all comparisons together at 95 %.
+        scores: in the order of the grid.
+        reused: trainings that were taken from other runs.
+    """
+
+    model: str
+    data: str
+    val_images: int
+    base_resolution: int
+    base_macs: int
+    epochs: int
+    seeds: int
+    macs_tolerance: float
+    smallest_difference: float
+    scores: tuple[CoefficientScore, ...]
+    reused: int
+
+    @property
+    def best(self) -> CoefficientScore:
+        """The point of the highest mean."""
+        return max(self.scores, key=lambda score: -1.0 if score.accuracy is None else score.accuracy)
+
+    @property
+    def tied(self) -> tuple[CoefficientScore, ...]:
+        """The others that cannot be told from the best."""
+        best = self.best
+        return tuple(score for score in self.scores if not score.told_apart and score is not best)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """How a network's fields and widths fit its input.
+
+    Attributes:
+        model: as the user named it.
+        image_hw: (H, W) of the input, in pixels.
+        object_px: side of what is to be recognised, in pixels of the input; None = not said.
+        layers: every convolution and pool, by theory.
+        weights: where those that were run come from; empty where nothing was run.
+        images: what was run, in words; empty where nothing was.
+        uses: what every block made of its field and width on the images.
+        advice: sentences with numbers.
+    """
+
+    model: str
+    image_hw: tuple[int, int]
+    object_px: int | None
+    layers: tuple[LayerField, ...]
+    weights: str
+    images: str
+    uses: tuple[BlockUse, ...]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedMember:
+    """A finished run.
+
+    Attributes:
+        run_dir: where.
+        name: of its network.
+        macs: of that.
+        accuracy: on the test split.
+        interval: Wilson's 95 % interval of it.
+        test_images: that it was counted on.
+        epochs: of the training.
+    """
+
+    run_dir: str
+    name: str
+    macs: int
+    accuracy: float
+    interval: tuple[float, float]
+    test_images: int
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyLaw:
+    """logit(accuracy) = intercept + slope * ln(macs / centre), with what is not known of it.
+
+    Attributes:
+        centre: the members' geometric mean, in MAC, where intercept and slope are independent of the units.
+        covariance: variances of intercept and slope, and between them their covariance.
+        dispersion: variance of a member over what counting its test images explains, at least 1.
+        degrees: members less 2.
+    """
+
+    intercept: float
+    slope: float
+    centre: float
+    covariance: tuple[float, float, float]
+    dispersion: float
+    degrees: int
+
+    def at(self, macs: float, test_images: int | None = None) -> tuple[float, float, float]:
+        """Lower end, middle and upper end of the accuracy at some work, at 95 %.
+
+        Args:
+            macs: of a member.
+            test_images: that a further member is counted on; None = of the curve itself.
+        """
+        x = math.log(macs / self.centre)
+        middle = self.intercept + self.slope * x
+        first, both, second = self.covariance
+        variance = first + 2 * x * both + x * x * second
+        if test_images is not None:
+            share = _share(middle)
+            variance += self.dispersion / (test_images * share * (1 - share))
+        half = student_t(0.975, self.degrees) * math.sqrt(variance)
+        return _share(middle - half), _share(middle), _share(middle + half)
+
+
+def _share(logit: float) -> float:
+    return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedFamily:
+    """Trained members, the law through them, and a further member that was held against it.
+
+    Attributes:
+        data: that all were trained on.
+        members: by rising work.
+        law: through `members`.
+        checked: trained afterwards, and not among them; None = none was.
+        remarks: what makes the comparison less than equal.
+    """
+
+    data: str
+    members: tuple[TrainedMember, ...]
+    law: AccuracyLaw
+    checked: TrainedMember | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> tuple[float, float, float] | None:
+        """What the law says of the checked member, before it was trained."""
+        return None if self.checked is None else self.law.at(self.checked.macs, self.checked.test_images)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the checked member fell inside."""
+        expected = self.expected
+        return None if expected is None or self.checked is None else expected[0] <= self.checked.accuracy <= expected[2]

@@ -100,6 +100,7 @@ def scale_family(
         BudgetError: no phi keeps the limits.
     """
     network = resolve(model)
+    check_side("--max-resolution", request.max_resolution, network)
     timer = measure or partial(untrained_latency_s, threads=request.threads)
     budget = request.budget.with_memories(device) if any(request.budget.limits()) else request.budget
     family = Family(
@@ -127,6 +128,19 @@ def scale_family(
         wanted=wanted,
         budget=budget,
     )
+
+
+def check_side(option: str, side: int | None, network: Network) -> None:
+    """Refuse an input smaller than one pixel of the last map.
+
+    Raises:
+        InputError: `side`, in pixels, is below the network's total stride.
+    """
+    if side is not None and side < network.total_stride:
+        raise InputError(
+            f"{option} {side}: must be at least {network.name}'s total stride, {network.total_stride} px, for a pixel "
+            "to be left of its last map"
+        )
 
 
 def _distinct(members: Sequence[FamilyMember], network: Network) -> list[FamilyMember]:

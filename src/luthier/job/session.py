@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from luthier.arch.network import Network
 from luthier.errors import InputError
 from luthier.job.folder import Clock
 from luthier.job.request import Request
+from luthier.job.study import Round
 from luthier.nn.build import Classifier, build
 from luthier.nn.pretrained import load_pretrained
 from luthier.train.data import channel_mean_std
@@ -35,12 +36,14 @@ class Session:
 
     Attributes:
         say: one line for the user, on stderr.
+        known: trainings that other runs have finished, by their keys (`luthier.job.trials`).
     """
 
     request: Request
     splits: Splits
     clock: Clock
     say: Say
+    known: Mapping[str, Round] = field(default_factory=dict)
 
     @property
     def hardware(self) -> Hardware:

@@ -19,16 +19,23 @@ from luthier.errors import RunFolderError
 from luthier.job.candidates import Member
 from luthier.job.result import Candidate, Rung, Status
 
-_NAME: Final = "fit"
+#: of the one study in a journal
+STUDY: Final = "fit"
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round of one candidate, finished: the length of its schedule, what came out, and how long it took."""
+    """One round of one candidate, finished: the length of its schedule, what came out, and how long it took.
+
+    Attributes:
+        key: of the training (`luthier.job.trials.trial_key`), by which other runs find it; empty = it is not to be
+            found, because its schedule followed the time.
+    """
 
     epochs: int
     val_accuracy: float | None
     wall_s: float
+    key: str = ""
 
 
 class Study:
@@ -53,7 +60,7 @@ class Study:
                 warnings.simplefilter("ignore")  # parts of the journal API are marked experimental
                 storage = JournalStorage(JournalFileBackend(str(path)))
                 self._study = optuna.create_study(
-                    study_name=_NAME, storage=storage, direction="maximize", load_if_exists=True
+                    study_name=STUDY, storage=storage, direction="maximize", load_if_exists=True
                 )
         except OSError as error:
             raise files.explain(error, path) from None
@@ -124,7 +131,8 @@ class Study:
         found = []
         for frozen in self._study.get_trials(deepcopy=False):
             attrs = frozen.user_attrs
-            rungs = [Rung(rung, **attrs[f"rung{rung}"]) for rung in range(32) if f"rung{rung}" in attrs]
+            played = {rung: Round(**attrs[f"rung{rung}"]) for rung in range(32) if f"rung{rung}" in attrs}
+            rungs = [Rung(rung, r.epochs, r.val_accuracy, r.wall_s) for rung, r in played.items()]
             found.append(
                 Candidate(
                     **{key: attrs[key] for key in _FACTS},

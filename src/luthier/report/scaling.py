@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luthier import files, units
-from luthier.job.results import Scaling
+from luthier.job.results import Scaling, TrainedFamily
 from luthier.report import frame, words
-from luthier.report.chart import MUTED, SECOND, WINNER, Chart, axis, label, layout
+from luthier.report.chart import BAD, GOOD, MUTED, SECOND, WINNER, Chart, axis, label, layout
 from luthier.report.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -128,15 +129,157 @@ def curve(found: Scaling) -> Chart:
     return Chart("family", "Work of the family", note, figure)
 
 
-def render(found: Scaling, version: str) -> str:
-    """The family as HTML."""
+def doubling(found: Scaling) -> Chart | None:
+    """Factor on the real work per whole step of phi, beside the law's; None for a single member."""
+    from plotly.graph_objects import Figure
+
+    steps = [(m.phi, step) for m, step in zip(found.members, found.growth, strict=True) if step is not None]
+    if not steps:
+        return None
+    product = found.coefficients.product
+    figure = Figure(
+        data=[
+            {"type": "bar", "name": "real, from the member before", "x": [phi for phi, _ in steps],
+             "y": [step for _, step in steps], "marker": {"color": SECOND},
+             "hovertemplate": "up to phi = %{x:g}<br>%{y:.2f} times per step<extra></extra>"},
+            {"type": "scatter", "mode": "lines", "name": f"the law, {product:.2f}", "x": [phi for phi, _ in steps],
+             "y": [product] * len(steps), "line": {"color": MUTED, "dash": "dot"}, "hoverinfo": "skip"},
+        ],
+        layout=layout(300, xaxis=axis("phi"), yaxis=axis("factor on the work per step of phi", rangemode="tozero")),
+    )  # fmt: skip
+    return Chart("doubling", "Growth per step of phi", "2 = each step doubles the work.", figure)
+
+
+def trained_verdict(trained: TrainedFamily) -> str:
+    """The law in a sentence, and whether a further member kept it."""
+    law, double = trained.law, trained.law.slope * math.log(2)
+    low, high = trained.members[0].macs, trained.members[-1].macs
+    said = (
+        f"{words.counted(len(trained.members), 'trained member')} on {words.clean(trained.data)}, "
+        f"{units.show(low, 'count')} to {units.show(high, 'count')} MAC: logit(accuracy) = {law.intercept:.3f} + "
+        f"{law.slope:.3f} ln(MACs / {units.show(law.centre, 'count')}); doubling the work multiplies the odds of a "
+        f"right answer by {math.exp(double):.2f}"
+    )
+    if trained.checked is None or trained.expected is None:
+        return said
+    least, middle, most = trained.expected
+    inside = "inside" if trained.holds else "outside"
+    return (
+        f"{said}. {words.clean(trained.checked.name)}, trained afterwards: {words.percent(trained.checked.accuracy)}, "
+        f"{inside} the {words.percent_range((least, most))} that the curve expected (middle {words.percent(middle)})"
+    )
+
+
+def trained_table(trained: TrainedFamily) -> Table:
+    """Every trained member; the checked one is marked."""
+    columns = (
+        Column("network"),
+        Column("MACs", numeric=True),
+        Column("test accuracy", "measured", numeric=True),
+        Column("95 % interval", "measured", numeric=True),
+        Column("the curve", "predicted", numeric=True),
+        Column("epochs", numeric=True),
+    )
+    members = (*trained.members, *([trained.checked] if trained.checked else []))
+    rows = tuple(
+        (
+            words.clean(m.name),
+            units.show(m.macs, "count"),
+            words.percent(m.accuracy),
+            words.percent_range(m.interval),
+            words.percent_range(trained.law.at(m.macs)[::2]),
+            str(m.epochs),
+        )
+        for m in members
+    )
+    return Table(columns, rows, frozenset({len(members) - 1} if trained.checked else ()))
+
+
+def trained_lines(trained: TrainedFamily) -> Group:
+    """For the terminal."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from luthier.report.analysis.terminal import grid
+
+    style = "" if trained.holds is None else "bold green" if trained.holds else "bold red"
+    remarks = [Text(f"- {remark}") for remark in trained.remarks]
+    return Group(
+        grid(trained_table(trained), ("network", "MACs", "test accuracy", "the curve")),
+        Text(trained_verdict(trained), style),
+        *remarks,
+    )
+
+
+def accuracy(trained: TrainedFamily) -> Chart:
+    """Test accuracy over work, the law with its band, and the checked member."""
+    from plotly.graph_objects import Figure
+
+    shown = [member.macs for member in (*trained.members, *([trained.checked] if trained.checked else []))]
+    low, high = min(shown) / 1.15, max(shown) * 1.15
+    grid = [low * (high / low) ** (i / 60) for i in range(61)]
+    band = [trained.law.at(macs) for macs in grid]
+    further = [trained.law.at(macs, trained.members[0].test_images) for macs in grid]
+
+    def percent(values: list[float]) -> list[float]:
+        return [100 * value for value in values]
+
+    def area(name: str, ends: list[tuple[float, float, float]], opacity: float) -> dict[str, Any]:
+        return {
+            "type": "scatter", "mode": "lines", "name": name, "x": grid + grid[::-1], "fill": "toself",
+            "y": percent([end[0] for end in ends] + [end[2] for end in reversed(ends)]), "fillcolor": SECOND,
+            "line": {"width": 0}, "opacity": opacity, "hoverinfo": "skip",
+        }  # fmt: skip
+
+    def points(name: str, members: list[Any], color: str, symbol: str) -> dict[str, Any]:
+        return {
+            "type": "scatter", "mode": "markers", "name": name, "x": [m.macs for m in members],
+            "y": percent([m.accuracy for m in members]), "marker": {"color": color, "size": 11, "symbol": symbol},
+            "error_y": {
+                "type": "data", "symmetric": False, "array": percent([m.interval[1] - m.accuracy for m in members]),
+                "arrayminus": percent([m.accuracy - m.interval[0] for m in members]), "color": color,
+            },
+            "hoverinfo": "text", "hovertext": [f"{label(m.name)}<br>{words.percent(m.accuracy)}" for m in members],
+        }  # fmt: skip
+
+    traces = [
+        area("a further member, 95 %", further, 0.15),
+        area("the curve, 95 %", band, 0.3),
+        {
+            "type": "scatter", "mode": "lines", "name": "the curve", "x": grid, "y": percent([b[1] for b in band]),
+            "line": {"color": SECOND}, "hoverinfo": "skip",
+        },
+        points("trained", list(trained.members), WINNER, "circle"),
+    ]  # fmt: skip
+    if trained.checked is not None:
+        traces.append(points("trained afterwards", [trained.checked], GOOD if trained.holds else BAD, "diamond"))
+    # fitted straight lines in log work and logit: the axis shows accuracy itself
+    least, most = min(100 * m.interval[0] for m in trained.members), max(100 * m.interval[1] for m in trained.members)
+    room = 0.5 * (most - least) + 1
+    view = [max(0.0, least - room), min(100.0, most + room)]
+    figure = Figure(
+        data=traces,
+        layout=layout(420, xaxis=axis("MACs of one image", type="log"), yaxis=axis("test accuracy, %", range=view)),
+    )
+    note = (
+        "Error bars are Wilson's 95 % intervals of the test images alone; the bands come from the members' scatter too."
+    )
+    return Chart("accuracy", "Accuracy of trained members", note, figure)
+
+
+def render(found: Scaling, version: str, trained: TrainedFamily | None = None) -> str:
+    """The family as HTML, with its trained members where there are any."""
     content = {
         "headline": f"The family of {found.model}", "law": headline(found), "verdict": verdict(found),
-        "curve": curve(found), "table": table(found),
+        "curve": curve(found), "table": table(found), "doubling": doubling(found),
+        "accuracy": None if trained is None else accuracy(trained),
+        "trained": None if trained is None else trained_table(trained),
+        "trained_verdict": "" if trained is None else trained_verdict(trained),
+        "remarks": () if trained is None else trained.remarks,
     }  # fmt: skip
     return frame.fill("scaling.html.j2", content["headline"], version, content)  # type: ignore[arg-type]
 
 
-def write(found: Scaling, version: str, path: Path) -> None:
+def write(found: Scaling, version: str, path: Path, trained: TrainedFamily | None = None) -> None:
     """Write `render(...)`, whole or not at all."""
-    files.write_text(path, render(found, version))
+    files.write_text(path, render(found, version, trained))

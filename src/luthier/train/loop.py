@@ -139,6 +139,7 @@ class _Training:
         self.diverged: Diverged | None = None
         self.time_share: Callable[[], float] = lambda: 0.0
         self.used_share = 0.0
+        self.hurried = False
         self.poll_steps = 1 if fabric.world_size == 1 and fabric.device.type == "cpu" else _POLL_STEPS
 
     @property
@@ -176,6 +177,7 @@ class _Training:
         self.best = Epoch(**state["best"]) if state["best"] else None
         self.best_state = state["best_state"]
         self.diverged = Diverged(**state["diverged"]) if state["diverged"] else None
+        self.hurried = state.get("hurried", True)
 
     def save(self) -> None:
         """Write the checkpoint; every process calls it, the first writes."""
@@ -188,6 +190,7 @@ class _Training:
                 "best": asdict(self.best) if self.best else None,
                 "best_state": self.best_state,
                 "diverged": asdict(self.diverged) if self.diverged else None,
+                "hurried": self.hurried,
             }
             checkpoint.save(self.folder / CHECKPOINT, state)
         if self.fabric.world_size > 1:
@@ -274,6 +277,7 @@ class _Training:
         recipe = self.recipe
         total = recipe.epochs * self.steps_per_epoch
         step = max(self.done_steps, min(math.floor(self.used_share * total), total - 1))
+        self.hurried |= step > self.done_steps
         return learning_rate_at(step, total, recipe.warmup_epochs * self.steps_per_epoch, recipe.learning_rate)
 
     def _validate(self, complete: bool) -> Epoch:
@@ -346,7 +350,7 @@ class _Training:
         """Put the best weights into the module and sum up."""
         if self.best is not None:
             self.stepper.module.load_state_dict(self.best_state)
-        return Trained(tuple(self.history), self.best, self.best_state, stopped, self.diverged)
+        return Trained(tuple(self.history), self.best, self.best_state, stopped, self.diverged, self.hurried)
 
 
 def micro_batch(n_train: int, recipe: Recipe, world_size: int) -> int:

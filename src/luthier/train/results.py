@@ -86,6 +86,8 @@ class Trained:
         state: the evaluated weights of `best`, on the CPU, for `load_state_dict`; empty where `best` is None.
         stopped: `finished`; `paused` by `on_epoch`; `deadline`; or `diverged`.  All but the first and last can go on.
         diverged: where, if it did.
+        hurried: whether the learning rate ever followed the time instead of the steps, on a machine too slow for the
+            plan: such a training is not what its recipe says.
     """
 
     history: tuple[Epoch, ...]
@@ -93,3 +95,4 @@ class Trained:
     state: Mapping[str, torch.Tensor]
     stopped: Stop
     diverged: Diverged | None = None
+    hurried: bool = False
