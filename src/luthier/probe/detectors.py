@@ -134,7 +134,7 @@ def examine(detectors: Detectors, network: str, seed: int) -> DetectorRun:
     mixed = generator.permuted(falls, axis=1)
     checks = (
         _check("the fitting gate rises above its mean, the others fall below theirs", _rises, gates, shuffled, kinds),
-        _check("covering the top left lowers the corner's gate, and more than any other quarter", _listens, falls, mixed),
+        _check("covering the top left lowers the corner's gate, more than any other quarter", _listens, falls, mixed),
     )  # fmt: skip
     means = np.stack([gates[kinds == k].mean(0) for k in range(len(KINDS))])
     accuracy = float((scores.argmax(1) == kinds).mean())

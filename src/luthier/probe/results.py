@@ -63,10 +63,11 @@ class Removal:
         macs_share, params_share: of the whole network's.
         images: that were run.
         right_before, right_after: of them; None without labels.
-        lost, won: images that were right and became wrong, and the reverse; without labels, answers that changed, and 0.
+        lost, won: images that were right and became wrong, and the reverse; without labels, changed answers, and 0.
         loss: (lost - won) / images.
         loss_interval: of 95 %.
-        verdict: removable = the interval lies below the tolerance; needed = it lies above 0; else more images are needed.
+        verdict: removable = the interval ends below the tolerance; needed = it starts above 0; undecided = neither:
+            more images may tell.
     """
 
     gates: tuple[str, ...]
@@ -109,7 +110,7 @@ class CoveredImage:
     Attributes:
         name: file or number.
         label: its class; empty where not known.
-        png: the network's view of it, base64.
+        picture: what the network sees, as a `data:` address.
         side: of that view, in pixels.
         window, stride: in pixels.
         gates: the channels that fall most, one of each gate at most.
@@ -117,7 +118,7 @@ class CoveredImage:
 
     name: str
     label: str
-    png: str
+    picture: str
     side: int
     window: int
     stride: int
@@ -142,7 +143,7 @@ class Probe:
         tolerance: largest loss of accuracy that is called none.
         gates: in the order of the network.
         removals: of each gate.
-        together: of all constant and removable gates at once; None where there are not two.
+        together: of all removable gates at once; None where there are not two.
         fill: what windows are covered with.
         covered: the images under the moving window.
         remarks: what else there is to know.

@@ -46,13 +46,14 @@ def draw(kind: Kind, count: int, seed: int) -> NDArray[np.uint8]:
     picture = {"corner": _corner, "blue": _blue, "edge": _edge, "plain": _ground}[kind]
     pictures = np.stack([picture(generator) for _ in range(count)])
     pictures += generator.normal(0, _NOISE, pictures.shape)
-    return np.clip(np.rint(pictures), 0, 255).astype(np.uint8)
+    drawn: NDArray[np.uint8] = np.clip(np.rint(pictures), 0, 255).astype(np.uint8)
+    return drawn
 
 
 def _ground(generator: np.random.Generator) -> Array:
     """A plain field of a dull colour, with a soft blob in the lower right."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
-    field = np.full((SIDE, SIDE, 3), generator.uniform(90, 130)) + generator.uniform(-8, 8, 3)
+    field: Array = np.full((SIDE, SIDE, 3), generator.uniform(90, 130)) + generator.uniform(-8, 8, 3)
     row, column, radius = *generator.uniform(20, 28, 2), generator.uniform(3, 6)
     blob = np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * radius**2))
     field += generator.uniform(-35, 35) * blob[..., None]
