@@ -1,8 +1,9 @@
-"""Who do the channels listen to?  A corner, a blue-texture and a vertical-edge detector under one squeeze-and-excitation.
+"""Who do the channels listen to?  Corner, blue-texture and vertical-edge detectors under one squeeze-and-excitation.
 
 On pictures of a corner, a blue sky and an edge (`luthier.probe.synthetic`) the fitting gate must rise and the others
 fall, and covering the top left quarter must lower the corner's gate more than covering any other quarter.  Two
-networks are asked: one whose weights are written down here, and one trained on labels alone (`luthier.probe.listener`).  Controls: gates shuffled between pictures, and covered quarters shuffled.
+networks are asked: one whose weights are written down here, and one trained on labels alone
+(`luthier.probe.listener`).  Controls: gates shuffled between pictures, and covered quarters shuffled.
 """
 
 from __future__ import annotations

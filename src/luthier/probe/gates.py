@@ -119,14 +119,19 @@ def watch_gates(
 
 
 def shown_classes(labels: Labels) -> Labels:
-    """The classes with most images, at most `MOST_CLASSES`, in rising order.
+    """The classes with most images, at most `MOST_CLASSES`, in rising order; of equal ones some at even distances.
 
     Example:
-        >>> shown_classes(np.array([5, 2, 2])).tolist()
-        [2, 5]
+        >>> shown_classes(np.array([5, 2, 2])).tolist(), shown_classes(np.arange(1000))[:3].tolist()
+        ([2, 5], [0, 43, 87])
     """
     classes, counts = np.unique(labels, return_counts=True)
-    return np.sort(classes[np.argsort(-counts, kind="stable")[:MOST_CLASSES]])
+    if len(classes) <= MOST_CLASSES:
+        return classes
+    least = np.sort(counts)[-MOST_CLASSES]
+    more, equal = classes[counts > least], classes[counts == least]
+    places = np.linspace(0, len(equal) - 1, MOST_CLASSES - len(more)).round().astype(int)
+    return np.sort(np.concatenate([more, equal[places]]))
 
 
 def profile(graph: Graph, gate: GatedTensor, values: GateValues, labels: Labels) -> GateProfile:

@@ -1,4 +1,4 @@
-"""What probing a network found: sentences and tables for the terminal, and one self-contained HTML file with its maps."""
+"""What probing a network found: sentences and tables for the terminal, and one self-contained HTML file with maps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sentences(found: Probe) -> tuple[str, ...]:
             what = "is a constant" if gate.variation <= found.constant_below else "is not missed"
             said.append(
                 f"the gate of {words.clean(one.block)} {what} (variation {words.percent(gate.variation)}): remove it, "
-                f"save {words.percent(one.macs_share)} of the MACs and {words.percent(one.params_share)} of the "
+                f"save {_part(one.macs_share)} of the MACs and {_part(one.params_share)} of the "
                 f"parameters; {_outcome(one)}"
             )
     constant = [one for one in found.gates if one.variation <= found.constant_below]
@@ -42,10 +42,15 @@ def sentences(found: Probe) -> tuple[str, ...]:
     if found.together is not None:
         both = found.together
         said.append(
-            f"all {len(both.gates)} together: save {words.percent(both.macs_share)} of the MACs and "
-            f"{words.percent(both.params_share)} of the parameters; {_outcome(both)}"
+            f"all {len(both.gates)} together: save {_part(both.macs_share)} of the MACs and "
+            f"{_part(both.params_share)} of the parameters; {_outcome(both)}"
         )
     return tuple(said)
+
+
+def _part(share: float) -> str:
+    """Of a whole, to two digits: parts of a gate are small."""
+    return f"{100 * share:.2g} %"
 
 
 def _outcome(one: Removal) -> str:
@@ -94,7 +99,7 @@ def removals_table(found: Probe) -> Table:
     every = [*found.removals, *([found.together] if found.together else [])]
     rows = tuple(
         (
-            one.block or f"these {len(one.gates)}", words.percent(one.macs_share), words.percent(one.params_share),
+            one.block or f"these {len(one.gates)}", _part(one.macs_share), _part(one.params_share),
             words.NONE if one.right_before is None else str(one.right_before),
             words.NONE if one.right_after is None else str(one.right_after), str(one.lost), str(one.won),
             f"{words.signed(round(100 * one.loss, 2))} points", _interval(one), one.verdict,
@@ -150,7 +155,9 @@ def depth_chart(found: Probe) -> Chart:
         "Root mean square over a gate’s channels of the class’s profile less the mean profile. Light: the gate does "
         "the same for this class as for all."
     )
-    return Chart("depth", "What the class does to the gates, by depth", note, figure, min_width_px=560)
+    return Chart(
+        "depth", "What the class does to the gates, by depth", note, figure, min_width_px=560, max_width_px=1000
+    )
 
 
 def profile_chart(found: Probe, gate: GateProfile, key: str) -> Chart:
@@ -242,8 +249,11 @@ def _falls(image: CoveredImage, panel: int, own: str) -> dict[str, Any]:
 
 def render(found: Probe, version: str) -> str:
     """The page as HTML."""
-    by_share = sorted(found.gates, key=lambda one: one.class_share or 0.0)
-    chosen = list(dict.fromkeys((by_share[-1], by_share[0]))) if len(found.class_names) > 1 else []
+    moving = sorted(
+        (one for one in found.gates if one.variation > found.constant_below), key=lambda one: sum(one.specificity)
+    )
+    classes = len(found.class_names) > 1
+    chosen = list(dict.fromkeys((moving[-1], moving[0]))) if moving and classes else []
     content = {
         "headline": f"The gates of {found.model}",
         "what": headline(found),
@@ -252,7 +262,7 @@ def render(found: Probe, version: str) -> str:
         "gates": gates_table(found),
         "removals": removals_table(found) if found.removals else None,
         "charts": [depth_chart(found), *(profile_chart(found, one, f"profile-{i}") for i, one in enumerate(chosen))]
-        if chosen
+        if classes
         else [],
         "covered": [covered_chart(image, index) for index, image in enumerate(found.covered)],
         "fill": found.fill,
