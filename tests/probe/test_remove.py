@@ -75,7 +75,8 @@ def test_every_place_in_a_block(kind: str, place: AttentionPlace, attention: str
 
 def attend(build: Builder, name: str, x: str) -> str:
     pooled = build.op(f"{name}.pool", GlobalPool(), x)
-    return build.mul(f"{name}.mul", x, build.activation(f"{name}.gate", build.conv(f"{name}.e", f"{name}.e", pooled, 8), "sigmoid"))  # fmt: skip
+    gate = build.activation(f"{name}.gate", build.conv(f"{name}.e", f"{name}.e", pooled, 8), "sigmoid")
+    return build.mul(f"{name}.mul", x, gate)
 
 
 def test_grouped_and_depthwise_readers_and_a_weight_that_two_share() -> None:

@@ -87,7 +87,7 @@ def _without(graph: Graph, values: dict[str, Array], mul: str, gated: str, scale
     else:
         weight_name = f"{mul}.scale"
         described[weight_name] = Tensor(weight_name, scale.shape)
-        values[weight_name] = scale.astype(np.float32)
+        values[weight_name] = scale.astype(next(iter(values.values())).dtype)
         changed[mul] = Op(mul, Affine(), (gated,), op.outputs, {"weight": weight_name}, op.block)
     ops, tensors = [], dict(graph.tensors)
     for one in graph.ops:
