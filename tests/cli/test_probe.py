@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import in_process
 from PIL import Image
 
 from luthier.deploy.onnx_file import to_onnx
@@ -14,14 +14,14 @@ from luthier.probe.detectors import analytic
 from luthier.probe.synthetic import draw
 
 
-def test_one_document_and_one_page(tmp_path: Path) -> None:
+def test_one_document_and_one_page(tmp_path: Path, luthier: Any) -> None:
     made, images = analytic(), tmp_path / "images"
     write_bytes(tmp_path / "net.onnx", to_onnx(made.graph, made.constants))
     images.mkdir()
     for index, picture in enumerate(draw("corner", 4, 1)):
         Image.fromarray(picture).save(images / f"{index}.png")
     page = tmp_path / "page.html"
-    ended = in_process(
+    ended = luthier(
         "probe", tmp_path / "net.onnx", images, "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--covered", 1,
         "--fill", "blur", "--html", page, "--json",
     )  # fmt: skip
@@ -48,8 +48,8 @@ def test_one_document_and_one_page(tmp_path: Path) -> None:
         (("mobilenetv2_100", "digits"), "a description without weights"),
     ],
 )
-def test_mistakes_are_one_line(arguments: tuple[str, ...], message: str) -> None:
-    ended = in_process("probe", *arguments)
+def test_mistakes_are_one_line(arguments: tuple[str, ...], message: str, luthier: Any) -> None:
+    ended = luthier("probe", *arguments)
     assert ended.code == 2
     assert message in ended.err
     assert len(ended.err.strip().splitlines()) == 1

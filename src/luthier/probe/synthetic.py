@@ -74,7 +74,7 @@ def _blue(generator: np.random.Generator) -> Array:
     rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE
     zenith = np.array([generator.uniform(40, 90), generator.uniform(90, 140), generator.uniform(185, 235)])
     horizon = zenith + np.array([45.0, 40.0, 10.0])
-    sky = zenith + rows[..., None] * (horizon - zenith)
+    sky: Array = zenith + rows[..., None] * (horizon - zenith)
     for _ in range(4):
         angle, phase = generator.uniform(0, 2 * np.pi, 2)
         waves = generator.uniform(3, 9)
