@@ -26,6 +26,7 @@ def test_written_detectors_pass_and_their_controls_fail(seed: int) -> None:
     assert (means[~np.eye(3, dtype=bool)] < 0.1).all()
 
 
+@pytest.mark.slow
 def test_a_network_trained_on_labels_passes() -> None:
     found = examine(trained(SEEDS[0]), "trained", SEEDS[0])
     assert found.holds
