@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.stats import binomtest
 
-from luthier.intervals import blocked, student_t, wilson
+from luthier.intervals import blocked, paired_loss, student_t, wilson
 
 
 @pytest.mark.parametrize("right", [0, 1, 17, 49, 50])
@@ -44,3 +44,19 @@ def test_blocks_take_the_seeds_out_and_differences_are_covered() -> None:
         right += alone < 1
     assert right == 400  # the seeds' own spread of 10 is gone
     assert misses < 0.05 * 400 + 3 * (400 * 0.05 * 0.95) ** 0.5  # all four differences together, 95 %
+
+
+def test_paired_loss_covers_the_true_difference() -> None:
+    """Trials drawn from known shares of lost and won: the 95 % interval holds the truth about 95 % of the time."""
+    generator = np.random.default_rng(0)
+    for n, lost, won in ((60, 0.05, 0.02), (400, 0.03, 0.03), (1000, 0.001, 0.0)):
+        drawn = generator.multinomial(n, [lost, won, 1 - lost - won], size=2000)
+        held = [low <= lost - won <= high for low, high in (paired_loss(int(b), int(c), n) for b, c, _ in drawn)]
+        assert 0.93 <= np.mean(held) <= 1.0
+
+
+def test_paired_loss_is_symmetric_and_by_hand() -> None:
+    low, high = paired_loss(7, 3, 200)
+    assert paired_loss(3, 7, 200) == pytest.approx((-high, -low))
+    half = 1.959964 * (11 - 16 / 202) ** 0.5 / 202
+    assert (low, high) == pytest.approx((4 / 202 - half, 4 / 202 + half))

@@ -99,3 +99,28 @@ def blocked(values: Sequence[Sequence[float]], confidence: float = 0.95) -> tupl
     alone = student_t(0.5 + confidence / 2, degrees) * deviation / math.sqrt(n)
     apart = student_t(1 - (1 - confidence) / (k - 1) / 2, degrees) * deviation * math.sqrt(2 / n)
     return means, alone, apart
+
+
+def paired_loss(lost: int, won: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the difference of two shares that were seen on the same trials.
+
+        n* = n + 2,  b* = lost + 1/2,  c* = won + 1/2
+        d = (b* - c*) / n*,   d +- z sqrt(b* + c* - (b* - c*)^2 / n*) / n*                       (2)
+
+    Only the trials whose outcome changed count; with none that did, the interval still has a width.
+
+    Args:
+        lost: trials that succeeded the first time alone.
+        won: trials that succeeded the second time alone.
+        count: n, all trials.
+        confidence: of the two-sided interval.
+    Source:
+        Agresti & Min 2005, Statistics in Medicine 24, 729-740.
+    Example:
+        >>> [round(end, 4) for end in paired_loss(0, 0, 100)]
+        [-0.0192, 0.0192]
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    n, b, c = count + 2, lost + 0.5, won + 0.5
+    centre, half = (b - c) / n, z * math.sqrt(b + c - (b - c) ** 2 / n) / n
+    return max(-1.0, centre - half), min(1.0, centre + half)

@@ -14,7 +14,7 @@ from luthier.train.read_npz import read_npz
 from luthier.train.source import Source, Splits, channel_mean_std
 from luthier.train.split import check_shares
 
-__all__ = ["Source", "Splits", "channel_mean_std", "load_data"]
+__all__ = ["Source", "Splits", "channel_mean_std", "load_data", "load_judges"]
 
 DIGITS = "digits"
 
@@ -49,6 +49,24 @@ def load_data(
     check_shares(val_share, test_share, seed)
     origin = DIGITS if spec is None else str(spec)
     return divide(_read(origin, skip_bad), origin, seed=seed, val_share=val_share, test_share=test_share)
+
+
+def load_judges(spec: str, *, skip_bad: bool = False) -> tuple[Source, tuple[str, ...], bool]:
+    """Labelled images to look at a finished network with: those given for the test, else all.
+
+    Args:
+        spec, skip_bad: see `load_data`.
+    Returns:
+        The images, the names of their classes, and whether they were given for the test.
+    Raises:
+        DataError: the data cannot be used.
+    Example:
+        >>> images, names, held_out = load_judges("digits")
+        >>> len(images), len(names), held_out
+        (1797, 10, False)
+    """
+    parts = _read(spec, skip_bad)
+    return parts.test or parts.train, parts.class_names, parts.test is not None
 
 
 def _read(origin: str, skip_bad: bool) -> Parts:
