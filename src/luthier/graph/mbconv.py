@@ -13,14 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from luthier.arch.block import AttentionPlace
 from luthier.graph.attrs import Conv
+from luthier.graph.gates import gate_ops, makers
 from luthier.graph.op import Graph, Op
-
-#: ops; a longer way back from a multiplication is not attention (coordinate attention has about a dozen)
-_LARGEST_GATE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,7 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.readers = graph.consumers()
-        self.maker = {name: op for op in graph.ops for name in op.outputs}
+        self.maker = makers(graph)
         self.position = {op.name: index for index, op in enumerate(graph.ops)}
         self.taken: set[str] = set()
 
@@ -216,18 +213,13 @@ class _Finder:
         """The ops of a gate in order: `mul`, and all that makes its other operand out of `gated` and nothing else."""
         if mul.kind != "mul" or mul.inputs[0] == mul.inputs[1]:
             return None
-        inside, waiting = {mul.name: mul}, [name for name in mul.inputs if name != gated]
-        while waiting:
-            op = self.maker.get(waiting.pop())
-            if op is None or op.name in self.taken or len(inside) > _LARGEST_GATE:
-                return None
-            inside[op.name] = op
-            waiting += [name for name in op.inputs if name != gated]
-        scales = [op for op in inside.values() if op is not mul]
+        (gate,) = (name for name in mul.inputs if name != gated)
+        scales = gate_ops(self.maker, gate, {gated})
+        if scales is None or any(op.name in self.taken for op in scales):
+            return None
+        inside = {mul.name, *(op.name for op in scales)}
         outside = (r for op in scales for r in self.readers[op.outputs[0]] if r.name not in inside)
-        escapes = any(op.outputs[0] in self.graph.outputs for op in scales) or next(outside, None) is not None
-        # x * sigmoid(x) is an activation in two ops, not a gate: some op must look at more than one element
-        if escapes or all(op.kind == "activation" for op in scales):
+        if any(op.outputs[0] in self.graph.outputs for op in scales) or next(outside, None) is not None:
             return None
         return tuple(sorted(inside, key=self.position.__getitem__))
 
