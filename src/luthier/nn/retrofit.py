@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 
 from luthier.arch.block import Activation, Attention, AttentionKind, Spec
@@ -193,7 +192,11 @@ class _Behind:
 
 
 class _Gates(nn.ModuleList):
-    """The gates of a network, in the order of their insertion."""
+    """The gates of a network, in the order of their insertion; called by a network that runs its children in turn."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x
 
 
 def attach(module: nn.Module, insertions: Sequence[Insertion]) -> nn.Module:
@@ -217,9 +220,7 @@ def attach(module: nn.Module, insertions: Sequence[Insertion]) -> nn.Module:
             target = module.get_submodule(one.path)
         except AttributeError:
             raise InputError(f"{type(module).__name__}: has no part {one.path!r} to put a gate behind") from None
-        gate = make_attention(
-            one.attention, one.channels, in_channels=one.channels, activation=_INNER, gate=one.gate
-        )
+        gate = make_attention(one.attention, one.channels, in_channels=one.channels, activation=_INNER, gate=one.gate)
         gate.start_neutral()
         weight = next((p for p in (*target.parameters(), *module.parameters()) if p.is_floating_point()), None)
         gate = gate if weight is None else gate.to(device=weight.device, dtype=weight.dtype)
