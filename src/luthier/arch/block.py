@@ -21,6 +21,8 @@ Skip = Literal["auto", "none", "identity", "projection", "pad"]
 AttentionKind = Literal["se", "ese", "eca", "spatial", "cbam", "coord"]
 AttentionPlace = Literal["before_depthwise", "after_depthwise", "after_project", "after_sum"]
 
+#: kinds of attention with a width between two layers
+REDUCED: Final[tuple[AttentionKind, ...]] = ("se", "cbam", "coord")
 #: bits of one stored number
 BITS: Final[dict[NumberType, int]] = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4}
 _PLACES: Final[dict[BlockKind, tuple[AttentionPlace, ...]]] = {

@@ -54,8 +54,8 @@ def retrofit(
     as_json: limits.Json = False,
 ) -> None:
     """Put attention into a finished network: the same function at first, a bill gate by gate, then fine-tuned."""
-    from luthier.job.retrofit import RetrofitRequest, default_run_dir
     from luthier.job.retrofit import retrofit as run
+    from luthier.job.retrofit_request import RetrofitRequest, default_run_dir
     from luthier.report.retrofit import lines
 
     request = RetrofitRequest(

@@ -10,17 +10,15 @@ The run folder holds `retrofit.json` (the base model and the gates), `model.safe
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final
 
 import torch
 from torch import nn
 
 from luthier import documents, files
-from luthier.arch.block import AttentionKind
+from luthier.arch.block import REDUCED
 from luthier.cost.budget import Budget, nearest
 from luthier.device.registry import HOST
 from luthier.device.registry import get as get_device
@@ -32,11 +30,10 @@ from luthier.job.finish import write_model
 from luthier.job.folder import Clock, RunFolder, open_run
 from luthier.job.module import Loaded, class_names, load_module, scores_of, three
 from luthier.job.reduction import Room, greedy, measure
-from luthier.job.request import Stored
 from luthier.job.results import Bill, GateBill, Retrofit, Trial, Tuned
+from luthier.job.retrofit_request import RetrofitRequest
 from luthier.job.session import Say
 from luthier.nn.retrofit import (
-    REDUCED,
     Insertion,
     Place,
     attach,
@@ -57,107 +54,10 @@ from luthier.train.recipe import Recipe
 from luthier.train.results import Evaluation
 from luthier.train.source import Source, Splits
 from luthier.train.transforms import make_transforms
-from luthier.units import parse
 
 SCHEMA: Final = "luthier.bill/1"
-AUTO: Final = "auto"
 #: epochs of the short trainings by which `--reduction auto` judges gates
 TRIAL_EPOCHS: Final = 1
-#: limit -> (dimension, field of `Budget`, field of `Bill`)
-_LIMITS: Final = {
-    "max_macs": ("count", "max_macs", "macs"),
-    "max_params": ("count", "max_params", "params"),
-    "max_memory": ("bytes", "max_memory_bytes", "peak_activation_bytes"),
-    "max_size": ("bytes", "max_size_bytes", "weight_bytes"),
-    "max_latency": ("latency", "max_latency_s", "latency_s"),
-    "max_energy": ("energy", "max_energy_j", "energy_j"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrofitRequest(Stored):
-    """The arguments of `luthier retrofit`.
-
-    Attributes:
-        model: see `luthier.job.module.load_module`.
-        data: images to fine-tune on; None = the gates stay neutral.
-        attention: kind.
-        places: names of places, or one of `luthier.nn.retrofit.SETS`, joined by commas.
-        reduction: C over the width inside, or `auto`.
-        max_macs, max_params, ...: absolute (`20M`), or what may be added to the model's own (`+1%`).
-        epochs: of the fine-tuning.
-        threads: of the run time on which latency is measured.
-    """
-
-    model: str
-    data: str | None = None
-    attention: str = "se"
-    places: str = AUTO
-    reduction: str = "16"
-    device: str = HOST
-    max_macs: str | None = None
-    max_params: str | None = None
-    max_memory: str | None = None
-    max_size: str | None = None
-    max_latency: str | None = None
-    max_energy: str | None = None
-    epochs: int = 5
-    time_limit_s: float = 7 * 86400.0
-    pretrained: str | None = None
-    resolution: int | None = None
-    seed: int = 0
-    skip_bad: bool = False
-    threads: int = 1
-    accelerator: str = "auto"
-
-    @property
-    def kind(self) -> AttentionKind:
-        """The attention, checked.
-
-        Raises:
-            InputError: there is no such kind.
-        """
-        for kind in get_args(AttentionKind):
-            if kind == self.attention:
-                return kind  # type: ignore[no-any-return]  # get_args forgets the literals
-        raise InputError(f"--attention: must be one of {', '.join(get_args(AttentionKind))}, got {self.attention!r}")
-
-    @property
-    def fixed_reduction(self) -> int | None:
-        """The reduction; None = `auto`.
-
-        Raises:
-            InputError: not a whole number of at least 1; or `auto` for a kind that has none.
-        """
-        if self.reduction == AUTO:
-            if self.kind not in REDUCED:
-                raise InputError(f"--reduction auto: {self.kind} has no reduction; {', '.join(REDUCED)} have one")
-            if self.data is None:
-                raise InputError("--reduction auto: measures what gates gain on images; name them with --data")
-            return None
-        if not re.fullmatch(r"[1-9][0-9]*", self.reduction):
-            raise InputError(f"--reduction: must be a whole number of at least 1, or auto, got {self.reduction!r}")
-        return int(self.reduction)
-
-    def budget(self, bill: Bill, names: tuple[str, ...] = tuple(_LIMITS)) -> Budget:
-        """The limits in absolute numbers, beside the bill of the network without gates.
-
-        Raises:
-            UnitError, InputError: a limit that is no quantity; or energy that the device does not know.
-        """
-        found: dict[str, Any] = {}
-        for name in names:
-            text, (dimension, field, own) = getattr(self, name), _LIMITS[name]
-            if text is None:
-                continue
-            option = "--" + name.replace("_", "-")
-            value = getattr(bill, "target_latency_s" if own == "latency_s" and self.device != HOST else own)
-            if value is None:
-                raise InputError(f"{option}: the file of --device {self.device} does not say what it takes")
-            more = re.fullmatch(r"\+\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%", text)
-            limit = value * (1 + float(more[1]) / 100) if more else parse(text, dimension, option)
-            found[field] = int(limit) if dimension in ("count", "bytes") else limit
-        return Budget(**found)
 
 
 def finished(path: Path, request: RetrofitRequest) -> Retrofit | None:
@@ -301,10 +201,7 @@ class _Work:
         trials = greedy(
             measure(
                 self.base.module, able, self.insertion, self.base.input_shape, room,
-                lambda module, reduction: self.train(
-                    module, TRIAL_EPOCHS, self.folder.path / "reduction" / str(reduction), f"reduction {reduction}"
-                ),
-                lambda module: self.judged(module, self.val).loss,
+                self.train_gates, lambda module: self.judged(module, self.val).loss,
             ),
             room,
         )  # fmt: skip
@@ -319,6 +216,14 @@ class _Work:
         assert self.splits is not None
         return self.splits.val
 
+    def train_gates(self, module: nn.Module, reduction: int) -> None:
+        """Gates alone: nothing that they could break was learnt before, so that the rate may be high."""
+        recipe = dataclasses.replace(
+            self.recipe(TRIAL_EPOCHS), optimizer="adamw", learning_rate=0.01, backbone_scale=1.0, weight_decay=0.0,
+            label_smoothing=0.0, ema_decay=None,
+        )  # fmt: skip
+        self.train(module, recipe, self.folder.path / "reduction" / str(reduction), f"reduction {reduction}")
+
     def recipe(self, epochs: int) -> Recipe:
         """Fine-tuning, or, of random weights, training."""
         assert self.splits is not None
@@ -328,12 +233,12 @@ class _Work:
         )  # fmt: skip
         return dataclasses.replace(recipe, seed=self.request.seed)
 
-    def train(self, module: nn.Module, epochs: int, folder: Path, label: str) -> None:
+    def train(self, module: nn.Module, recipe: Recipe, folder: Path, label: str) -> None:
         """Train what may be trained of a module, or go on where the folder's checkpoint stands."""
         assert self.splits is not None
         base = self.base.recipe
         trained = train(
-            module, self.splits, self.recipe(epochs), folder=folder, resolution=base.resolution,
+            module, self.splits, recipe, folder=folder, resolution=base.resolution,
             mean=three(base.mean, self.request.model), std=three(base.std, self.request.model),
             hardware=Hardware(accelerator=self.request.accelerator),  # type: ignore[arg-type]  # likewise
             on_epoch=lambda epoch: self.clock.save(), deadline=lambda: self.clock.left_s <= 0,
@@ -386,7 +291,7 @@ class _Work:
             return None
         before = self.judged(self.base.module, self.splits.test)
         self.say(f"fine-tuning: {self.request.epochs} epochs")
-        self.train(module, self.request.epochs, self.folder.path / "tuning", self.request.attention)
+        self.train(module, self.recipe(self.request.epochs), self.folder.path / "tuning", self.request.attention)
         after = self.judged(module, self.splits.test)
         return Tuned(
             data=self.splits.origin, epochs=self.request.epochs, num_test=after.n, before=before.accuracy,
@@ -440,9 +345,3 @@ def _without_the_dearest(
     worst = min(gates, key=lambda gate: gain[gate.place] / max(gate.latency_s, 1e-9)).place
     left = [dataclasses.replace(t, chosen=t.chosen and t.place != worst) for t in trials]
     return [one for one in inserted if one.path != worst], left
-
-
-def default_run_dir(request: RetrofitRequest) -> Path:
-    """Readable, and the same for the same request."""
-    stem = Path(request.model.rpartition(":")[2]).stem or "model"
-    return Path("runs") / f"retrofit-{stem}-{hashlib.sha256(repr(request).encode()).hexdigest()[:8]}"

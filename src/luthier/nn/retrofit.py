@@ -22,7 +22,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from luthier.arch.block import Activation, Attention, AttentionKind, Spec
+from luthier.arch.block import REDUCED, Activation, Attention, AttentionKind, Spec
 from luthier.errors import InputError, ShapeError
 from luthier.graph.from_torch import with_calls
 from luthier.graph.sites import SiteKind, find_sites
@@ -30,8 +30,6 @@ from luthier.nn.attention import GateFunction, make_attention
 
 #: words that stand for places
 SETS: Final = ("auto", "stage", "block")
-#: kinds with a width between two layers
-REDUCED: Final[tuple[AttentionKind, ...]] = ("se", "cbam", "coord")
 #: inside such a kind: unlike ReLU, none of a narrow layer's few units can be off for all images
 _INNER: Final[Activation] = "silu"
 _GATES: Final = "retrofit"
