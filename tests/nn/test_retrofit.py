@@ -92,7 +92,7 @@ def test_no_bit_changes_and_every_weight_keeps_its_name(name: str) -> None:
     base, x = make().eval(), torch.randn(2, 3, side, side)
     places = choose_places(find_places(base, (1, 3, side, side)), ["block"])
     functions: tuple[GateFunction, ...] = ("double_sigmoid", "one_plus_tanh")
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(KINDS if name in ("own", "chain") else ("se", "coord")):
         made = insert(base, places, light_attention(kind, 4), gate=functions[number % 2])
         assert torch.equal(made(x), base(x))
         gates = gates_of(made)
@@ -210,9 +210,10 @@ def test_a_network_that_carries_attention() -> None:
     x = torch.randn(1, 3, 12, 12)
     assert torch.equal(twice.eval()(x), base.eval()(x))
     assert len(gates_of(twice) or ()) == 3
-    se = find_places(build(presets.get("efficientnet_b0")), (1, 3, 32, 32))
-    with pytest.raises(InputError, match=r"--places stages\.stage2\.0\.attention: carries attention already"):
-        choose_places(se, ["stages.stage2.0.attention"])
+    described = presets.get("mbconv_thumbnail")
+    gate = next(p.name for p in described.walk() if p.block.attention is not None)
+    with pytest.raises(InputError, match=rf"--places stages\.{gate}\.attention: carries attention already"):
+        choose_places(find_places(build(described), (1, 3, 32, 32)), [f"stages.{gate}.attention"])
 
 
 # -- refusals ------------------------------------------------------------------------------------------------------

@@ -75,6 +75,11 @@ class Gated:
         """The graph without new gates."""
         return self.only()
 
+    @cached_property
+    def base(self) -> tuple[Graph, Values]:
+        """The same, deployed."""
+        return self.deployed(self.without)
+
     def added(self, number: int) -> tuple[int, int]:
         """Parameters and MACs of one gate."""
         graph = self.only(number)
@@ -112,9 +117,7 @@ class Meter:
 
     def times(self, gated: Gated, graph: Graph) -> Turns:
         """The network without gates and another, in turns."""
-        return time_in_turns(
-            gated.deployed(gated.without), gated.deployed(graph), threads=self.threads, budget_s=self.seconds
-        )
+        return time_in_turns(gated.base, gated.deployed(graph), threads=self.threads, budget_s=self.seconds)
 
     def whole(self, gated: Gated) -> tuple[Bill, Bill, str]:
         """Bills without and with all gates, and the run time."""

@@ -109,7 +109,7 @@ class RetrofitRequest(Stored):
                 raise InputError(f"{option(name)}: the file of --device {self.device} does not say what it takes")
             more = re.fullmatch(r"\+\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%", text)
             limit = value * (1 + float(more[1]) / 100) if more else parse(text, dimension, option(name))
-            found[field] = int(limit) if dimension in ("count", "bytes") else limit
+            found[field] = int(limit * (1 + 1e-12)) if dimension in ("count", "bytes") else limit  # 4019.999... is 4020
         return Budget(**found)
 
 
