@@ -244,7 +244,7 @@ class CoordinateAttention(Gate):
     def scales(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, 1) and (N, C, 1, W)."""
         means = torch.cat((x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)), 2)
-        rows, columns = torch.split(self.activation(self.reduce(means)), (x.shape[2], x.shape[3]), 2)
+        rows, columns = torch.split(self.activation(self.reduce(means)), [x.shape[2], x.shape[3]], 2)
         columns = columns.transpose(2, 3)
         return self.gate(self.rows(rows)), self.gate(self.columns(columns))
 
