@@ -1,8 +1,6 @@
 """What changes between two networks costs in time: both run in turns, so that a slow moment of the machine hits both.
 
-    difference = median over rounds of (t_b - t_a),   spread = half the interquartile range           (1)
-
-Our engine runs them; ONNX Runtime where it has no code for an op of either.
+difference = median over rounds of (t_b - t_a),   spread = half the interquartile range           (1)
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from numpy.typing import NDArray
 from luthier.deploy.latency import open_session, runtime_name
 from luthier.deploy.onnx_file import to_onnx
 from luthier.engine import compile as compile_graph
-from luthier.errors import UnsupportedError
 from luthier.graph.op import Graph
 
 Array = NDArray[Any]
@@ -49,25 +46,41 @@ class Turns:
     runtime: str
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A network ready to run: an array of its input's shape in, anything out."""
+
+    run: Run
+    runtime: str
+
+
+def open_graph(graph: Graph, constants: Mapping[str, Array], threads: int, *, engine: bool = True) -> Opened:
+    """A folded graph of one input in our engine, or in ONNX Runtime.
+
+    Raises:
+        UnsupportedError: the engine has no code for an op.
+    """
+    if not engine:
+        session = open_session(to_onnx(graph, constants), threads)
+        (spec,) = session.get_inputs()
+        return Opened(lambda image: session.run(None, {spec.name: image}), runtime_name(threads))
+    plan = compile_graph(graph, constants, threads=threads)
+    return Opened(plan, f"Luthier, {plan.image.target.isa}, {threads} thread{'' if threads == 1 else 's'}")
+
+
 def time_in_turns(
-    first: tuple[Graph, Mapping[str, Array]],
-    second: tuple[Graph, Mapping[str, Array]],
-    *,
-    threads: int = 1,
-    budget_s: float = 1.0,
+    first: Opened, second: Opened, shape: tuple[int, ...], *, budget_s: float = 1.0,
     clock: Callable[[], float] = time.perf_counter,
-) -> Turns:
-    """Run two networks of one input shape in turns on this machine.
+) -> Turns:  # fmt: skip
+    """Run two networks in turns on this machine.
 
     Args:
-        first, second: folded graphs with one input, and their constants.
-        threads: of a run.
+        first, second: in the same run time.
+        shape: of the input of both.
         budget_s: to spend on timed runs; at least 15 rounds all the same.
         clock: seconds.
     """
-    (name,) = first[0].inputs
-    shape = first[0].tensors[name].shape
-    runs, runtime = _opened(first, second, threads)
+    runs = (first.run, second.run)
     numbers = np.random.default_rng(0)
     images = [numbers.standard_normal(shape, dtype=np.float32) for _ in range(8)]
     for image in images[:3]:
@@ -88,22 +101,5 @@ def time_in_turns(
     return Turns(
         first_s=float(middle[0]), first_spread_s=float(spread[0]),
         second_s=float(middle[1]), second_spread_s=float(spread[1]),
-        difference_s=float(middle[2]), difference_spread_s=float(spread[2]), rounds=len(rounds), runtime=runtime,
+        difference_s=float(middle[2]), difference_spread_s=float(spread[2]), rounds=len(rounds), runtime=second.runtime,
     )  # fmt: skip
-
-
-def _opened(
-    first: tuple[Graph, Mapping[str, Array]], second: tuple[Graph, Mapping[str, Array]], threads: int
-) -> tuple[list[Run], str]:
-    try:
-        plans = [compile_graph(graph, constants, threads=threads) for graph, constants in (first, second)]
-    except UnsupportedError:
-        sessions = [open_session(to_onnx(graph, constants), threads) for graph, constants in (first, second)]
-        return [_session_run(session) for session in sessions], runtime_name(threads)
-    isa, noun = plans[0].image.target.isa, "thread" if threads == 1 else "threads"
-    return list(plans), f"Luthier, {isa}, {threads} {noun}"
-
-
-def _session_run(session: Any) -> Run:
-    (spec,) = session.get_inputs()
-    return lambda image: session.run(None, {spec.name: image})

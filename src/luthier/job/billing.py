@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from luthier.cost.analyser import analyze
 from luthier.cost.budget import Budget, Violation
 from luthier.cost.macs import graph_macs, graph_params
 from luthier.cost.summary import cost
-from luthier.deploy.turns import Turns, time_in_turns
+from luthier.deploy.turns import Opened, Turns, open_graph, time_in_turns
 from luthier.device import Device
+from luthier.errors import UnsupportedError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
 from luthier.graph.from_torch import from_torch
 from luthier.graph.gates import find_gates
@@ -99,11 +100,13 @@ class Meter:
         device: energy, and the latency that a limit is judged by where it is not this machine.
         threads: of a run.
         seconds: for each pair of networks that is timed.
+        bases: the network without gates, of the trace that is billed at present, by run time.
     """
 
     device: Device
     threads: int
     seconds: float = 1.0
+    bases: dict[tuple[int, bool], Opened] = field(default_factory=dict, repr=False)
 
     def price(self, graph: Graph, latency_s: float, spread_s: float) -> Bill:
         """The bill of one graph, batch norms apart."""
@@ -116,8 +119,22 @@ class Meter:
         )  # fmt: skip
 
     def times(self, gated: Gated, graph: Graph) -> Turns:
-        """The network without gates and another, in turns."""
-        return time_in_turns(gated.base, gated.deployed(graph), threads=self.threads, budget_s=self.seconds)
+        """The network without gates and another, in turns: in our engine, or, if it lacks an op, in ONNX Runtime."""
+        other = gated.deployed(graph)
+        try:
+            pair = self.opened(gated, engine=True), open_graph(*other, self.threads)
+        except UnsupportedError:
+            pair = self.opened(gated, engine=False), open_graph(*other, self.threads, engine=False)
+        shape = graph.tensors[graph.inputs[0]].shape
+        return time_in_turns(*pair, shape, budget_s=self.seconds)
+
+    def opened(self, gated: Gated, *, engine: bool) -> Opened:
+        """The network without gates, opened once."""
+        if (known := self.bases.get((id(gated), engine))) is None:
+            known = open_graph(*gated.base, self.threads, engine=engine)
+            self.bases.clear()
+            self.bases[id(gated), engine] = known
+        return known
 
     def whole(self, gated: Gated) -> tuple[Bill, Bill, str]:
         """Bills without and with all gates, and the run time."""
