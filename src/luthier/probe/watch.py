@@ -33,11 +33,11 @@ class Watch:
         ShapeError: the graph has several inputs.
     """
 
-    def __init__(self, graph: Graph, constants: Mapping[str, Array], names: Sequence[str], *, threads: int = 1) -> None:
+    def __init__(
+        self, graph: Graph, constants: Mapping[str, Array], names: Sequence[str], *, threads: int = 1
+    ) -> None:
         if len(graph.inputs) != 1:
-            raise ShapeError(
-                f"probe: the network must have 1 input, got {len(graph.inputs)}: {', '.join(graph.inputs)}"
-            )
+            raise ShapeError(f"probe: the network must have 1 input, got {len(graph.inputs)}: {', '.join(graph.inputs)}")
         self.names = tuple(dict.fromkeys(names))
         kept = cut(graph, self.names)
         self.input_shape = graph.tensors[graph.inputs[0]].shape
