@@ -19,6 +19,7 @@ T = TypeVar("T")
 #: a moment is quiet while the reference takes at most so many times its fastest
 _QUIET: Final = 1.1
 _CALLS: Final = 8
+_ATTEMPTS: Final = 4
 
 
 class Reference:
@@ -26,17 +27,48 @@ class Reference:
 
     Attributes:
         fastest_s: the fastest that it was seen.
+        seen_s: all its times.
     """
 
     def __init__(self, timer: Callable[[], float] | None = None) -> None:
         self._timer = timer or _reference()
         self.fastest_s = self._timer()
+        self.seen_s = [self.fastest_s]
 
     def slowdown(self) -> float:
         """Time of the reference now over its fastest, at least 1."""
         now_s = self._timer()
+        self.seen_s.append(now_s)
         self.fastest_s = min(self.fastest_s, now_s)
         return now_s / self.fastest_s
+
+    @property
+    def usual_s(self) -> float:
+        """Its median time."""
+        return statistics.median(self.seen_s)
+
+    def beside(self, measure: Callable[[], T]) -> tuple[T, float]:
+        """What `measure` returns while the machine keeps its speed, and the reference's mean time beside it.
+
+        What is measured over that, times `usual_s`, is what it takes on the machine at its usual speed.  While the
+        speed changed meanwhile it is measured again; of four attempts the steadiest is taken.
+
+        Example: the machine halves its speed during the first attempt.
+            >>> times, results = iter([1.0, 1.0, 2.0, 2.0, 2.1]), iter("ab")
+            >>> Reference(lambda: next(times)).beside(lambda: next(results))
+            ('b', 2.05)
+        """
+        found = []
+        for _ in range(_ATTEMPTS):
+            before_s = self.slowdown() * self.fastest_s
+            result = measure()
+            after_s = self.slowdown() * self.fastest_s
+            change = max(before_s, after_s) / min(before_s, after_s)
+            found.append((change, result, (before_s + after_s) / 2))
+            if change <= _QUIET:
+                break
+        _, result, reference_s = min(found, key=lambda one: one[0])
+        return result, reference_s
 
     def quietly(self, measure: Callable[[], T], patience_s: float) -> T:
         """What `measure` returns in a quiet moment: at once, or as soon as there is one.
