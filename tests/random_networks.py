@@ -23,7 +23,7 @@ def _attentions(draw: st.DrawFn, kind: BlockKind) -> Attention | None:
     if not _PLACES[kind] or draw(st.integers(0, 5)) == 5:
         return None
     return Attention(
-        kind=draw(st.sampled_from(["se", "se", "se", "se", "se", "ese", "eca"])),
+        kind=draw(st.sampled_from(["se", "se", "se", "se", "se", "ese", "eca", "spatial", "cbam", "coord"])),
         place=draw(st.sampled_from([p for p in (*_PLACES[kind], "after_depthwise") if p in _PLACES[kind]])),
         ratio=draw(st.sampled_from([0.25, 0.5, 1.0])),
         reference=draw(st.sampled_from(["input", "gated"])),

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from luthier.arch import Attention, Block, Head, Network, Precision, Stage
+from luthier.arch.block import AttentionKind
 from luthier.arch.presets import get, names
+from luthier.cost import graph_macs
 from luthier.errors import ShapeError, SpecError
 from luthier.graph import from_network
 from luthier.graph.attrs import AdaptivePool, Conv
@@ -120,14 +122,17 @@ def test_bad_arguments() -> None:
         from_network(described, resolution=(8, 0))
 
 
-@pytest.mark.parametrize("kind", ["spatial", "cbam", "coord"])
-def test_attention_without_a_graph_is_refused_by_name(kind: str) -> None:
-    gate = Attention(kind=kind)  # type: ignore[arg-type]  # one of the literals
-    described = network(Block(kind="mbconv", out_channels=4, attention=gate))
-    with pytest.raises(
-        SpecError, match=rf"s\.0: attention kind '{kind}' has no graph yet, known kinds are se, ese, eca"
-    ):
-        from_network(described)
+@pytest.mark.parametrize("kind, macs", [
+    ("se", 12 * 3 + 3 * 12), ("ese", 12 * 12), ("eca", 12 * 3), ("spatial", 2 * 7 * 7 * 6 * 5),
+    ("cbam", 2 * (12 * 3 + 3 * 12) + 2 * 7 * 7 * 6 * 5), ("coord", (6 + 5) * 12 * 3 + (6 + 5) * 3 * 12),
+])  # fmt: skip
+def test_work_of_attention_by_formula(kind: AttentionKind, macs: int) -> None:
+    def counted(attention: Attention | None) -> int:
+        block = Block(kind="mbconv", out_channels=3, expand_ratio=4, attention=attention)
+        return graph_macs(from_network(network(block, channel_divisor=1), resolution=(6, 5)))
+
+    gate = Attention(kind=kind, ratio=0.25, reference="gated")
+    assert counted(gate) - counted(None) == macs
 
 
 def test_pad_shortcut_cannot_drop_channels() -> None:

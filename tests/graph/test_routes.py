@@ -6,21 +6,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import ptflops
 import pytest
 import torch
+from random_networks import built, image
 from torch.utils.flop_counter import FlopCounterMode
 
-from luthier.arch import presets
+from luthier.arch import Attention, Block, Head, Stage, presets
+from luthier.arch.block import AttentionKind, AttentionPlace
 from luthier.arch.network import Network
 from luthier.cost import graph_elementwise, graph_macs, graph_params, memory_timeline, weight_bytes
 from luthier.deploy.onnx_file import to_onnx
-from luthier.graph import Graph, fold_norm_into_conv, from_network
+from luthier.graph import Graph, fold_norm_into_conv, from_network, take_constants
 from luthier.graph.from_onnx import from_onnx
 from luthier.graph.from_torch import from_torch
+from luthier.graph.reference import run
 from luthier.nn import build
 
 #: one member of each family, and each way of padding; `make presets` takes all
@@ -81,6 +84,28 @@ def test_three_routes_one_graph(name: str, at: str) -> None:
     assert figures(read) == wanted
     assert graph_params(traced) == graph_params(from_network(network))
     assert set(read.constants) == set(spelled.constants)
+
+
+@pytest.mark.parametrize("size", [(9, 6), (1, 5), (1, 1)], ids=str)
+@pytest.mark.parametrize("kind", get_args(AttentionKind))
+def test_three_routes_and_the_module_agree_on_attention(kind: AttentionKind, size: tuple[int, int]) -> None:
+    places: tuple[AttentionPlace, ...] = get_args(AttentionPlace)
+    blocks = [
+        Block(kind="mbconv", out_channels=6, expand_ratio=2, attention=Attention(kind=kind, place=p)) for p in places
+    ]
+    network = Network(
+        name="gated", stages=(Stage(name="s", blocks=tuple(blocks)),), head=Head(num_classes=4), channel_divisor=1
+    )
+    module, state = built(network, size, 1)
+    spelled = from_network(network, resolution=size)
+    values = take_constants(spelled, state)
+    traced, _ = from_torch(module, (1, 3, *size))
+    read, _ = from_onnx(to_onnx(spelled, {name: np.float32(value) for name, value in values.items()}))
+    assert figures(traced) == figures(spelled) == figures(read)
+    x = image((1, 3, *size), 2).astype(np.float64)
+    wanted = module(torch.from_numpy(x)).detach().numpy()
+    got = run(spelled, values, {"input": x})[spelled.outputs[0]]
+    np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-12)  # sums in another order
 
 
 def test_a_difference_would_be_seen() -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import EcaModule, EffectiveSEModule
+from random_networks import lively
+from timm.layers import EcaModule, EffectiveSEModule, SEModule
+from timm.layers.cbam import CbamModule, SpatialAttn
+from timm.layers.coord_attn import CoordAttn
 from timm.models._efficientnet_blocks import SqueezeExcite as TimmSqueezeExcite
 from torch import Tensor, nn
 
 from luthier.arch import Attention, Block, Head, Network, Stage
+from luthier.arch.block import AttentionKind
 from luthier.errors import SpecError
 from luthier.nn import build
-from luthier.nn.attention import make_attention
+from luthier.nn.attention import Gate, GateFunction, make_attention
 
 
 def _network(block: Block) -> Network:
@@ -29,11 +34,7 @@ def _network(block: Block) -> Network:
 
 
 def _attention(attention: Attention, channels: int = 24) -> nn.Module:
-    block = Block(kind="mbconv", out_channels=8, expand_ratio=channels // 8, attention=attention)
-    placed = list(_network(block).walk())[-1]
-    made = make_attention(placed, channel_divisor=8)
-    assert made is not None
-    return made
+    return make_attention(attention, channels, in_channels=8, activation="silu")
 
 
 @pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid"])
@@ -65,11 +66,106 @@ def test_eca_equals_timm(channels: int) -> None:
     assert torch.equal(ours(x), theirs(x))
 
 
-@pytest.mark.parametrize("kind", ["spatial", "cbam", "coord"])
-def test_kinds_without_a_module_are_refused_by_name(kind: str) -> None:
-    block = Block(kind="mbconv", out_channels=8, attention=Attention(kind=kind))  # type: ignore[arg-type]
-    with pytest.raises(SpecError, match=rf"body\.0: attention kind '{kind}' cannot be built; available: se, ese, eca"):
-        build(_network(block))
+@pytest.mark.parametrize("size", [3, 7])
+def test_spatial_attention_equals_timm(size: int) -> None:
+    ours, theirs = _attention(Attention(kind="spatial", kernel_size=size)), SpatialAttn(size)
+    lively(ours, (4, 24, 5, 6), 0).float()
+    names = {"blend.conv": "conv.conv", "blend.norm": "conv.bn"}
+    theirs.load_state_dict(_renamed(ours, names))
+    x = torch.randn(2, 24, 5, 6)
+    for train in (False, True):  # which moves the norm's statistics, alike
+        assert torch.equal(ours.train(train)(x), theirs.train(train)(x))
+    assert _attention(Attention(kind="spatial")).get_submodule("blend.conv").kernel_size == (7, 7)
+
+
+@pytest.mark.parametrize("channels", [24, 40, 64, 72])
+def test_cbam_equals_timm(channels: int) -> None:
+    spec = Attention(kind="cbam", ratio=1 / 16, reference="gated", rounding="half_up", activation="relu")
+    ours, theirs = _attention(spec, channels), CbamModule(channels)
+    assert _parameters(ours) == _parameters(theirs)
+    lively(ours, (4, channels, 5, 6), 0).float()
+    names = {
+        "channel.reduce": "channel.fc1",
+        "channel.expand": "channel.fc2",
+        "spatial.blend.conv": "spatial.conv.conv",
+    }
+    theirs.load_state_dict(_renamed(ours, {**names, "spatial.blend.norm": "spatial.conv.bn"}))
+    x = torch.randn(2, channels, 5, 6)
+    assert torch.equal(ours(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("channels", [24, 144, 240, 576])
+def test_coordinate_attention_equals_timm(channels: int) -> None:
+    spec = Attention(
+        kind="coord", ratio=2 / 3 / 16, reference="gated", divisor=8, rounding="half_up", activation="hard_swish"
+    )
+    ours, theirs = _attention(spec, channels), CoordAttn(channels)
+    assert _parameters(ours) == _parameters(theirs)
+    lively(ours, (4, channels, 5, 6), 0).float()
+    names = {"reduce.conv": "conv1", "reduce.norm": "bn1", "rows": "conv_h", "columns": "conv_w"}
+    theirs.load_state_dict(_renamed(ours, names))
+    x = torch.randn(2, channels, 5, 6)
+    assert torch.equal(ours(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("channels", [16, 72, 144, 200, 576])
+def test_reduced_widths_of_the_library_se(channels: int) -> None:
+    spec = Attention(ratio=1 / 16, reference="gated", divisor=8, rounding="half_up")
+    assert _parameters(_attention(spec, channels)) == _parameters(SEModule(channels))
+
+
+@pytest.mark.parametrize("reduced", [1, 5, 48])
+def test_absolute_width(reduced: int) -> None:
+    made = _attention(Attention(reduced_channels=reduced))
+    assert _parameters(made) == 24 * reduced + reduced + reduced * 24 + 24
+
+
+@pytest.mark.parametrize("kind", get_args(AttentionKind))
+@pytest.mark.parametrize("gate", ["double_sigmoid", "one_plus_tanh"])
+def test_a_neutral_gate_changes_no_bit_and_learns(kind: AttentionKind, gate: GateFunction) -> None:
+    made = make_attention(Attention(kind=kind), 24, in_channels=24, activation="silu", gate=gate)
+    made.start_neutral()
+    x = torch.randn(3, 24, 6, 5)
+    for train in (True, False):
+        assert torch.equal(made.train(train)(x), x)
+    made.train()
+    optimizer = torch.optim.SGD(made.parameters(), 0.1)
+    target = torch.randn_like(x)
+    moved = set[str]()
+    for _ in range(3):
+        optimizer.zero_grad()
+        (made(x) * target).sum().backward()
+        moved |= {name for name, p in made.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        optimizer.step()
+    assert moved == {name for name, _ in made.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", get_args(AttentionKind))
+def test_scale_is_what_x_is_multiplied_by(kind: AttentionKind) -> None:
+    made = lively(_attention(Attention(kind=kind)), (4, 24, 6, 5), 1)
+    assert isinstance(made, Gate)
+    x = torch.randn(2, 24, 6, 5, dtype=torch.float64)
+    torch.testing.assert_close(made(x), x * made.scale(x), rtol=1e-12, atol=1e-12)  # in another order
+
+
+def test_an_unknown_kind_is_refused_by_name() -> None:
+    odd = Attention()
+    object.__setattr__(odd, "kind", "self")
+    with pytest.raises(SpecError, match="kind must be one of se, ese, eca, spatial, cbam, coord, got 'self'"):
+        _attention(odd)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _renamed(module: nn.Module, names: dict[str, str]) -> dict[str, Tensor]:
+    """A state dict under the library's names of the layers."""
+    state = {}
+    for key, value in module.state_dict().items():
+        layer, _, role = key.rpartition(".")
+        state[f"{names[layer]}.{role}"] = value
+    return state
 
 
 def _conv_norm(part: nn.Module, x: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ Skip = Literal["auto", "none", "identity", "projection", "pad"]
 AttentionKind = Literal["se", "ese", "eca", "spatial", "cbam", "coord"]
 AttentionPlace = Literal["before_depthwise", "after_depthwise", "after_project", "after_sum"]
 
+#: kinds of attention with a width between two layers
+REDUCED: Final[tuple[AttentionKind, ...]] = ("se", "cbam", "coord")
 #: bits of one stored number
 BITS: Final[dict[NumberType, int]] = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4}
 _PLACES: Final[dict[BlockKind, tuple[AttentionPlace, ...]]] = {
@@ -114,28 +116,35 @@ class Precision(Spec):
 class Attention(Spec):
     """A gate that rescales channels or pixels, and where in its block it stands.
 
-        reduced = round_channels(ratio * C_reference, divisor)                                       (1)
+        reduced = round(ratio * C_reference) to a multiple of divisor                                (1)
 
     Attributes:
-        kind: `se` squeeze-and-excitation, `ese` effective SE, `eca` 1-D convolution over channels, `spatial`,
-            `cbam`, `coord`.
+        kind: `se` squeeze-and-excitation, `ese` effective SE, `eca` 1-D convolution over channels, `spatial` one gate
+            per pixel, `cbam` first channels, then pixels, `coord` one gate per row and one per column.
         place: relative to the block's spatial convolution (depthwise, or the dense k x k that stands for it), its
             projection, or the residual sum.
         ratio: reduced width over the reference width; the SE papers' 1/r.
         reference: `input` = the block's input channels (EfficientNet), `gated` = the channels being gated
             (MobileNetV3, SENet).
-        divisor: the reduced width is rounded to a multiple of this.
+        divisor: the reduced width is rounded to a multiple of this, and at least this.
+        rounding: `keep` never more than 10 % below, half to even at divisor 1 (MobileNetV3, EfficientNet); `half_up`
+            to the nearest multiple (timm's SE, CBAM and coordinate modules).
         reduced_channels: absolute reduced width; overrides equation (1).
         activation: between the two layers; None = the block's own.
         gate: the squashing function at the end.
-        kernel_size: ECA's or spatial attention's window; None = the kind's own rule.
+        kernel_size: ECA's window, or that of spatial attention and CBAM; None = the kind's own rule: ECA's by its
+            channels, 7 pixels.
     Source:
-        Hu et al. 2018, arXiv:1709.01507; Wang et al. 2020, arXiv:1910.03151 (ECA).
+        Hu et al. 2018, arXiv:1709.01507 (SE); Lee & Park 2020, arXiv:1911.06667 (effective SE); Wang et al. 2020,
+        arXiv:1910.03151 (ECA); Woo et al. 2018, arXiv:1807.06521 (spatial, CBAM); Hou et al. 2021, arXiv:2103.02907.
     Example:
         >>> Attention(ratio=0.25).reduced(input_channels=24, gated_channels=144)
         6
         >>> Attention(ratio=0.25, reference="gated", divisor=8).reduced(input_channels=24, gated_channels=72)
         24
+        >>> cbam = Attention(kind="cbam", ratio=1 / 16, reference="gated", rounding="half_up")
+        >>> cbam.reduced(input_channels=24, gated_channels=40)
+        3
     """
 
     kind: AttentionKind = "se"
@@ -143,6 +152,7 @@ class Attention(Spec):
     ratio: float = 0.25
     reference: Literal["input", "gated"] = "input"
     divisor: int = 1
+    rounding: Literal["keep", "half_up"] = "keep"
     reduced_channels: int | None = None
     activation: Activation | None = None
     gate: Literal["sigmoid", "hard_sigmoid"] = "sigmoid"
@@ -152,6 +162,7 @@ class Attention(Spec):
         check_choice("Attention", "kind", self.kind, get_args(AttentionKind))
         check_choice("Attention", "place", self.place, get_args(AttentionPlace))
         check_choice("Attention", "reference", self.reference, ("input", "gated"))
+        check_choice("Attention", "rounding", self.rounding, ("keep", "half_up"))
         check_choice("Attention", "gate", self.gate, ("sigmoid", "hard_sigmoid"))
         if self.activation is not None:
             check_choice("Attention", "activation", self.activation, get_args(Activation))
@@ -168,6 +179,8 @@ class Attention(Spec):
         if self.reduced_channels is not None:
             return self.reduced_channels
         reference = input_channels if self.reference == "input" else gated_channels
+        if self.rounding == "half_up":
+            return max(self.divisor, int(reference * self.ratio / self.divisor + 0.5) * self.divisor)
         return round_channels(reference * self.ratio, self.divisor)
 
 

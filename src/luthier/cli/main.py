@@ -15,6 +15,7 @@ from luthier.cli.bench import bench
 from luthier.cli.compile import compile_model
 from luthier.cli.output import guarded
 from luthier.cli.probe import probe
+from luthier.cli.retrofit import retrofit
 from luthier.cli.scale import scale
 from luthier.errors import InputError
 
@@ -36,6 +37,7 @@ app.command("fit")(commands.fit)
 app.command("train")(commands.train)
 app.command("analyze")(analyze)
 app.command("scale")(scale)
+app.command("retrofit")(retrofit)
 app.command("compile")(compile_model)
 app.command("bench")(bench)
 app.command("probe")(probe)

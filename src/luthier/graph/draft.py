@@ -132,10 +132,13 @@ class Draft:
         who: opens every message: the module's or the file's name.
         nodes, shapes: what was appended, and the shape of every tensor.
         outputs: tensors by the names that the graph's outputs will carry.
+        marks: for tensors, what a reader wants to know them by afterwards; `marked` says it of the finished graph.
     """
 
     def __init__(self, who: str, dtype: DType = "fp32") -> None:
         self.who, self.dtype = who, dtype
+        self.marks: dict[str, tuple[str, ...]] = {}
+        self.marked: dict[str, tuple[str, ...]] = {}
         self.nodes: list[Node] = []
         self.shapes: dict[str, Shape] = {}
         self.inputs: list[str] = []
@@ -235,6 +238,8 @@ class Draft:
         for other in self.nodes:
             other.inputs = [new if name == old else name for name in other.inputs]
         self.outputs = {key: new if name == old else name for key, name in self.outputs.items()}
+        if old in self.marks:
+            self.marks[new] = self.marks.pop(old)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -249,6 +254,7 @@ class Draft:
             raise GraphError(f"{self.who}: computes nothing: no op lies between its input and its output")
         self._name_ops()
         final = self._final_names()
+        self.marked = {final[name]: marks for name, marks in self.marks.items() if name in final}
         ops: list[Op] = []
         consts: dict[str, Const] = {}
         for node in self.nodes:

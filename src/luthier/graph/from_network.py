@@ -38,7 +38,7 @@ def from_network(
         A graph with one input `input` (N, C, H, W) and one output (N, num_classes).
     Raises:
         ShapeError: the map shrinks to nothing; the message names the op.
-        SpecError: an attention kind or a shortcut that has no graph.
+        SpecError: a shortcut that has no graph.
     Example:
         >>> from luthier.arch import Block, Head, Network, Stage
         >>> stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=16, stride=2),))
@@ -71,7 +71,7 @@ def from_block(network: Network, placed: Placed, dtype: NumberType) -> Graph:
         dtype: of the activations that enter.
     Raises:
         ShapeError: the map shrinks to nothing; the message names the op.
-        SpecError: an attention kind or a shortcut that has no graph.
+        SpecError: a shortcut that has no graph.
     """
     builder = Builder(network.padding, network.norm_eps)
     builder.precision = Precision(activation=dtype)
@@ -104,9 +104,9 @@ def _conv_norm(
     return builder.activation(f"{name}.activation", tensor, placed.activation) if activate else tensor
 
 
-def _attention(builder: Builder, network: Network, placed: Placed, place: str, tensor: str) -> str:
+def _attention(builder: Builder, placed: Placed, place: str, tensor: str) -> str:
     attention = placed.block.attention
-    return attend(builder, network, placed, tensor) if attention is not None and attention.place == place else tensor
+    return attend(builder, placed, tensor) if attention is not None and attention.place == place else tensor
 
 
 def _inverted(builder: Builder, network: Network, placed: Placed, tensor: str) -> str:
@@ -119,16 +119,16 @@ def _inverted(builder: Builder, network: Network, placed: Placed, tensor: str) -
     else:
         if block.expands:
             tensor = _conv_norm(builder, placed, "expand", tensor, inner, activate=True)
-        tensor = _attention(builder, network, placed, "before_depthwise", tensor)
+        tensor = _attention(builder, placed, "before_depthwise", tensor)
         tensor = _conv_norm(
             builder, placed, "depthwise", tensor, inner,
             kernel_size=block.kernel_size, stride=block.stride, groups=inner, activate=True,
         )  # fmt: skip
-    tensor = _attention(builder, network, placed, "after_depthwise", tensor)
+    tensor = _attention(builder, placed, "after_depthwise", tensor)
     tensor = _conv_norm(builder, placed, "project", tensor, block.out_channels)
-    tensor = _attention(builder, network, placed, "after_project", tensor)
+    tensor = _attention(builder, placed, "after_project", tensor)
     tensor = _sum(builder, network, placed, tensor, source)
-    return _attention(builder, network, placed, "after_sum", tensor)
+    return _attention(builder, placed, "after_sum", tensor)
 
 
 def _conv(builder: Builder, network: Network, placed: Placed, tensor: str) -> str:
@@ -137,9 +137,9 @@ def _conv(builder: Builder, network: Network, placed: Placed, tensor: str) -> st
         builder, placed, "conv", tensor, block.out_channels,
         kernel_size=block.kernel_size, stride=block.stride, activate=True,
     )  # fmt: skip
-    tensor = _attention(builder, network, placed, "after_project", tensor)
+    tensor = _attention(builder, placed, "after_project", tensor)
     tensor = _sum(builder, network, placed, tensor, source)
-    return _attention(builder, network, placed, "after_sum", tensor)
+    return _attention(builder, placed, "after_sum", tensor)
 
 
 def _basic(builder: Builder, network: Network, placed: Placed, tensor: str) -> str:
@@ -153,20 +153,20 @@ def _basic(builder: Builder, network: Network, placed: Placed, tensor: str) -> s
 def _bottleneck(builder: Builder, network: Network, placed: Placed, tensor: str) -> str:
     block, inner, source = placed.block, placed.inner_channels, tensor
     tensor = _conv_norm(builder, placed, "reduce", tensor, inner, activate=True)
-    tensor = _attention(builder, network, placed, "before_depthwise", tensor)
+    tensor = _attention(builder, placed, "before_depthwise", tensor)
     tensor = _conv_norm(
         builder, placed, "spatial", tensor, inner, kernel_size=block.kernel_size, stride=block.stride, activate=True
     )
-    tensor = _attention(builder, network, placed, "after_depthwise", tensor)
+    tensor = _attention(builder, placed, "after_depthwise", tensor)
     tensor = _conv_norm(builder, placed, "project", tensor, block.out_channels)
     return _residual_end(builder, network, placed, tensor, source)
 
 
 def _residual_end(builder: Builder, network: Network, placed: Placed, tensor: str, source: str) -> str:
-    tensor = _attention(builder, network, placed, "after_project", tensor)
+    tensor = _attention(builder, placed, "after_project", tensor)
     tensor = _sum(builder, network, placed, tensor, source)
     tensor = builder.activation(f"{placed.name}.activation", tensor, placed.activation)
-    return _attention(builder, network, placed, "after_sum", tensor)
+    return _attention(builder, placed, "after_sum", tensor)
 
 
 def _pool(builder: Builder, network: Network, placed: Placed, tensor: str) -> str:

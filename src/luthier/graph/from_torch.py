@@ -7,6 +7,7 @@ import io
 import logging
 import operator
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,26 @@ def from_torch(
         >>> [op.kind for op in graph.ops], sorted(values)
         (['conv', 'flatten', 'linear'], ['0.bias', '0.weight', '2.bias', '2.weight'])
     """
+    graph, values, _ = with_calls(module, input_shape, lenient=lenient)
+    return graph, values
+
+
+def with_calls(
+    module: torch.nn.Module, input_shape: Sequence[int], *, lenient: bool = False
+) -> tuple[Graph, dict[str, Array], dict[str, tuple[str, ...]]]:
+    """As `from_torch`, and which modules return which tensor.
+
+    Returns:
+        The graph, its constants, and tensor -> dotted paths of the modules inside that are called once and return it,
+        from the outside in.  A module that is called twice, or returns what its caller computes, is not among them.
+    Raises:
+        GraphError, ShapeError: as `from_torch`.
+    Example:
+        >>> import torch
+        >>> block = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+        >>> with_calls(torch.nn.Sequential(block), (1, 3, 8, 8))[2]
+        {'0.0': ('0.0',), 'relu': ('0', '0.1')}
+    """
     who = f"from_torch({type(module).__name__})"
     shape = tuple(int(size) for size in input_shape)
     if not shape or min(shape) < 1:
@@ -59,8 +80,13 @@ def from_torch(
         program = _traced(who, module, shape)
     reader = _Reader(who, program, module, lenient=lenient)
     reader.read()
+    for node, paths in _returned(program.graph).items():
+        value = reader.values.get(node)
+        if isinstance(value, str):
+            reader.draft.marks[value] = (*reader.draft.marks.get(value, ()), *paths)
     canonical(reader.draft)
-    return reader.draft.finish(lenient=lenient)
+    graph, values = reader.draft.finish(lenient=lenient)
+    return graph, values, reader.draft.marked
 
 
 @contextlib.contextmanager
@@ -136,6 +162,24 @@ def _writes_over_others(graph: torch.fx.Graph) -> bool:
                 return True
         seen.add(node)
     return False
+
+
+def _returned(graph: torch.fx.Graph) -> dict[torch.fx.Node, tuple[str, ...]]:
+    """Nodes and the modules that return them: the only node of a call that something outside of the call reads."""
+    calls: dict[str, list[torch.fx.Node]] = {}
+    paths: dict[str, str] = {}
+    for node in graph.nodes:
+        for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
+            calls.setdefault(call, []).append(node)
+            paths[call] = _dotted(path)
+    found: dict[torch.fx.Node, tuple[str, ...]] = {}
+    times = Counter(paths.values())
+    for call, nodes in calls.items():  # outer calls begin first
+        inside, path = set(nodes), paths[call]
+        read = [node for node in nodes if not inside.issuperset(node.users)]
+        if path and len(read) == 1 and times[path] == 1:
+            found[read[0]] = (*found.get(read[0], ()), path)
+    return found
 
 
 def _kind(node: torch.fx.Node) -> str:
@@ -292,8 +336,11 @@ def _dtype(dtype: torch.dtype) -> DType:
 def _path(node: torch.fx.Node) -> str:
     """The module that the op was called in."""
     stack = node.meta.get("nn_module_stack") or {}
-    path = str(next(reversed(stack.values()))[0]) if stack else ""
-    return path.removeprefix("L['self'].").removeprefix("L__self___")
+    return _dotted(next(reversed(stack.values()))[0]) if stack else ""
+
+
+def _dotted(path: object) -> str:
+    return str(path).removeprefix("L['self'].").removeprefix("L__self___")
 
 
 def _joined(path: str, kind: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from luthier.deploy.onnx_file import OnnxCheck, check_onnx, to_onnx
 from luthier.errors import ExportError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
 from luthier.graph.from_network import from_network
+from luthier.graph.op import Graph
 from luthier.intervals import wilson
 from luthier.job.candidates import Member
 from luthier.job.folder import RunFolder
@@ -50,16 +51,37 @@ def export(folder: RunFolder, network: Network, module: Any, preprocess_json: st
     Raises:
         ExportError: the two disagree; `model.onnx` is not written.
     """
+    state = {key: value.detach().cpu().numpy() for key, value in module.state_dict().items()}
+    graph = from_network(network)
+    weights = fold_constants(graph, take_constants(graph, state))
+    files.write_text(folder.network, encode.to_json(network))
+    return write_model(folder, fold_norm_into_conv(graph), weights, module, preprocess_json, images, network.name)
+
+
+def write_model(
+    folder: RunFolder, graph: Graph, constants: Mapping[str, Any], module: Any, preprocess_json: str, images: Any,
+    name: str,
+) -> OnnxCheck:  # fmt: skip
+    """Write `model.safetensors`, `preprocess.json` and `model.onnx`, and check the last against torch.
+
+    Args:
+        graph: of the module, norms folded.
+        constants: its values.
+        preprocess_json: empty = not written.
+        images: (N, C, H, W) float32 tensor, normalised.
+        name: of the network, for people.
+    Raises:
+        ExportError: the two disagree; `model.onnx` is not written.
+    """
     import torch
     from safetensors.torch import save
 
-    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    files.write_text(folder.network, encode.to_json(network))
-    files.write_bytes(folder.weights, save(tensors, metadata={"format": "luthier", "network": network.name}))
-    files.write_text(folder.preprocess, preprocess_json)
-    graph = from_network(network)
-    weights = fold_constants(graph, take_constants(graph, {k: v.numpy() for k, v in tensors.items()}))
-    document = to_onnx(fold_norm_into_conv(graph), weights, {"preprocess": preprocess_json})
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()}
+    files.write_bytes(folder.weights, save(tensors, metadata={"format": "luthier", "network": name}))
+    metadata = {"preprocess": preprocess_json} if preprocess_json else {}
+    if preprocess_json:
+        files.write_text(folder.preprocess, preprocess_json)
+    document = to_onnx(graph, constants, metadata)
     with torch.no_grad():
         logits = module(images).float().numpy()
     check = check_onnx(open_session(document), images.numpy(), logits)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from luthier import __version__, files
 from luthier.errors import RunFolderError
-from luthier.job.request import Request
+from luthier.job.request import Request, Stored
 from luthier.job.result import Result, read
 
 _OURS = ("numpy", "torch", "torchvision", "timm", "lightning-fabric", "optuna", "onnx", "onnxruntime")
@@ -65,6 +65,14 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def retrofit(self) -> Path:
+        return self.path / "retrofit.json"
+
+    @property
+    def bill(self) -> Path:
+        return self.path / "bill.json"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 
@@ -99,7 +107,7 @@ def finished(path: Path, request: Request) -> Result | None:
 
 
 @contextlib.contextmanager
-def open_run(path: Path, request: Request) -> Iterator[RunFolder]:
+def open_run(path: Path, request: Stored) -> Iterator[RunFolder]:
     """Create the folder or resume the run in it, and hold it until the block ends.
 
     Raises:

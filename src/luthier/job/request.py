@@ -6,7 +6,7 @@ import re
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from luthier import __version__, files
 from luthier.cost.budget import Budget
@@ -16,7 +16,74 @@ SCHEMA: Final = "luthier.run/1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Stored:
+    """What every command that keeps a run folder was asked.
+
+    Attributes:
+        command: its name.
+    """
+
+    command: str
+
+    def write(self, path: Path, environment: dict[str, str]) -> None:
+        """Store as TOML; arguments that were not given are left out, since TOML has no null."""
+        import tomli_w
+
+        document = {
+            "schema": SCHEMA,
+            "luthier": __version__,
+            "request": {key: value for key, value in asdict(self).items() if value is not None},
+            "environment": environment,
+        }
+        files.write_text(path, tomli_w.dumps(document))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Load what `write` stored.
+
+        Raises:
+            RunFolderError: missing, not TOML, or of another version.
+        """
+        try:
+            document: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path}: not a run file ({error}); choose another --run-dir") from None
+        found = document.get("schema")
+        if found != SCHEMA:
+            raise RunFolderError(
+                f"{path}: written by another version of luthier (schema {found!r}, this one reads {SCHEMA!r}); "
+                "choose another --run-dir"
+            )
+        known = {field.name for field in fields(cls)}
+        stored = document.get("request")
+        if not isinstance(stored, dict):
+            raise RunFolderError(f"{path}: table [request] is missing; choose another --run-dir")
+        unknown = sorted(set(stored) - known)
+        if unknown or "command" not in stored:
+            raise RunFolderError(
+                f"{path}: unknown or missing fields ({', '.join(unknown) or 'command'}); choose another --run-dir"
+            )
+        return cls(**stored)
+
+    def refuse_other(self, stored: Self, path: Path) -> None:
+        """Refuse to resume a run that was asked for something else.
+
+        Raises:
+            RunFolderError: names the first argument that differs.
+        """
+        for field in fields(self):
+            was, now = getattr(stored, field.name), getattr(self, field.name)
+            if was != now:
+                raise RunFolderError(
+                    f"{path}: this run was started with {option(field.name)} {was}, now asked for {now}; "
+                    "repeat the old command or choose another --run-dir"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Stored):
     """The arguments of `luthier fit` or `luthier train`, in base units.
 
     Attributes:
@@ -27,7 +94,6 @@ class Request:
         threads: of the run time on which latency is measured, and of the target.
     """
 
-    command: str
     model: str | None = None
     data: str | None = None
     device: str = "host"
@@ -64,62 +130,6 @@ class Request:
     def measures_latency(self) -> bool:
         """Whether the limit on latency is judged by running candidates on this machine."""
         return self.max_latency_s is not None and self.device == "host"
-
-    def write(self, path: Path, environment: dict[str, str]) -> None:
-        """Store as TOML; arguments that were not given are left out, since TOML has no null."""
-        import tomli_w
-
-        document = {
-            "schema": SCHEMA,
-            "luthier": __version__,
-            "request": {key: value for key, value in asdict(self).items() if value is not None},
-            "environment": environment,
-        }
-        files.write_text(path, tomli_w.dumps(document))
-
-    @classmethod
-    def read(cls, path: Path) -> Request:
-        """Load what `write` stored.
-
-        Raises:
-            RunFolderError: missing, not TOML, or of another version.
-        """
-        try:
-            document: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{path}: not a run file ({error}); choose another --run-dir") from None
-        found = document.get("schema")
-        if found != SCHEMA:
-            raise RunFolderError(
-                f"{path}: written by another version of luthier (schema {found!r}, this one reads {SCHEMA!r}); "
-                "choose another --run-dir"
-            )
-        known = {field.name for field in fields(cls)}
-        stored = document.get("request")
-        if not isinstance(stored, dict):
-            raise RunFolderError(f"{path}: table [request] is missing; choose another --run-dir")
-        unknown = sorted(set(stored) - known)
-        if unknown or "command" not in stored:
-            raise RunFolderError(
-                f"{path}: unknown or missing fields ({', '.join(unknown) or 'command'}); choose another --run-dir"
-            )
-        return cls(**stored)
-
-    def refuse_other(self, stored: Request, path: Path) -> None:
-        """Refuse to resume a run that was asked for something else.
-
-        Raises:
-            RunFolderError: names the first argument that differs.
-        """
-        for field in fields(self):
-            was, now = getattr(stored, field.name), getattr(self, field.name)
-            if was != now:
-                raise RunFolderError(
-                    f"{path}: this run was started with {option(field.name)} {was}, now asked for {now}; "
-                    "repeat the old command or choose another --run-dir"
-                )
 
 
 def option(field: str) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Values = dict[str, NDArray[Any]]
 
+#: file of a run folder that says which attention was put into which network
+RETROFIT: Final = "retrofit.json"
 #: images up to this side are thumbnails
 THUMBNAIL_PX: Final = 64
 
@@ -37,6 +39,11 @@ def resolve(model: str) -> Network:
         224
     """
     path = Path(model)
+    if is_retrofitted(path):
+        raise InputError(
+            f"{model}: holds a network with attention put in (retrofit.json); this command builds networks from a "
+            "description; MODEL is a preset, a run folder of fit or train, or a network.json"
+        )
     if path.is_dir():
         if not (path / "network.json").exists():
             raise InputError(
@@ -61,8 +68,14 @@ def described(model: str) -> Network | None:
     Raises:
         InputError: nothing of that name.
     """
-    foreign = Path(model).suffix == ".onnx" or (":" in model and not Path(model).exists())
+    path = Path(model)
+    foreign = path.suffix == ".onnx" or is_retrofitted(path) or (":" in model and not path.exists())
     return None if foreign else resolve(model)
+
+
+def is_retrofitted(path: Path) -> bool:
+    """Whether a folder is the run folder of `luthier retrofit`."""
+    return (path / RETROFIT).is_file()
 
 
 def resolve_graph(
@@ -91,10 +104,11 @@ def resolve_graph(
         >>> graph.tensors["input"].shape, values
         ((1, 3, 64, 64), None)
     """
-    if Path(model).suffix == ".onnx":
+    if Path(model).suffix == ".onnx" or is_retrofitted(Path(model)):
         from luthier.graph.from_onnx import from_onnx  # readers need NumPy, presets do not
 
-        return from_onnx(model, batch=batch, resolution=resolution, lenient=lenient)
+        path = Path(model) / "model.onnx" if Path(model).is_dir() else Path(model)
+        return from_onnx(path, batch=batch, resolution=resolution, lenient=lenient)
     if model.startswith("timm:"):
         graph, _ = _from_module(model, _timm(model), batch, resolution, lenient)
         return graph, None
@@ -131,7 +145,8 @@ def _input_of(module: torch.nn.Module) -> tuple[int, tuple[int, int] | None]:
     return channels, None
 
 
-def _timm(model: str) -> torch.nn.Module:
+def _timm(model: str, *, values: bool = False) -> torch.nn.Module:
+    """The library's module; shapes alone unless `values` are wanted."""
     try:
         import timm
         import torch
@@ -143,7 +158,7 @@ def _timm(model: str) -> torch.nn.Module:
     check_timm(name)
     made: torch.nn.Module
     try:
-        with torch.device("meta"):  # shapes are enough, and cost no random numbers
+        with torch.device("cpu" if values else "meta"):  # shapes cost no random numbers
             made = timm.create_model(name)
     except Exception:  # some constructors compute with their weights
         made = timm.create_model(name)

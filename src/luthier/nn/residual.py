@@ -45,7 +45,12 @@ class ResidualBlock(nn.Module, ABC):
         self.placed, self.network = placed, network
         self.activation = ACTIVATIONS[placed.activation]
         self.ends_active = block.kind in ("basic", "bottleneck")
-        self.attention = make_attention(placed, network.channel_divisor)
+        self.attention: nn.Module | None = None
+        if block.attention is not None:
+            self.attention = make_attention(
+                block.attention, block.gated_channels(placed.in_channels, network.channel_divisor),
+                in_channels=placed.in_channels, activation=placed.activation, norm_eps=network.norm_eps,
+            )  # fmt: skip
         self.place = None if block.attention is None else block.attention.place
         carry = block.shortcut(placed.in_channels)
         self.adds = carry != "none"
