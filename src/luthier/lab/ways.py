@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 from luthier.arch.network import Network
+from luthier.arch.rounding import round_depth
 from luthier.arch.scaling import PAPER, Coefficients, scale_by
 from luthier.cost.macs import graph_macs
 from luthier.errors import SpecError
@@ -24,8 +25,6 @@ from luthier.graph.from_network import from_network
 
 #: real work of members of one size may differ by this share
 TOLERANCE: Final = 0.05
-#: sides within this factor of the law's are tried
-_NEAR: Final = 1.1
 _STEPS: Final = 8
 
 
@@ -56,8 +55,7 @@ def grow(base: Network, width: float, depth: float, side: int) -> Grown:
     """A member by its factors; what it becomes after rounding is counted."""
     # one name, so that equal members are counted once
     network = scale_by(base, width=width, depth=depth, resolution=side, name=base.name)
-    blocks = sum(len(s.blocks) for s in network.stages[1:]) / sum(len(s.blocks) for s in base.stages[1:])
-    return Grown(network, blocks, width, side / base.resolution, real_macs(network))
+    return Grown(network, _blocks(base, depth), width, side / base.resolution, real_macs(network))
 
 
 def nearest(make: Callable[[float], Grown], low: float, high: float, target: float) -> Grown:
@@ -98,24 +96,29 @@ def compound(base: Network, target: float, multiple: float, max_side: int, coeff
     """
     phi = math.log(multiple) / math.log(coefficients.product)
     d, w, r = (factor**phi for factor in (coefficients.alpha, coefficients.beta, coefficients.gamma))
-    sides = range(math.floor(base.resolution * r / _NEAR), min(max_side, math.ceil(base.resolution * r * _NEAR)) + 1)
-    found = []
-    for depth in _stairs(base, d):
-        for side in sides:
-            member = nearest(lambda x, s=side, y=depth: grow(base, x, y, s), 0.75, 2 * w, target)  # type: ignore[misc]
-            if abs(member.macs / target - 1) <= TOLERANCE:
-                found.append(member)
-    if not found:
+    sides = range(base.resolution, max_side + 1)
+    shapes = [
+        (math.log(_blocks(base, depth) / d) ** 2 + (2 * math.log(side / base.resolution / r)) ** 2, depth, side)
+        for depth in _stairs(base, d)
+        for side in sides
+    ]
+    best: tuple[float, Grown] | None = None
+    for apart, depth, side in sorted(shapes):
+        if best is not None and apart >= best[0]:
+            break  # no width can make up for these blocks and pixels
+        member = nearest(lambda x, s=side, y=depth: grow(base, x, y, s), 0.75, 2 * w, target)  # type: ignore[misc]
+        apart += (2 * math.log(member.width / w)) ** 2
+        if abs(member.macs / target - 1) <= TOLERANCE and (best is None or apart < best[0]):
+            best = apart, member
+    if best is None:
         raise SpecError(f"lab: no compound member of {base.name} is within {TOLERANCE:.0%} of {target:,.0f} MACs")
+    return best[1]
 
-    def distance(member: Grown) -> float:
-        return (
-            math.log(member.depth / d) ** 2
-            + (2 * math.log(member.width / w)) ** 2
-            + (2 * math.log(member.resolution / r)) ** 2
-        )
 
-    return min(found, key=distance)
+def _blocks(base: Network, depth: float) -> float:
+    """Blocks at a depth factor over the baseline's, the stem not counted."""
+    repeats = [len(stage.blocks) for stage in base.stages[1:]]
+    return sum(round_depth(n * depth) for n in repeats) / sum(repeats)
 
 
 def _stairs(base: Network, depth: float) -> tuple[float, ...]:
