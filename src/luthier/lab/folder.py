@@ -18,7 +18,7 @@ from luthier import documents, files
 from luthier.errors import RunFolderError
 from luthier.job.folder import keep_out
 from luthier.lab.experiment import Experiment
-from luthier.lab.result import SCHEMA, Record
+from luthier.lab.result import RECORD_SCHEMA, RUN_SCHEMA, Record
 
 IDENTITY = "lab.json"
 
@@ -26,7 +26,7 @@ IDENTITY = "lab.json"
 def identity(experiment: Experiment) -> dict[str, object]:
     """What two runs must agree on to share records; the number of seeds may grow."""
     return {
-        "schema": SCHEMA,
+        "schema": RUN_SCHEMA,
         "name": experiment.name,
         "size": experiment.size,
         "settings": dict(experiment.settings),
@@ -87,7 +87,7 @@ def training_path(folder: Path, arm: str, seed: int) -> Path:
 
 def write(folder: Path, record: Record) -> None:
     """Store a record, then forget the checkpoints that led to it."""
-    files.write_text(record_path(folder, record.arm, record.seed), documents.to_text(record, SCHEMA))
+    files.write_text(record_path(folder, record.arm, record.seed), documents.to_text(record, RECORD_SCHEMA))
     shutil.rmtree(training_path(folder, record.arm, record.seed), ignore_errors=True)
 
 
@@ -102,5 +102,5 @@ def read(folder: Path, experiment: Experiment) -> list[Record]:
         for arm in experiment.arms:
             path = record_path(folder, arm.name, seed)
             if path.exists():
-                found.append(documents.from_text(Record, path.read_text("utf-8"), SCHEMA, str(path)))
+                found.append(documents.from_text(Record, path.read_text("utf-8"), RECORD_SCHEMA, str(path)))
     return found

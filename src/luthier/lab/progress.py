@@ -24,7 +24,7 @@ class LabProgress:
 
         self._console, self._experiment = console, experiment
         self._whole = sum(arm.work for arm in experiment.arms) * experiment.seeds
-        self._before = self._work = sum(experiment.arm(record.arm).work for record in done)
+        self._before = self._work = sum((experiment.arm(record.arm).work for record in done), 0.0)
         self._count = self._found = len(done)
         self._total = len(experiment.arms) * experiment.seeds
         self._began = time.monotonic()
@@ -32,7 +32,8 @@ class LabProgress:
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
             TextColumn("{task.fields[rate]}"), console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
-        self._task = self._bar.add_task(self._count_text(), total=self._whole, completed=self._work, rate="")
+        self._task = self._bar.add_task(self._count_text(), total=self._whole, rate="")
+        self._bar.update(self._task, completed=self._work)
 
     def __enter__(self) -> LabProgress:
         self._bar.start()

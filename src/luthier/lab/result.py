@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
-SCHEMA = "luthier.lab/1"
+SCHEMA: Final = "luthier.lab/1"
+RECORD_SCHEMA: Final = "luthier.lab-record/1"
+RUN_SCHEMA: Final = "luthier.lab-run/1"
 Verdict = Literal["supported", "contradicted", "not distinguishable", "no verdict"]
 
 

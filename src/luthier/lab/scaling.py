@@ -31,6 +31,7 @@ ATTENTION: Final = "Squeeze-and-excitation is not an addition but part of the en
 
 WAYS: Final = ("depth", "width", "resolution", "compound")
 MULTIPLES: Final = (2, 4)
+PLAIN: Final = " without SE"
 
 
 @dataclass(frozen=True)
@@ -107,22 +108,27 @@ def members(data: DataSet) -> dict[str, ways.Grown]:
     """
     base = baseline(data)
     found = {"base": ways.grow(base, 1, 1, base.resolution)}
+    found[f"base{PLAIN}"] = _plain(found["base"])
     for multiple in MULTIPLES:
         sharper = ways.resolution_only(base, multiple, data.max_side)
         target, real = sharper.macs, sharper.macs / found["base"].macs
+        together = ways.compound(base, target, real, data.max_side)
         at = {
-            "depth": ways.depth_only(base, target, real),
-            "width": ways.width_only(base, target, real),
-            "resolution": sharper,
-            "compound": ways.compound(base, target, real, data.max_side),
+            f"depth {multiple}x": ways.depth_only(base, target, real),
+            f"width {multiple}x": ways.width_only(base, target, real),
+            f"resolution {multiple}x": sharper,
+            f"compound {multiple}x": together,
+            f"compound {multiple}x{PLAIN}": _plain(together),
         }
-        for way, member in at.items():
-            found[f"{way} {multiple}x"] = member
-        ways.check_equal(f"lab scaling, {data.name}, {multiple}x", target, [(n, m.macs) for n, m in at.items()])
-    for plain, gated in (("base", "base"), *((f"compound {m}x", f"compound {m}x") for m in MULTIPLES)):
-        network = ways.without_attention(found[gated].network)
-        found[f"{plain} without SE"] = replace(found[gated], network=network, macs=ways.real_macs(network))
+        ways.check_equal(f"lab scaling, {data.name}", target, [(name, member.macs) for name, member in at.items()])
+        found |= at
     return found
+
+
+def _plain(member: ways.Grown) -> ways.Grown:
+    """The same member without squeeze-and-excitation."""
+    network = ways.without_attention(member.network)
+    return replace(member, network=network, macs=ways.real_macs(network))
 
 
 def build(order: Order) -> Experiment:
@@ -210,7 +216,7 @@ def _claims(name: str) -> list[Claim]:
     def with_gates(multiple: int) -> Contrast:
         """What growing gains with gates, less what it gains without."""
         grown = f"{name} compound {multiple}x"
-        terms = ((1, grown), (-1, f"{name} base"), (-1, f"{grown} without SE"), (1, f"{name} base without SE"))
+        terms = ((1, grown), (-1, f"{name} base"), (-1, f"{grown}{PLAIN}"), (1, f"{name} base{PLAIN}"))
         return Contrast(f"{name}: gain of compound {multiple}x with SE - without SE", terms)
 
     together = [
@@ -228,8 +234,8 @@ def _claims(name: str) -> list[Claim]:
 
 def _curve(name: str) -> Curve:
     series = [(way, (f"{name} base", *(f"{name} {way} {m}x" for m in MULTIPLES))) for way in WAYS]
-    plain = (f"{name} base without SE", *(f"{name} compound {m}x without SE" for m in MULTIPLES))
+    plain = (f"{name} base{PLAIN}", *(f"{name} compound {m}x{PLAIN}" for m in MULTIPLES))
     return Curve(
         name, "macs", "MACs of one image", "accuracy", "test accuracy, %",
-        (*series, ("compound without SE", plain)),
+        (*series, (f"compound{PLAIN}", plain)),
     )  # fmt: skip

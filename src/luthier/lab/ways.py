@@ -85,11 +85,11 @@ def width_only(base: Network, target: float, multiple: float) -> Grown:
 
 
 def compound(base: Network, target: float, multiple: float, max_side: int, coefficients: Coefficients = PAPER) -> Grown:
-    """Of all members within the tolerance of the target, the one nearest to the law's factors (1).
+    """Of all members within half the tolerance of the target, the one nearest to the law's factors (1).
 
     A small network cannot have a fifth more of three blocks, so the law's own phi with its ceilings is mostly deeper.
     Here depths and sides around the law's are tried, and the width pays for what is left of the target; distance is
-    the sum of squares of ln(d / d'), 2 ln(w / w') and 2 ln(r / r'), each in its share of the work.
+    the sum of squares of ln(d / d'), 2 ln(w / w'), 2 ln(r / r') and ln(macs / target), each in its share of the work.
 
     Raises:
         SpecError: no member is within the tolerance.
@@ -107,11 +107,12 @@ def compound(base: Network, target: float, multiple: float, max_side: int, coeff
         if best is not None and apart >= best[0]:
             break  # no width can make up for these blocks and pixels
         member = nearest(lambda x, s=side, y=depth: grow(base, x, y, s), 0.75, 2 * w, target)  # type: ignore[misc]
-        apart += (2 * math.log(member.width / w)) ** 2
-        if abs(member.macs / target - 1) <= TOLERANCE and (best is None or apart < best[0]):
+        apart += (2 * math.log(member.width / w)) ** 2 + math.log(member.macs / target) ** 2
+        # half the tolerance, so that the member stays equal when its gates are taken out
+        if abs(member.macs / target - 1) <= TOLERANCE / 2 and (best is None or apart < best[0]):
             best = apart, member
     if best is None:
-        raise SpecError(f"lab: no compound member of {base.name} is within {TOLERANCE:.0%} of {target:,.0f} MACs")
+        raise SpecError(f"lab: no compound member of {base.name} is within {TOLERANCE / 2:.1%} of {target:,.0f} MACs")
     return best[1]
 
 
