@@ -53,6 +53,7 @@ class DataSet:
         side: of the baseline's input; max_side: the images' own, which no member exceeds.
         stem_channels: of the first convolution, whose stride is 2.
         first_stride: of the first stage; the second's is 2.
+        batch_size, learning_rate: of the recipe.
         amounts: images and epochs by size.
     """
 
@@ -208,8 +209,8 @@ def _settings(size: Size) -> dict[str, str]:
     )
     return {
         "images": amounts,
-        "recipe": "SGD with Nesterov momentum 0.9, one epoch of warm-up and a cosine, weight decay 5e-4, no augmentation, "
-        "fp32, the same initialisation and order of images for all arms of a seed; the epoch that is best on validation is judged on test",
+        "recipe": "SGD with Nesterov momentum 0.9, one epoch of warm-up and a cosine, weight decay 5e-4, no "
+        "augmentation, fp32; the epoch that is best on validation is judged on test",
         "equal work": f"real MACs of all ways at 2x and at 4x lie within {ways.TOLERANCE:.0%} of the resolution arm's",
     }
 
