@@ -45,7 +45,7 @@ def test_the_interval_of_a_difference_is_scipys_paired_t(first: list[float], ran
     # the same decision as the test's p value, away from a tie
     p = stats.ttest_rel(first, second).pvalue
     if abs(p - 0.05) > 1e-6:
-        assert (found.verdict == "not distinguishable") == (p > 0.05)
+        assert (found.sign == "not distinguishable") == (p > 0.05)
 
 
 @pytest.mark.parametrize("n", [5, 8, 20])
@@ -85,6 +85,20 @@ def test_a_claim_ends_three_ways(together: list[float], verdict: str, reason: st
         assert found.reason.startswith("the closest difference, ")
     else:
         assert reason in found.reason
+
+
+def test_a_contradiction_must_stand_the_number_of_comparisons() -> None:
+    """Alone, a difference of this size is below zero; as one of three it may be chance."""
+    slightly = [0.5 - 0.002 + noise for noise in NOISE]
+    seen = records(together=slightly, deep=FLAT, wide=shifted(-0.03), sharp=shifted(-0.03))
+    p = stats.ttest_rel(slightly, FLAT).pvalue
+    assert 0.05 / 3 < p < 0.05
+    alone = Claim("t", "", (less("together", "deep"),))
+    assert weigh(alone, seen, 5).verdict == "contradicted"
+    three = Claim("t", "", (less("together", "deep"), less("together", "wide"), less("together", "sharp")))
+    found = weigh(three, seen, 5)
+    assert found.verdict == "not distinguishable"
+    assert found.differences[0].sign == "below zero"
 
 
 def test_one_contradiction_is_enough_and_all_must_support() -> None:

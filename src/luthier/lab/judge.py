@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from luthier.intervals import student_t
 from luthier.lab.experiment import LEAST_SEEDS, Arm, Claim, Contrast, Experiment
-from luthier.lab.result import ArmSeen, ClaimSeen, Difference, FloorSeen, LabResult, Record, Verdict
+from luthier.lab.result import ArmSeen, ClaimSeen, Difference, FloorSeen, LabResult, Record, Sign, Verdict
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -58,20 +58,22 @@ def differ(contrast: Contrast, records: Mapping[tuple[str, int], Record], seeds:
             values.append(contrast.scale * sum(weight * number for (weight, _), number in weighted))
     mean = statistics.fmean(values) if values else None
     if mean is None or len(values) < 2:
-        return Difference(contrast.title, contrast.unit, mean, None, None, None, len(values), "no verdict")
+        return Difference(contrast.title, contrast.unit, mean, None, None, None, len(values), "no interval")
     half = half_width(values)
-    verdict: Verdict = "not distinguishable"
+    sign: Sign = "not distinguishable"
     if abs(mean) > half:
-        verdict = "supported" if mean > 0 else "contradicted"
+        sign = "above zero" if mean > 0 else "below zero"
     return Difference(
-        contrast.title, contrast.unit, mean, mean - half, mean + half, smallest_detectable(values), len(values), verdict
+        contrast.title, contrast.unit, mean, mean - half, mean + half, smallest_detectable(values), len(values), sign
     )
 
 
 def weigh(claim: Claim, records: Mapping[tuple[str, int], Record], seeds: int, too_small: str = "") -> ClaimSeen:
     """A claim holds where every difference is above zero, and fails where one is below.
 
-    Without enough pairs, or with a floor that is not met, there is no verdict.
+    That all are above needs no correction for their number (each alone must be); that one of k is below needs one:
+    its interval is taken at 1 - 0.05 / k (Bonferroni).  Without enough pairs, or with a floor that is not met, there
+    is no verdict.
     """
     differences = tuple(differ(contrast, records, seeds) for contrast in claim.contrasts)
     floors = []
@@ -79,7 +81,8 @@ def weigh(claim: Claim, records: Mapping[tuple[str, int], Record], seeds: int, t
         seen = differ(floor.contrast, records, seeds)
         floors.append(FloorSeen(seen, floor.most, seen.mean is not None and seen.mean <= floor.most))
     fewest = min((d.seeds for d in differences), default=0)
-    verdicts = {d.verdict for d in differences}
+    contradicting = [d for d in differences if _below(d, len(differences))]
+    doubtful = [d for d in differences if d.sign != "above zero"]
     verdict: Verdict = "no verdict"
     if too_small:
         reason = too_small
@@ -87,16 +90,23 @@ def weigh(claim: Claim, records: Mapping[tuple[str, int], Record], seeds: int, t
         reason = f"{fewest} whole pairs, {LEAST_SEEDS} are needed"
     elif missed := [floor for floor in floors if not floor.met]:
         reason = f"a control is not near its plateau ({missed[0].difference.title})"
-    elif "contradicted" in verdicts:
-        failed = next(d for d in differences if d.verdict == "contradicted")
-        verdict, reason = "contradicted", f"{failed.title}: {say(failed)}"
-    elif verdicts == {"supported"}:
+    elif contradicting:
+        verdict, reason = "contradicted", f"{contradicting[0].title}: {say(contradicting[0])}"
+    elif doubtful:
+        verdict, reason = "not distinguishable", f"{doubtful[0].title}: {say(doubtful[0])}"
+    else:
         closest = min(differences, key=lambda d: d.low or 0.0)
         verdict, reason = "supported", f"the closest difference, {closest.title}: {say(closest)}"
-    else:
-        widest = next(d for d in differences if d.verdict == "not distinguishable")
-        verdict, reason = "not distinguishable", f"{widest.title}: {say(widest)}"
     return ClaimSeen(claim.title, claim.text, differences, tuple(floors), verdict, reason)
+
+
+def _below(difference: Difference, comparisons: int) -> bool:
+    """Whether a difference is below zero as one of several that were looked at."""
+    d = difference
+    if d.mean is None or d.high is None:
+        return False
+    quantiles = [student_t(1 - (1 - CONFIDENCE) / 2 / k, d.seeds - 1) for k in (1, comparisons)]
+    return d.mean + (d.high - d.mean) * quantiles[1] / quantiles[0] < 0
 
 
 def say(difference: Difference) -> str:
@@ -112,7 +122,7 @@ def say(difference: Difference) -> str:
         return f"{difference.mean:+.2f} {difference.unit} (one seed: no interval)"
     ends = f"{difference.low:+.2f} to {difference.high:+.2f}, {difference.seeds} seeds"
     text = f"{difference.mean:+.2f} {difference.unit} ({ends})"
-    if difference.verdict == "not distinguishable":
+    if difference.sign == "not distinguishable":
         text += f"; smallest detectable {difference.smallest_detectable:.2f}"
     return text
 

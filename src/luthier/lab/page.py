@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 _COUNTS: Final = ("macs", "params")
 HOW: Final = (
     "Every arm is trained with every seed; a seed draws split, initialisation and order of images, the same for all "
-    "arms. Differences are formed seed by seed; their intervals are paired t intervals over the seeds, 95 % each, not "
-    "corrected for the number of comparisons. The smallest detectable difference is the true difference that as many "
-    "seeds with this spread would find in four of five labs. A mean's ± is the half width of its own 95 % t interval. "
-    "The test images are the same for all seeds: intervals cover training and split, not the choice of test images."
+    "arms. Differences are formed seed by seed; their intervals are paired t intervals over the seeds, 95 % each. "
+    "A claim is supported where every one of its differences is above zero, and contradicted where one is below zero "
+    "even after Bonferroni's correction for the claim's comparisons. The smallest detectable difference is the true "
+    "difference that as many seeds with this spread would find in four of five labs. A mean's ± is the half width of "
+    "its own 95 % t interval. The test images are the same for all seeds: intervals cover training and split, not the "
+    "choice of test images."
 )
 
 
@@ -68,12 +70,12 @@ def difference_table(claim: ClaimSeen) -> Table:
     """Differences of a claim, then its floors."""
     columns = (
         Column("difference"), Column("mean", "measured", numeric=True), Column("95 % interval", numeric=True),
-        Column("smallest detectable", numeric=True), Column("seeds", numeric=True), Column("verdict"),
+        Column("smallest detectable", numeric=True), Column("seeds", numeric=True), Column("seen"),
     )  # fmt: skip
-    rows = [(*_cells(difference), difference.verdict) for difference in claim.differences]
+    rows = [(*_cells(difference), difference.sign) for difference in claim.differences]
     for floor in claim.floors:
         met = "met" if floor.met else "not met"
-        rows.append((*_cells(floor.difference), f"floor, at most {floor.most:g} {floor.difference.unit}: {met}"))
+        rows.append((*_cells(floor.difference), f"floor, at most {floor.most:.1f} {floor.difference.unit}: {met}"))
     return Table(columns, tuple(rows))
 
 

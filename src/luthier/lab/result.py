@@ -10,6 +10,7 @@ SCHEMA: Final = "luthier.lab/1"
 RECORD_SCHEMA: Final = "luthier.lab-record/1"
 RUN_SCHEMA: Final = "luthier.lab-run/1"
 Verdict = Literal["supported", "contradicted", "not distinguishable", "no verdict"]
+Sign = Literal["above zero", "below zero", "not distinguishable", "no interval"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Difference:
         mean, low, high: in `unit`; the interval is the paired t interval over the seeds, 95 %; None = below two seeds.
         smallest_detectable: the true difference that as many seeds with this spread find in four of five labs.
         seeds: how many have all its arms.
+        sign: what its own interval says, other comparisons left aside.
     """
 
     title: str
@@ -64,7 +66,7 @@ class Difference:
     high: float | None
     smallest_detectable: float | None
     seeds: int
-    verdict: Verdict
+    sign: Sign
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -130,6 +131,9 @@ def _worker(pipe: Connection, order: Order, folder: Path) -> None:
             arm, seed = task
             pipe.send(train_one(experiment.arm(arm), seed, folder, order.accelerator))
     except (LuthierError, KeyboardInterrupt) as error:
+        pipe.send(error)
+    except Exception as error:
+        traceback.print_exc()  # what went where is lost on the way to the parent
         pipe.send(error)
 
 
