@@ -48,17 +48,19 @@ def test_killed_resumed_and_judged(begin: Any, luthier: Any, folder: Path, tmp_p
     run = tmp_path / "run"
     command = ["lab", "scaling", "--data", folder, "--run-dir", run, "--json"]
 
-    # two trainings at a time, killed when three are done; their processes end with the first
+    # two trainings at a time, killed when two are done; their processes end with the first
     process = begin([*command, "--jobs", 2])
-    end = time.monotonic() + 240
-    while len(list(run.glob("records/*/*.json"))) < 3:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, "no training was ever finished"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        end = time.monotonic() + 400
+        while len(list(run.glob("records/*/*.json"))) < 2:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end, "no training was ever finished"
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     before = {path: path.read_bytes() for path in run.glob("records/*/*.json")}
-    assert len(before) >= 3
+    assert len(before) >= 2
     assert not (run / "scaling.md").exists()
 
     # the same command goes on, here in one process
