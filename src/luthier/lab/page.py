@@ -72,7 +72,7 @@ def difference_table(claim: ClaimSeen) -> Table:
         Column("difference"), Column("mean", "measured", numeric=True), Column("95 % interval", numeric=True),
         Column("smallest detectable", numeric=True), Column("seeds", numeric=True), Column("seen"),
     )  # fmt: skip
-    rows = [(*_cells(difference), difference.sign) for difference in claim.differences]
+    rows: list[tuple[str, ...]] = [(*_cells(difference), difference.sign) for difference in claim.differences]
     for floor in claim.floors:
         met = "met" if floor.met else "not met"
         rows.append((*_cells(floor.difference), f"floor, at most {floor.most:.1f} {floor.difference.unit}: {met}"))

@@ -90,8 +90,8 @@ def _in_parallel(order: Order, folder: Path, waiting: deque[tuple[str, int]], jo
     except BaseException:
         _stop(list(workers.values()))
         raise
-    for process in workers.values():
-        process.join()
+    for worker in workers.values():
+        worker.join()
 
 
 def _answer(pipe: Connection) -> Record:
