@@ -56,10 +56,10 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
         nonlocal calls
         calls += 1
         if calls == 4:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("training saved")
         return {"accuracy": 0.5}
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="training saved"):
         play(toy(measure), tmp_path)
     done = [(record.arm, record.seed) for record in store.read(tmp_path, toy(measure))]
     assert done == [("a b", 0), ("c", 0), ("a b", 1)]
