@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 _COUNTS: Final = ("macs", "params")
+#: of the terminal, which has room for few
+_NARROW: Final = ("difference", "mean", "95 % interval", "seen")
 HOW: Final = (
     "Every arm is trained with every seed; a seed draws split, initialisation and order of images, the same for all "
     "arms. Differences are formed seed by seed; their intervals are paired t intervals over the seeds, 95 % each. "
@@ -144,8 +146,7 @@ def lines(found: LabResult) -> Group:
 
     parts: list[object] = [Text(progress(found))]
     for claim in found.claims:
-        table = difference_table(claim)
-        parts += [Text(verdict(claim), "bold"), grid(table, [column.title for column in table.columns])]
+        parts += [Text(verdict(claim), "bold"), grid(difference_table(claim), _NARROW)]
     return Group(*parts)  # type: ignore[arg-type]
 
 
