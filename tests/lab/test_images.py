@@ -40,7 +40,8 @@ def test_half_the_side_is_the_mean_of_four(store: Path) -> None:
     for big, small in ((whole.train, half.train), (whole.val, half.val), (whole.test, half.test)):
         assert small.labels.tolist() == big.labels.tolist()
         mean = pixels(big).reshape(len(big), 3, 4, 2, 4, 2).mean((3, 5))
-        assert np.abs(pixels(small) - mean).max() <= 0.5 + 1e-9
+        # rounded to 8 bits after the rows and again after the columns: half a step each
+        assert np.abs(pixels(small) - mean).max() <= 1.0
     assert (len(whole.train), len(whole.val), len(whole.test)) == (16, 8, 10)
     assert half.image_hw == (4, 4)
     assert half.fingerprint != whole.fingerprint
