@@ -8,6 +8,7 @@
 #   make engine-presets  every preset compiled by the engine and compared with its meaning, at most ARGS=64 pixels (minutes)
 #   make engine-alone  a saved plan, run in a virtual environment of numpy and llvmlite alone
 #   make fuzz    2,000 random networks, compiled, against torch; goes on where it was stopped (about 20 minutes)
+#   make lab-NAME  an experiment of docs/labs.md at its standard size (90 minutes); the same command resumes
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
 #
@@ -100,6 +101,10 @@ engine-alone: $(DEV)
 
 fuzz: $(DEV)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.fuzz $(ARGS)
+
+# The trainings are kept in runs/; the pages are written anew from them.
+lab-%: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/luthier lab $* --standard --out docs/labs $(ARGS)
 
 docs: doctest
 	$(BIN)/pdoc --docformat google --math --output-directory build/docs luthier

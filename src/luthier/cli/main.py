@@ -13,6 +13,7 @@ from luthier.cli import commands, device_commands, device_fit
 from luthier.cli.analyze import analyze
 from luthier.cli.bench import bench
 from luthier.cli.compile import compile_model
+from luthier.cli.lab import lab
 from luthier.cli.output import guarded
 from luthier.cli.probe import probe
 from luthier.cli.retrofit import retrofit
@@ -41,6 +42,7 @@ app.command("retrofit")(retrofit)
 app.command("compile")(compile_model)
 app.command("bench")(bench)
 app.command("probe")(probe)
+app.command("lab")(lab)
 app.command("run")(commands.run)
 app.command("report")(commands.report)
 data_app.command("convert")(commands.convert)

@@ -126,7 +126,7 @@ def open_run(path: Path, request: Stored) -> Iterator[RunFolder]:
     except OSError as error:
         raise files.explain(error, path) from None
     with lock:
-        _lock(lock.fileno(), path)
+        keep_out(lock.fileno(), path)
         if folder.run_toml.exists():
             request.refuse_other(type(request).read(folder.run_toml), folder.run_toml)
         else:
@@ -134,7 +134,12 @@ def open_run(path: Path, request: Stored) -> Iterator[RunFolder]:
         yield folder
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def keep_out(descriptor: int, path: Path) -> None:
+    """Keep other processes out of a folder for as long as `descriptor`, a file in it, is open.
+
+    Raises:
+        RunFolderError: another process works there.
+    """
     try:
         import fcntl
     except ImportError:  # Windows: two processes on one folder are the user's care

@@ -1,0 +1,31 @@
+"""The labs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from typing import Final
+
+from luthier.errors import InputError
+from luthier.lab.experiment import Experiment, Order
+
+Builder = Callable[[Order], Experiment]
+
+#: name -> (module with a function `build`, what is asked)
+LABS: Final = {
+    "scaling": ("luthier.lab.scaling", "depth, width, resolution, or all together: which way of growing gains most?"),
+}
+
+
+@lru_cache(maxsize=4)
+def build(order: Order) -> Experiment:
+    """The experiment that is asked for; the same object for equal orders in one process.
+
+    Raises:
+        InputError: no lab of that name; data that the lab needs are missing.
+    """
+    if order.name not in LABS:
+        raise InputError(f"lab: NAME must be one of {', '.join(LABS)}, got {order.name!r}")
+    builder: Builder = import_module(LABS[order.name][0]).build
+    return builder(order)
