@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from luthier.arch import presets
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.engine import compile, load
 from luthier.graph import fold_constants, fold_norm_into_conv
 from luthier.graph.from_network import from_network
+from luthier.graph.untrained import random_weights
 
 ENGINES = ("luthier", "onnxruntime", "onnxruntime, no spinning")
 THREADS = 2

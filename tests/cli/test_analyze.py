@@ -17,8 +17,9 @@ from onnx import TensorProto, helper
 from luthier.arch.presets import get as preset
 from luthier.cost import cost
 from luthier.cost.advise import PRECISIONS
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.graph.from_network import from_network
+from luthier.graph.untrained import random_weights
 
 B0_MACS = 385_814_752  # 0.39 G published, arXiv:1905.11946, table 2
 

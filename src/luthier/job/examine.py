@@ -143,9 +143,9 @@ def _check_measurable(device: Device, question: Question) -> None:
 
 def _profile(graph: Graph, values: Values | None, threads: int) -> Profile:
     """Measured in ONNX Runtime, at the graph's own fp32; weights are random where the name stands for none."""
-    from luthier.deploy.onnx_file import random_weights
     from luthier.deploy.profile import profile
     from luthier.graph.fold import fold_constants
+    from luthier.graph.untrained import random_weights
 
     folded = fold_norm_into_conv(graph)
     weights = random_weights(folded) if values is None else fold_constants(graph, values)
