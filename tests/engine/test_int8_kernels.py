@@ -12,9 +12,11 @@ from tests.engine.harness import call
 from luthier.device.jit import assemble
 from luthier.device.matrix_unit import permitted
 from luthier.engine.emit import Module
-from luthier.engine.kernels.int8.conv import Convolution8, Geometry, convolution8
+from luthier.engine.kernels.int8.conv import Convolution8, convolution8
+from luthier.engine.kernels.int8.geometry import Geometry
 from luthier.engine.kernels.int8.convert import Convert
 from luthier.engine.kernels.int8.depthwise import depthwise8
+from luthier.engine.kernels.int8.reals import Reals
 from luthier.engine.kernels.int8.result import Activation8, Result, is_wide, numbers
 from luthier.engine.kernels.int8.units import SLACK, UNIT, has, units
 from luthier.engine.kernels.kernel import Body
@@ -74,7 +76,7 @@ def _clamped(value: Array, zero: int) -> Array:
 def _expected(result: Result, sums: Array, operands: dict[str, Array], residual: Array) -> Array:
     """Equations (1) to (3) of `result`; channels last."""
     scale = operands["scale"][: sums.shape[-1]]
-    if result.real:
+    if isinstance(result, Reals):
         return np.asarray(sums.astype(np.float32) * scale)
     q = _clamped(sums.astype(np.float32) * scale, _ZERO_Y)
     q = {"identity": q, "clamp": np.clip(q, *_BOUNDS), "table": operands["table"][q]}[result.activation]
@@ -103,7 +105,7 @@ def _product(target: Target, kernel: Convolution8, depth: int, seed: int = 0) ->
     operands |= {
         "x": np.concatenate([x.ravel(), np.zeros(SLACK, np.uint8)]),
         "weight": kernel.pack(weight.T[None]),
-        "y": np.full((rows, ld_y), 7, np.float32 if kernel.result.real else np.uint8),
+        "y": np.full((rows, ld_y), 7, np.float32 if kernel.result.item_bytes == 4 else np.uint8),
         "residual": residual,
         "config": kernel.config(),
     }
@@ -120,7 +122,7 @@ def _pointwise(target: Target, rows: int, depth: int, channels: int, result: Res
 @TARGETS
 @pytest.mark.parametrize(("rows", "depth", "channels"), [(1, 3, 16), (5, 24, 7), (49, 16, 40), (23, 67, 130)])
 def test_products(target: Target, rows: int, depth: int, channels: int) -> None:
-    for result in (Result(), _result("table", True), _result("clamp", False), Result(real=True)):
+    for result in (Result(), _result("table", True), _result("clamp", False), Reals()):
         kernel = _pointwise(target, rows, depth, channels, result, least_tasks=3)
         assert not kernel.tiles
         _product(target, kernel, depth)

@@ -26,7 +26,8 @@ def compile_model(
     resolution: limits.Resolution = None,
     dtype: limits.DType = "fp32",
     calibrate: Annotated[
-        Path | None, typer.Option("--calibrate", help="For int8: a .npy of images (N, C, H, W), float32, normalised.")
+        Path | None,
+        typer.Option("--calibrate", help="For int8 and int8_bf16: a .npy of images (N, C, H, W), float32, normalised."),
     ] = None,
     pretrained: limits.Pretrained = None,
     fallback: Annotated[

@@ -42,7 +42,9 @@ Batch = Annotated[
     int | None, typer.Option("--batch", min=1, help="Images of one run; default: what an ONNX file says, else 1.")
 ]
 Resolution = Annotated[int | None, typer.Option("--resolution", min=1, help="Side of the input, in pixels.")]
-DType = Annotated[str, typer.Option("--dtype", help="Number type of the engine's arithmetic: fp32, bf16 or int8.")]
+DType = Annotated[
+    str, typer.Option("--dtype", help="Number type of the engine's arithmetic: fp32, bf16, int8 or int8_bf16.")
+]
 
 #: limit -> dimension
 _OPTIONS: Final = {

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-DType = Literal["fp32", "bf16", "int8"]
+DType = Literal["fp32", "bf16", "int8", "int8_bf16"]
 #: those that the engine of this version runs
-ENGINE_DTYPES: Final[tuple[DType, ...]] = ("fp32", "bf16", "int8")
+ENGINE_DTYPES: Final[tuple[DType, ...]] = ("fp32", "bf16", "int8", "int8_bf16")
 
 
 def parse_dtype(text: str) -> DType:
@@ -42,9 +42,9 @@ def in_number_type(
         graph: fp32, norms folded, one input.
         constants: values by name.
         dtype: of weights and arithmetic; what calls pass and get stays float32.
-        samples: (N, C, H, W) float32, to calibrate int8 on.
+        samples: (N, C, H, W) float32, to calibrate integers on.
     Raises:
-        InputError: int8 without samples.
+        InputError: integers without samples.
     Example:
         >>> from luthier.graph.attrs import GlobalPool
         >>> from luthier.graph.builder import Builder
@@ -62,8 +62,11 @@ def in_number_type(
 
         return as_bf16(graph), constants
     if samples is None:
-        raise InputError("--dtype int8: needs images to calibrate on; give --calibrate FILE.npy")
+        raise InputError(f"--dtype {dtype}: needs images to calibrate on; give --calibrate FILE.npy")
     from luthier.engine import compile as compile_graph
+    from luthier.graph.mixed import but_products
     from luthier.quant import quantize
 
-    return quantize(graph, constants, samples, compile=compile_graph)
+    if dtype == "int8":
+        return quantize(graph, constants, samples, compile=compile_graph)
+    return quantize(graph, constants, samples, keep=but_products(graph), numbers="bf16", compile=compile_graph)

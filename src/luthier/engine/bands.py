@@ -19,21 +19,25 @@ def separate(graph: Graph, schedule: Schedule | None) -> frozenset[str]:
 
 
 def joins(graph: Graph, target: Target, schedule: Schedule | None, first: Fused, group: Fused) -> bool:
-    """Whether a depthwise group is projected band by band; fp32 only.
+    """Whether a depthwise group of fp32 tensors is projected band by band, see `projects`."""
+    tensors = {name for op in (*first.ops, *group.ops) for name in (*op.inputs, *op.outputs)}
+    return all(graph.tensors[name].dtype == "fp32" for name in tensors) and projects(
+        graph, target, schedule, first, group
+    )
+
+
+def projects(graph: Graph, target: Target, schedule: Schedule | None, first: Fused, group: Fused) -> bool:
+    """Whether a depthwise group is projected band by band, if it can be.
 
     A schedule joins them in one group whose choice is `projected`; where that is open, in one that has rows.  Without a
     schedule it is worth while where the tensor between them would take more than a quarter of the L2 cache, and the
     weights, which every band reads again, no more than an eighth.
     """
-    ops_of_both = (*first.ops, *group.ops)
-    tensors = {name for op in ops_of_both for name in (*op.inputs, *op.outputs)}
-    if any(graph.tensors[name].dtype != "fp32" for name in tensors):
-        return False
     if schedule is not None:
         known = next((g for g in schedule if group.head.name in g.ops), None)
         if known is None or first.head.name not in known.ops:
             return False
         return known.tile.rows is not None if known.choice.projected is None else known.choice.projected
-    constants = {name for op in ops_of_both for name in op.constants.values()}
+    constants = {name for op in (*first.ops, *group.ops) for name in op.constants.values()}
     weight_bytes = sum(graph.constants[name].bytes for name in constants)
     return graph.tensors[first.output].bytes > target.l2_bytes // 4 and weight_bytes <= target.l2_bytes // 8

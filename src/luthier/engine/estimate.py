@@ -78,8 +78,12 @@ def share_of_busiest(tasks: int, threads: int) -> float:
     return -(-tasks // threads) / tasks
 
 
-class _Moved:
-    """Bytes by where they are found again."""
+class Moved:
+    """Bytes by where they are found again.
+
+    Attributes:
+        near, far: that come from the L2 cache, and from beyond it.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -103,7 +107,7 @@ def estimate(kernel: Kernel, target: Target) -> Estimate | None:
         >>> found.compute_cycles > 196 * 80 * 480 / 4 / 2
         True
     """
-    moved = _Moved(target)
+    moved = Moved(target)
     match kernel:
         case Matmul():
             compute = _matmul(kernel, moved)
@@ -120,7 +124,7 @@ def estimate(kernel: Kernel, target: Target) -> Estimate | None:
     return Estimate(compute, moved.near, moved.far, kernel.tasks)
 
 
-def _passes(moved: _Moved, element: Element, images: int, channels: int, hw: tuple[int, int]) -> None:
+def _passes(moved: Moved, element: Element, images: int, channels: int, hw: tuple[int, int]) -> None:
     """A map that passes once between two steps: it is found behind itself."""
     size = element.bytes * images * channels * prod(hw)
     moved.again(size, size)
@@ -130,7 +134,7 @@ def _epilogue(epilogue: Epilogue) -> int:
     return _EXPONENTIAL_CYCLES if epilogue.exponential else 1
 
 
-def _matmul(kernel: Matmul, moved: _Moved) -> float:
+def _matmul(kernel: Matmul, moved: Moved) -> float:
     lanes, block, steps, types = kernel.lanes, kernel.block, kernel.steps, kernel.types
     vectors = kernel.panels.total
     blocks, panels, images = kernel.row_blocks.count, kernel.panels.count, kernel.images
@@ -158,7 +162,7 @@ def _matmul(kernel: Matmul, moved: _Moved) -> float:
     return compute * images
 
 
-def _convolution(kernel: Convolution, moved: _Moved) -> float:
+def _convolution(kernel: Convolution, moved: Moved) -> float:
     window, vectors, types = kernel.window, kernel.panels.total, kernel.types
     images, channels, height, width = kernel.source.shape
     out_h, out_w = window.out_hw
@@ -175,7 +179,7 @@ def _convolution(kernel: Convolution, moved: _Moved) -> float:
     return one * out_h * images
 
 
-def _depthwise_alone(kernel: Depthwise, moved: _Moved) -> float:
+def _depthwise_alone(kernel: Depthwise, moved: Moved) -> float:
     _passes(moved, kernel.types.x, kernel.images, kernel.channels, kernel.window.in_hw)
     _passes(moved, kernel.types.y, kernel.images, kernel.channels, kernel.window.out_hw)
     outputs = kernel.images * kernel.vectors * prod(kernel.window.out_hw)
@@ -194,7 +198,7 @@ def _depthwise(kernel: Depthwise) -> float:
     return (row + _ROW_CYCLES) * out_h * kernel.images * kernel.vectors
 
 
-def _banded(kernel: Banded, moved: _Moved) -> float:
+def _banded(kernel: Banded, moved: Moved) -> float:
     producer, consumer = kernel.producer, kernel.consumer
     window, parts = consumer.window, consumer.row_tasks
     (in_h, in_w), (out_h, out_w) = window.in_hw, window.out_hw
@@ -217,10 +221,10 @@ def _banded(kernel: Banded, moved: _Moved) -> float:
     return compute * images
 
 
-def _projected(kernel: Projected, moved: _Moved, target: Target) -> float:
+def _projected(kernel: Projected, moved: Moved, target: Target) -> float:
     """What makes d, and a product for each row; every band meets the projection's weights again."""
     wide, project, depthwise = kernel.wide, kernel.project, kernel.depthwise
-    inside = _Moved(target)
+    inside = Moved(target)
     made = _banded(wide, inside) if isinstance(wide, Banded) else _depthwise_alone(wide, inside)
     out_h, out_w = depthwise.window.out_hw
     moved.near, moved.far = moved.near + inside.near, moved.far + inside.far

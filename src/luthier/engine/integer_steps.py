@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.device.matrix_unit import permitted
-from luthier.engine.kernels.element import FP32, Element
+from luthier.engine.kernels.element import ELEMENTS, FP32, Element
 from luthier.engine.kernels.int8.convert import Convert
 from luthier.engine.kernels.int8.copy import Copy8
 from luthier.engine.kernels.int8.elementwise import Unary8
+from luthier.engine.kernels.int8.quantise import Quantise8
+from luthier.engine.kernels.int8.reals import inverse
 from luthier.engine.kernels.int8.units import SLACK, UNIT, byte_layout, has
 from luthier.engine.layout import Layout, round_up
 from luthier.engine.lower import Lowering
-from luthier.engine.patterns import Patterns
 from luthier.engine.program import DataOrder, Ref
 from luthier.engine.steps import Place
 from luthier.engine.target import Target
@@ -30,7 +31,7 @@ from luthier.graph.attrs import (
     Slice,
     Subsample,
 )
-from luthier.graph.integers import keeps_scale, levels
+from luthier.graph.integers import is_integer, keeps_scale, levels
 from luthier.graph.op import Graph, Op, Tensor
 from luthier.schedule import Schedule
 
@@ -43,7 +44,8 @@ class IntegerSteps(Lowering):
 
     Attributes:
         integers: where the bytes of tensors are; `places` has the numbers of others.
-        sums8: of tensors whose depthwise convolution summed them.
+        sums8: of tensors of integers whose depthwise convolution summed them.
+        laid_out: copies of numbers, by tensor, layout and element.
     """
 
     def __init__(
@@ -51,9 +53,9 @@ class IntegerSteps(Lowering):
         schedule: Schedule | None,
     ) -> None:  # fmt: skip
         super().__init__(graph, constants, target, order, least_tasks, schedule)
-        self.patterns = Patterns(graph, frozenset(op.name for op in graph.ops if op.kind == "conv"))
         self.integers: dict[str, Place] = {}
         self.sums8: dict[str, tuple[Place, int]] = {}
+        self.laid_out: dict[tuple[str, Layout, Element], Place] = {}
         self.tiles = has(target, "amx-int8") and permitted()
 
     # ---- where tensors are
@@ -61,23 +63,37 @@ class IntegerSteps(Lowering):
     def _tensor(self, name: str) -> Tensor:
         return self.graph.tensors[name]
 
-    def _byte_buffer(self, name: str, layout: Layout, item: int = 1) -> Place:
-        self.buffers[name] = item * layout.extent + SLACK
-        return Place("arena", name, layout)
+    def _byte_buffer(self, name: str, layout: Layout, element: Element | None = None) -> Place:
+        """Room for bytes, or for numbers that lie as bytes do."""
+        self.buffers[name] = (1 if element is None else element.bytes) * layout.extent + SLACK
+        return Place("arena", name, layout, element or FP32)
 
     def _new_bytes(self, tensor: str) -> Place:
         self.integers[tensor] = self._byte_buffer(f"{tensor}/bytes", byte_layout(self._shape(tensor)))
         return self.integers[tensor]
 
     def _bytes(self, tensor: str) -> Place:
-        """The integers of a tensor; a caller's numbers are quantised first, once."""
+        """The integers of a tensor; numbers are rounded to them first, once."""
         if tensor not in self.integers:
             place = self._new_bytes(tensor)
-            self._convert(tensor, place.layout.strides, place)
+            if self.places[tensor].space == "input":
+                self._convert(tensor, place.layout.strides, place)
+            else:
+                self._quantise(self._padded(tensor), tensor)
         return self.integers[tensor]
 
+    def _quantise(self, x: Place, tensor: str, gate: str | None = None, ops: tuple[Op, ...] = ()) -> None:
+        """The integers of a tensor from numbers, perhaps times a gate."""
+        to = self.integers.get(tensor) or self._new_bytes(tensor)
+        scale, zero = levels(self._tensor(tensor))
+        kernel = Quantise8(x.layout.shape, self.target.lanes, x.element, gate is not None, self._parts(tensor))
+        operands = {"x": x.ref, "y": to.ref, "inverse": self._constant(f"{tensor}/inverse", inverse(scale, zero))}
+        if gate is not None:
+            operands["gate"] = self._padded(gate, FP32).ref
+        self._step(kernel, operands, ops)
+
     def _convert(self, tensor: str, strides: tuple[int, int, int, int], to: Place, start: int = 0) -> None:
-        """Quantise the numbers of a tensor."""
+        """Quantise a caller's numbers."""
         source = self.places[tensor]
         kernel = Convert(self._shape(tensor), source.layout.strides, strides, start, parts=self._parts(tensor))
         self._step(kernel, {"real": source.ref, "integer": to.ref, "levels": self._levels(tensor)}, ())
@@ -92,27 +108,42 @@ class IntegerSteps(Lowering):
         return max(1, min(n * h, self.least_tasks))
 
     def _element(self, tensor: str) -> Element:
-        return FP32  # whatever is not an integer
+        """What numbers of a tensor are stored as; fp32 where integers are made into numbers."""
+        return ELEMENTS.get(self._tensor(tensor).dtype, FP32)
 
     def _padded(self, tensor: str, element: Element | None = None) -> Place:
         """The numbers of a tensor; those of integers are made first, once."""
-        if self._tensor(tensor).scale is not None:
+        if is_integer(self._tensor(tensor)):
             if (tensor, FP32) not in self.converted:
-                source = self._bytes(tensor)
-                to = self._buffer(f"{tensor}/real", Layout.padded(self._shape(tensor), self.target.lanes))
-                kernel = Convert(
-                    self._shape(tensor), to.layout.strides, source.layout.strides, back=True, parts=self._parts(tensor)
-                )
+                source, shape = self._bytes(tensor), self._shape(tensor)
+                to = self._buffer(f"{tensor}/real", Layout.padded(shape, self.target.lanes))
+                kernel = Convert(shape, to.layout.strides, source.layout.strides, back=True, parts=self._parts(tensor))
                 operands = {"real": to.ref, "integer": source.ref, "levels": self._levels(tensor)}
                 self._step(kernel, operands, ())
                 self.converted[tensor, FP32] = to
             return self.converted[tensor, FP32]
-        place = super()._padded(tensor, FP32)
-        if not place.layout.is_padded(self.target.lanes):  # written in units
-            to = self._buffer(f"{tensor}/padded", Layout.padded(self._shape(tensor), self.target.lanes))
-            self._copy(place, to, place.layout.shape, (), gaps=False)
-            self.places[tensor] = place = to
-        return place
+        place = self.places[tensor]
+        if place.space == "arena" and not place.layout.is_padded(self.target.lanes):  # written in units
+            layout = Layout.padded(self._shape(tensor), self.target.lanes)
+            self.places[tensor] = self._laid_out(tensor, layout, place)
+        return super()._padded(tensor, element)
+
+    def _in_units(self, tensor: str) -> Place:
+        """The numbers of a tensor as kernels on integers read them beside their sums."""
+        layout = byte_layout(self._shape(tensor))
+        place = self.places.get(tensor)
+        if is_integer(self._tensor(tensor)) or place is None or place.space != "arena":
+            place = self._padded(tensor)
+        return place if place.layout == layout else self._laid_out(tensor, layout, place)
+
+    def _laid_out(self, tensor: str, layout: Layout, place: Place) -> Place:
+        """A copy of a tensor's numbers in another layout, made once."""
+        key = tensor, layout, place.element
+        if key not in self.laid_out:
+            name = f"{tensor}/{place.element.name}/{layout.strides[3]}"
+            self.laid_out[key] = self._buffer(name, layout, place.element)
+            self._copy(place, self.laid_out[key], layout.shape, (), gaps=False)
+        return self.laid_out[key]
 
     def _border(self, zero: int) -> Ref:
         return self._constant(f"border/{zero}", np.full(SLACK, zero, np.uint8))

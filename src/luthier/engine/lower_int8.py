@@ -12,39 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.integer_steps import IntegerSteps
-from luthier.engine.kernels.int8.conv import Convolution8, Geometry, convolution8
-from luthier.engine.kernels.int8.depthwise import depthwise8
+from luthier.engine.bands import projects, separate
+from luthier.engine.estimate8 import estimate8
+from luthier.engine.kernels.element import as_stored
 from luthier.engine.kernels.int8.elementwise import Binary8, Unary8
 from luthier.engine.kernels.int8.pool import Pooling8
-from luthier.engine.kernels.int8.result import Activation8, Result, is_wide, numbers
-from luthier.engine.kernels.int8.units import UNIT, byte_layout, units
+from luthier.engine.kernels.int8.result import Result, numbers
+from luthier.engine.kernels.int8.units import UNIT
 from luthier.engine.kernels.window import Window
-from luthier.engine.layout import Layout, round_up
 from luthier.engine.lower import check_constants
-from luthier.engine.patterns import Fused
+from luthier.engine.patterns import Fused, Patterns
+from luthier.engine.products8 import Products8, without_views
 from luthier.engine.program import DataOrder, Lowered, Ref
-from luthier.engine.steps import Place
 from luthier.engine.target import Target
-from luthier.errors import InputError
-from luthier.graph.attrs import (
-    Activation,
-    AdaptivePool,
-    Add,
-    Conv,
-    GlobalPool,
-    Linear,
-    Mul,
-    Pads,
-    Pool,
-)
-from luthier.graph.integers import activation_table, in_integers, levels, multipliers
-from luthier.graph.mbconv import is_depthwise
+from luthier.graph.attrs import Activation, AdaptivePool, Add, GlobalPool, Mul, Pool
+from luthier.graph.integers import in_integers, is_integer, levels, multipliers
 from luthier.graph.op import Graph, Op
 from luthier.schedule import Schedule
 
 Array = NDArray[Any]
-_EVERY_BYTE = np.arange(256)
 
 
 def is_quantised(graph: Graph) -> bool:
@@ -67,209 +53,79 @@ def lower_integers(
         ShapeError: a constant is missing or has another shape.
     """
     check_constants(graph, constants)
-    return IntegerLowering(graph, constants, target, order, least_tasks, schedule).result()
+    values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
+    return IntegerLowering(graph, values, target, order, least_tasks, schedule).result()
 
 
-class IntegerLowering(IntegerSteps):
+class IntegerLowering(Products8):
     """The steps of a quantised graph in the making: which kernel does which op."""
+
+    def __init__(
+        self, graph: Graph, constants: Mapping[str, Array], target: Target, order: DataOrder, least_tasks: int,
+        schedule: Schedule | None,
+    ) -> None:  # fmt: skip
+        super().__init__(graph, constants, target, order, least_tasks, schedule)
+        self.schedule = schedule
+        self.patterns = Patterns(graph, self._separate(schedule), self._joins)
+
+    def _separate(self, schedule: Schedule | None) -> frozenset[str]:
+        """Convolutions that do not run in bands with the depthwise one behind them.
+
+        A schedule says which; without one, those that should take longer so.
+        """
+        told = separate(self.graph, schedule)
+        banded = [group for group in Patterns(self.graph, told).groups() if group.first is not None]
+        return told | {
+            group.first.head.name
+            for group in banded
+            if group.first is not None and not (self._can_band(group) and (schedule is not None or self._pays(group)))
+        }
+
+    def _joins(self, first: Fused, group: Fused) -> bool:
+        """Whether a depthwise group is projected band by band."""
+        possible = self._is_product(group) and self._is_product(first) and is_integer(self._tensor(first.output))
+        return possible and projects(self.graph, self.target, self.schedule, first, group)
+
+    def _pays(self, group: Fused) -> bool:
+        first = group.first
+        assert first is not None
+        alone = estimate8(self._dense8(first), self.target) + estimate8(self._depthwise8(group), self.target)
+        return estimate8(self._banded8(group), self.target) <= alone
 
     # ---- groups
 
     def _group(self, group: Fused) -> None:
-        if not all(in_integers(self.graph, op) for op in group.ops):
-            if len(group.ops) > 1:
-                for op in group.ops:
-                    self._group(Fused(op, (op,), op.outputs[0], source=op.inputs[0]))
-                return
-            super()._group(group)
-            out = group.output
-            if self._tensor(out).scale is not None:
-                place = self._new_bytes(out)
-                self._convert(out, place.layout.strides, place)
-            return
-        match group.head.attrs:
-            case Conv() | Linear():
-                if group.gate is not None:
-                    (gate,) = (op for op in group.ops if op.kind == "mul")
-                    self._binary(gate, "mul", ())
-                self._product8(group)
-            case Add() | Mul() as attrs:
-                self._binary(group.head, attrs.kind, group.ops[1:])
-            case Activation():
-                self._unary(group.head)
-            case Pool() | GlobalPool() | AdaptivePool():
-                self._pool8(group.head)
-            case _:
-                self._move(group.head)
-
-    def _table(self, op: Op) -> tuple[Activation8, tuple[int, int], Array]:
-        """What an activation does to bytes: nothing, bounds, or a table."""
-        assert isinstance(op.attrs, Activation)
-        table = activation_table(op.attrs, self._tensor(op.inputs[0]), self._tensor(op.outputs[0]))
-        bounds = int(table[0]), int(table[-1])
-        if not np.array_equal(table, np.clip(_EVERY_BYTE, *bounds)):
-            return "table", bounds, table
-        return ("identity" if bounds == (0, 255) else "clamp"), bounds, table
-
-    def _after(self, operands: dict[str, Ref], op: Op | None, role: str) -> tuple[Activation8, tuple[int, int]]:
-        """The activation `op`, its table among the operands."""
-        if op is None:
-            return "identity", (0, 255)
-        kind, bounds, table = self._table(op)
-        if kind == "table":
-            operands[role] = self._constant(f"{op.name}/table", table)
-        return kind, bounds
-
-    def _product8(self, group: Fused) -> None:
-        """Convolutions and linear layers, with what follows them."""
-        head, operands = group.head, dict[str, Ref]()
-        weight = np.asarray(self.values[head.constants["weight"]], np.int8)
-        bias = np.asarray(self.values.get(head.constants.get("bias", ""), np.zeros(len(weight))), np.int64)
-        _, zero = levels(self._tensor(head.inputs[0]))
-        scale = multipliers(self.graph, head)
-        magnitude = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1)
-        most = 255 * magnitude + np.abs(bias)
-        if most.max() >= 2**31:
-            raise InputError(f"engine: {head.name}: a sum of products may reach {most.max():,}, 32 bits hold less")
-        result = self._result(group, operands, is_wide(most, scale))
-        start = bias - zero * weight.astype(np.int64).reshape(len(weight), -1).sum(1)
-        if is_depthwise(self.graph, head):
-            kernel, x, packed = self._depthwise8(group, operands, weight, result)
+        ops, inner = group.ops, [op.outputs[0] for op in group.ops[:-1]]
+        if self._is_product(group):
+            self._gate(group)
+            self._product8(group)
+        elif all(in_integers(self.graph, op) for op in ops):
+            match group.head.attrs:
+                case Add() | Mul() as attrs:
+                    self._binary(group.head, attrs.kind, ops[1:])
+                case Activation():
+                    self._unary(group.head)
+                case Pool() | GlobalPool() | AdaptivePool():
+                    self._pool8(group.head)
+                case _:
+                    self._move(group.head)
+        elif len(ops) > 1 and not all(self._tensor(name).scale is None for name in inner):
+            for op in ops:
+                self._group(Fused(op, (op,), op.outputs[0], source=op.inputs[0]))
         else:
-            kernel, x, packed = self._dense8(group, operands, weight, result)
-        operands |= {
-            "x": x.ref,
-            "weight": self._constant(f"{head.name}/weight", packed),
-            "bias": self._constant(f"{head.name}/bias", _in_units(start.astype(np.int32))),
-            "scale": self._constant(f"{head.name}/scale", _in_units(scale)),
-            "y": self._output(group.output).ref,
-        }
-        self._step(kernel, operands, tuple(op for op in group.ops if op.kind != "mul"))
+            super()._group(group)
+            if is_integer(self._tensor(group.output)):
+                self._quantise(self.places.pop(group.output), group.output)
 
-    def _output(self, tensor: str) -> Place:
-        if self._tensor(tensor).scale is not None:
-            return self._new_bytes(tensor)
-        layout = byte_layout(self._shape(tensor))
-        self.places[tensor] = self._byte_buffer(tensor, layout, 4)
-        return self.places[tensor]
-
-    def _result(self, group: Fused, operands: dict[str, Ref], wide: bool) -> Result:
-        """The result of a product's sums; its numbers and tables among the operands."""
-        head = group.head
-        out = self._tensor(head.outputs[0])
-        if out.scale is None:
-            return Result(real=True)
-        following = _without_views(group.ops[group.ops.index(head) + 1 :])
-        first = following.pop(0) if following and following[0].kind == "activation" else None
-        activation, bounds = self._after(operands, first, "table")
-        if not following:
-            operands["numbers"] = self._constant(f"{head.name}/numbers", numbers(levels(out)[1], bounds))
-            return Result(activation, wide=wide)
-        add = following[0]
-        own = next(name for name in add.inputs if name != group.residual)
-        operands["residual"] = self._bytes(str(group.residual)).ref
-        after, words = self._pair(add, own, str(group.residual), following[1:], operands)
-        operands["numbers"] = self._constant(f"{head.name}/numbers", numbers(levels(out)[1], bounds, **words))
-        return Result(activation, True, after, wide=wide)
-
-    def _pair(
-        self, op: Op, own: str, other: str, following: list[Op], operands: dict[str, Ref]
-    ) -> tuple[Activation8, dict[str, Any]]:
-        """How an add or mul combines its own tensor with the other one, and the activation behind it."""
-        factors = dict(zip(op.inputs, np.resize(multipliers(self.graph, op), 2), strict=True))
-        after, bounds = self._after(operands, following[0] if following else None, "table_after")
-        words = {
-            "zeros": (levels(self._tensor(own))[1], levels(self._tensor(other))[1]),
-            "scales": (factors[own], factors[other]),
-            "zero_after": levels(self._tensor(op.outputs[0]))[1],
-            "bounds_after": bounds,
-        }
-        return after, words
-
-    def _depthwise8(
-        self, group: Fused, operands: dict[str, Ref], weight: Array, result: Result
-    ) -> tuple[Any, Place, Array]:
-        n, c, _, _ = self._shape(group.output)
-        x = self._bytes(group.source)
-        mean = self.patterns.averaged(group)
-        sums = mean is not None and in_integers(self.graph, mean) and not result.real
-        kernel = depthwise8(
-            self.target, n, c, self._window(group.head), result, sums=sums, least_tasks=self.least_tasks
-        )
-        operands["border"] = self._border(levels(self._tensor(group.source))[1])
-        if sums:
-            layout = Layout.padded((n, c, kernel.row_tasks, 1), UNIT)
-            place = self._byte_buffer(f"{group.output}/sums", layout, 4)
-            self.sums8[group.output] = place, kernel.row_tasks
-            operands["sums"] = place.ref
-        return kernel, x, kernel.pack(weight)
-
-    def _dense8(
-        self, group: Fused, operands: dict[str, Ref], weight: Array, result: Result
-    ) -> tuple[Convolution8, Place, Array]:
-        """Every other convolution, and linear layers."""
-        head, attrs = group.head, group.head.attrs
-        if isinstance(attrs, Linear):
-            attrs, weight = Conv(), weight[:, :, None, None]
-        assert isinstance(attrs, Conv)
-        x, step = self._bordered(head, attrs.pads if isinstance(head.attrs, Conv) else (0, 0, 0, 0))
-        (_, _, row, pixel), (n, channels) = x.layout.strides, self._shape(group.output)[:2]
-        (kernel_h, kernel_w), depth = weight.shape[2:], x.layout.shape[1]
-        (down, right), (far_down, far_right) = attrs.stride, attrs.dilation
-        per_in, per_out = weight.shape[1], channels // attrs.groups
-        out_h, out_w = self._shape(group.output)[2:]
-        starts = np.zeros(units(channels), np.int64)
-        if attrs.groups > 1:
-            lows = [u * UNIT // per_out * per_in for u in range(len(starts))]
-            highs = [((min(channels, (u + 1) * UNIT) - 1) // per_out + 1) * per_in for u in range(len(starts))]
-            depth = max(b - a for a, b in zip(lows, highs, strict=True))
-            starts = np.minimum(lows, pixel - round_up(depth, 4))
-        full = np.zeros((kernel_h, kernel_w, round_up(depth, 4), channels), np.int8)
-        for channel in range(channels):
-            low = channel // per_out * per_in - starts[channel // UNIT]
-            full[:, :, low : low + per_in, channel] = weight[channel].transpose(1, 2, 0)
-        if far_right == 1 and attrs.groups == 1 and full.shape[2] == pixel:
-            full = full.reshape(kernel_h, 1, kernel_w * pixel, channels)  # neighbours lie side by side
-        taps = tuple(
-            i * far_down * row + j * far_right * pixel for i in range(full.shape[0]) for j in range(full.shape[1])
-        )
-        geometry = Geometry(n, out_h, out_w, step, down * row, right * pixel, taps, full.shape[2])
-        if attrs.stride == (1, 1) and (row, step) == (pixel * out_w, pixel * out_w * out_h):
-            geometry = Geometry(1, 1, n * out_h * out_w, 0, 0, pixel, taps, full.shape[2])
-        kernel = convolution8(
-            self.target, geometry, channels, result, grouped=attrs.groups > 1, tiles=self.tiles,
-            least_tasks=self.least_tasks,
-        )  # fmt: skip
-        if kernel.grouped:
-            operands["starts"] = self._constant(f"{head.name}/starts", starts)
-        if kernel.tiles:
-            config = kernel.config()
-            operands["config"] = self._constant(f"tiles/{kernel.tile_rows}", config)
-        return kernel, x, kernel.pack(full.reshape(len(taps), full.shape[2], channels))
-
-    def _bordered(self, op: Op, pads: Pads) -> tuple[Place, int]:
-        """The bytes that a dense convolution reads, with a border where it pads; and those of one image."""
-        name = op.inputs[0]
-        n, c, h, w = self._shape(name)
-        raw = name not in self.integers and self.places[name].space == "input" and c <= 4
-        if not any(pads) and not raw:
-            place = self._bytes(name)
-            return place, place.layout.strides[0]
-        top, left, bottom, right = pads
-        shape = (n, c, h + top + bottom, w + left + right)
-        layout = Layout.padded(shape, 4 if raw else UNIT)
-        label = f"{name}/border{pads}{'words' if raw else ''}"
-        place = Place("arena", label, layout)
-        if label not in self.buffers:
-            place = self._byte_buffer(label, layout)
-            start = top * layout.strides[2] + left * layout.strides[3]
-            if any(pads):
-                self._fill(place, levels(self._tensor(name))[1], ())
-            if raw:
-                self._convert(name, layout.strides, place, start)
-            else:
-                self._copy8(self._bytes(name), place, (n, c, h, w), (), start=start)
-        return place, layout.strides[0]
+    def _gate(self, group: Fused) -> None:
+        """What a product reads, where that is a map times a gate."""
+        if group.gate is None:
+            return
+        (gate,) = (op for op in group.ops if op.kind == "mul")
+        if in_integers(self.graph, gate):
+            self._binary(gate, "mul", ())
+        else:
+            self._quantise(self._padded(group.source), gate.outputs[0], group.gate, (gate,))
 
     def _unary(self, op: Op) -> None:
         operands = dict[str, Ref]()
@@ -285,7 +141,7 @@ class IntegerLowering(IntegerSteps):
     def _binary(self, op: Op, kind: Any, following: tuple[Op, ...]) -> None:
         a, b = op.inputs
         operands = dict[str, Ref]()
-        after, words = self._pair(op, a, b, _without_views(following), operands)
+        after, words = self._pair(op, a, b, without_views(following), operands)
         wide = 255.0 * 255.0 * max(words["scales"]) >= 2.0**29
         y = (following[-1] if following else op).outputs[0]
         kernel = Binary8(
@@ -322,16 +178,6 @@ class IntegerLowering(IntegerSteps):
             operands["numbers"] = self._constant(f"{op.name}/numbers", numbers(levels(out)[1]))
         operands |= {"x": (place or self._bytes(name)).ref, "y": self._new_bytes(out.name).ref}
         self._step(kernel, operands, (op,))
-
-
-def _without_views(ops: tuple[Op, ...]) -> list[Op]:
-    """Those that compute: (N, C) and (N, C, 1, 1) lie alike."""
-    return [op for op in ops if op.kind not in ("flatten", "reshape")]
-
-
-def _in_units(values: Array) -> Array:
-    """Zeros behind, up to a whole unit."""
-    return np.concatenate([values, np.zeros(-len(values) % UNIT, values.dtype)])
 
 
 def _cells(attrs: Any, in_hw: tuple[int, int], out_hw: tuple[int, int]) -> tuple[Array, Array]:

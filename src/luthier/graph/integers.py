@@ -7,11 +7,12 @@ An `int8` activation is stored unsigned, q in 0 .. 255, with one scale and one z
 exact in float32.  An op runs in integers when all that it reads carries scales; `luthier.quant.integer` says what it
 computes.
 
-A tensor is stored in one of three ways:
+A tensor is stored in one of four ways:
 
     int8, scale                 the integers
     fp32, no scale              numbers; a conv or linear op in integers writes its sum times fp32(s_x * s_w[c])
     fp32, scale (an output)     computed to integers, handed out by (1); a reader in integers gets the integers back
+    bf16, scale                 numbers; a conv or linear op in integers rounds them to integers as it reads them
 """
 
 from __future__ import annotations
@@ -36,13 +37,19 @@ INTEGER_KINDS: Final[frozenset[OpKind]] = frozenset(
 MOVES: Final[frozenset[OpKind]] = frozenset({"concat", "pad", "slice", "reshape", "flatten", "shuffle", "subsample"})
 
 
+def is_integer(tensor: Tensor) -> bool:
+    """Whether an activation is computed to integers."""
+    return tensor.scale is not None and tensor.dtype != "bf16"
+
+
 def in_integers(graph: Graph, op: Op) -> bool:
     """Whether an op of a quantised graph computes with integers; others compute in fp32 on real numbers."""
-    if op.kind not in INTEGER_KINDS or any(graph.tensors[name].scale is None for name in op.inputs):
+    if op.kind not in INTEGER_KINDS:
         return False
     if isinstance(op.attrs, Conv | Linear):
-        return graph.constants[op.constants["weight"]].dtype == "int8"
-    return graph.tensors[op.outputs[0]].scale is not None
+        scaled = graph.tensors[op.inputs[0]].scale is not None
+        return scaled and graph.constants[op.constants["weight"]].dtype == "int8"
+    return all(is_integer(graph.tensors[name]) for name in (*op.inputs, *op.outputs))
 
 
 def keeps_scale(op: Op) -> bool:
@@ -99,7 +106,7 @@ def sum_scales(graph: Graph, op: Op) -> NDArray[np.float64]:
 def multipliers(graph: Graph, op: Op, count: int = 1) -> NDArray[np.float32]:
     """The factors that take an op's sums to the levels of its output, each rounded once from double precision.
 
-        conv, linear     m[c] = s_x * s_w[c] / s_y;   s_x * s_w[c] where the output carries no scale     (2)
+        conv, linear     m[c] = s_x * s_w[c] / s_y;   s_x * s_w[c] where the output is of numbers        (2)
         add              m = (s_a / s_y, s_b / s_y)                                                      (3)
         mul              m = s_a * s_b / s_y                                                             (4)
         averages         m = s_x / (s_y * count)                                                         (5)
@@ -112,7 +119,7 @@ def multipliers(graph: Graph, op: Op, count: int = 1) -> NDArray[np.float32]:
     out = graph.tensors[op.outputs[0]]
     if op.kind in ("conv", "linear"):
         unit = sum_scales(graph, op)
-        return (unit if out.scale is None else unit / float(levels(out)[0])).astype(np.float32)
+        return (unit / float(levels(out)[0]) if is_integer(out) else unit).astype(np.float32)
     scales = [float(levels(graph.tensors[name])[0]) for name in op.inputs]
     scale = float(levels(out)[0])
     match op.kind:

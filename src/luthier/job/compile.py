@@ -80,7 +80,7 @@ def compile_model(
     Args:
         model, batch, resolution, pretrained: see `luthier.job.weighted.weighted`.
         dtype: of weights and arithmetic; calls pass and get float32 all the same.
-        calibrate: a `.npy` of normalised images (N, C, H, W) for int8.
+        calibrate: a `.npy` of normalised images (N, C, H, W) for int8 and int8_bf16.
         path: to write; None = the model's name with `.plan` (`.onnx` in the fallback) in this folder.
         threads: that a run uses.
         fallback: run time for networks with an op that the engine lacks; None = refuse them.
@@ -93,8 +93,8 @@ def compile_model(
         UnsupportedError: an op that the engine lacks, and no fallback; names it.
         InputError: the model cannot be read, or the file exists.
     """
-    if tune is not None and dtype == "int8":
-        raise InputError(f"--tune {tune}: searches for schedules of fp32 and bf16, got --dtype int8; leave it out")
+    if tune is not None and dtype in ("int8", "int8_bf16"):
+        raise InputError(f"--tune {tune}: searches for schedules of fp32 and bf16, got --dtype {dtype}; leave it out")
     if with_curves and tune is None:
         raise InputError("--html: shows what tuning has found; give --tune 30s too")
     if fallback is not None and fallback not in FALLBACKS:

@@ -23,7 +23,7 @@ from luthier.graph.integers import in_integers, levels, sum_scales, to_integers
 from luthier.graph.op import Graph, Op, Tensor
 from luthier.quant.calibrate import Batch
 from luthier.quant.gain import channel_means
-from luthier.quant.integer import compute, sums
+from luthier.quant.integer import compute, read_integers, sums
 
 Array = NDArray[Any]
 
@@ -52,7 +52,9 @@ def correct_biases(
         if isinstance(op.attrs, Conv | Linear) and in_integers(graph, op):
             op, bias = _with_bias(graph, op)
             described[bias.name] = bias
-            values[bias.name] = _corrected(graph, op, values, stored[op.inputs[0]], means[op.outputs[0]])
+            source = graph.tensors[op.inputs[0]]
+            read = [read_integers(x, source) for x in stored[source.name]]
+            values[bias.name] = _corrected(graph, op, values, read, means[op.outputs[0]])
         own = {role: values[name] for role, name in op.constants.items()}
         sources = zip(*(stored[name] for name in op.inputs), strict=True)
         stored[op.outputs[0]] = [compute(graph, op, list(arrays), own) for arrays in sources]

@@ -5,7 +5,7 @@ q - z; m as in `luthier.graph.integers.multipliers`; every result is clamped to 
 
     quantise                  q_y = rint(x / s_y) + z_y
     conv, linear              acc = sum q'_x q_w + b (exact);  q_y = rint(fp32(acc) * m[c]) + z_y             (1)
-                              or, without a scale on y,  y = fp32(acc) * m[c];  padding adds 0
+                              or, where y is of numbers,  y = fp32(acc) * m[c];  padding adds 0
     relu, relu6               q_y = min(max(q_x, z), clamp(rint(6 / s) + z)), one scale on both sides         (2)
     other activations         q_y = T[q_x], see `luthier.graph.integers.activation_table`                     (3)
     add                       q_y = rint(fp32(q'_a) * m_a + fp32(q'_b) * m_b) + z_y                           (4)
@@ -32,6 +32,7 @@ from luthier.graph.attrs import Activation, AdaptivePool, Conv, GlobalPool, Line
 from luthier.graph.integers import (
     activation_table,
     in_integers,
+    is_integer,
     keeps_scale,
     levels,
     multipliers,
@@ -39,7 +40,7 @@ from luthier.graph.integers import (
     to_integers,
     to_reals,
 )
-from luthier.graph.op import Graph, Op
+from luthier.graph.op import Graph, Op, Tensor
 from luthier.graph.reference import evaluate
 
 Array = NDArray[Any]
@@ -62,14 +63,14 @@ def run(graph: Graph, constants: Mapping[str, Array], inputs: Mapping[str, Array
 
 
 def run_all(graph: Graph, constants: Mapping[str, Array], inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Every activation by name: uint8 where it carries a scale (outputs too), float32 elsewhere."""
+    """Every activation by name: uint8 where it is of integers (outputs too), float32 elsewhere."""
     values: dict[str, Array] = {}
     for name in graph.inputs:
         tensor = graph.tensors[name]
         if name not in inputs or inputs[name].shape != tensor.shape:
             got = inputs[name].shape if name in inputs else "nothing"
             raise ShapeError(f"integer.run: input {name!r} must have shape {tensor.shape}, got {got}")
-        values[name] = to_integers(inputs[name], tensor) if tensor.scale is not None else inputs[name]
+        values[name] = to_integers(inputs[name], tensor) if is_integer(tensor) else inputs[name]
     for op in graph.ops:
         sources = [values[name] for name in op.inputs]
         own = {role: constants[name] for role, name in op.constants.items()}
@@ -77,24 +78,29 @@ def run_all(graph: Graph, constants: Mapping[str, Array], inputs: Mapping[str, A
     return values
 
 
+def read_integers(x: Array, tensor: Tensor) -> Array:
+    """What a conv or linear op in integers reads: the integers, or numbers rounded to them."""
+    return x if is_integer(tensor) else to_integers(x, tensor)
+
+
 def compute(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Array:
     """One op, equations (1) to (9), on arrays as they are stored."""
     out = graph.tensors[op.outputs[0]]
     if not in_integers(graph, op):
         reals = [
-            to_reals(q, graph.tensors[name]) if graph.tensors[name].scale is not None else q
+            to_reals(q, graph.tensors[name]) if is_integer(graph.tensors[name]) else q
             for name, q in zip(op.inputs, inputs, strict=True)
         ]
         y = evaluate(op, reals, {role: np.asarray(value, np.float32) for role, value in constants.items()})
-        return y.astype(np.float32) if out.scale is None else to_integers(y, out)
-    x = inputs[0]
+        return to_integers(y, out) if is_integer(out) else y.astype(np.float32)
+    x = read_integers(inputs[0], graph.tensors[op.inputs[0]])
     _, zero = levels(graph.tensors[op.inputs[0]])
     match op.attrs:
         case Conv() | Linear() as attrs:
             acc = sums(x, zero, constants["weight"], constants.get("bias"), attrs)
             scaled = acc.astype(np.float32)
             scaled *= multipliers(graph, op).reshape(1, -1, *(1,) * (acc.ndim - 2))
-            return scaled if out.scale is None else round_to_u8(scaled, levels(out)[1])
+            return round_to_u8(scaled, levels(out)[1]) if is_integer(out) else scaled
         case Activation() as attrs:
             return activation_table(attrs, graph.tensors[op.inputs[0]], out)[x]
         case Pool(reduce="max") as attrs:
@@ -117,7 +123,7 @@ def compute(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, A
 
 
 def _handed_out(graph: Graph, name: str, value: Array) -> Array:
-    return value if graph.tensors[name].scale is None else to_reals(value, graph.tensors[name])
+    return to_reals(value, graph.tensors[name]) if is_integer(graph.tensors[name]) else value
 
 
 def _centred(q: Array, zero_point: int) -> Array:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier.errors import DataError, SpecError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv
+from luthier.graph.mixed import with_bf16_numbers
 from luthier.graph.op import Graph, Op, Tensor
 from luthier.quant.affine import Levels, quantize_bias, quantize_weight, weight_scales
 from luthier.quant.calibrate import Compile, calibrate, in_batches, observe, with_numpy
@@ -30,6 +31,7 @@ def quantize(
     observer: Observer = "mse",
     correct_bias: bool = True,
     keep: Collection[str] = (),
+    numbers: Literal["fp32", "bf16"] = "fp32",
     compile: Compile = with_numpy,
 ) -> tuple[Graph, dict[str, Array]]:
     """The graph in 8-bit integers, with its constants; see `luthier.graph.integers` for what they stand for.
@@ -43,6 +45,7 @@ def quantize(
         observer: how ranges are chosen, see `luthier.quant.observe`.
         correct_bias: see `luthier.quant.correct`; takes the integer reference over all images.
         keep: names of ops that stay in fp32, for instance where a stem's noise costs too much.
+        numbers: what is not integers is stored as; `bf16`: see `luthier.graph.mixed`.
         compile: runs the fp32 graph, for instance `luthier.engine.compile`; nothing of it is kept.
     Returns:
         The quantised graph, and its constants by name: int8, int32, and float32 where an op stays in fp32.
@@ -74,6 +77,8 @@ def quantize(
     plan = Plan(graph, keep)
     observed = observe(plan, constants, batches, compile)
     quantized = with_levels(plan, constants, calibrate(plan, observed, observer))
+    if numbers == "bf16":
+        quantized = with_bf16_numbers(quantized[0]), quantized[1]
     return correct_biases(*quantized, batches, observed.means) if correct_bias else quantized
 
 

@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
+from luthier.engine.kernels.int8.geometry import Geometry
+from luthier.engine.kernels.int8.reals import Reals
 from luthier.engine.kernels.int8.result import Result
 from luthier.engine.kernels.int8.tiles import TileBlock, accumulate_tiles, ask, configure, load_configuration, release
 from luthier.engine.kernels.int8.units import QUAD, REALS, SUMS, UNIT, broadcast_word, dot, units, zeros
@@ -36,34 +38,6 @@ _UNROLL = 4
 #: bytes ahead of its use at which a panel is asked for that only one block meets
 _DISTANCE = 4096
 _WAY_OUT = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Where equation (1) finds its rows: output pixel (image, line, column) at
-
-        x + image * image_bytes + line * line_bytes + column * pixel_bytes + sum of a tap's offset
-
-    Attributes:
-        images, lines, columns: of outputs; a pointwise convolution is one line of all its pixels.
-        image_bytes, line_bytes, pixel_bytes: steps in x from one output to the next.
-        taps: bytes to each.
-        depth: bytes of x that a tap takes, from its beginning; multiples of 4.
-    """
-
-    images: int
-    lines: int
-    columns: int
-    image_bytes: int
-    line_bytes: int
-    pixel_bytes: int
-    taps: tuple[int, ...] = (0,)
-    depth: int = 4
-
-    @property
-    def rows(self) -> int:
-        """Outputs, each of all channels."""
-        return self.images * self.lines * self.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +58,7 @@ class Convolution8(Kernel):
     geometry: Geometry
     channels: int
     block: Block
-    result: Result
+    result: Result | Reals
     grouped: bool = False
     tiles: bool = False
     row_tasks: int = 1
@@ -167,8 +141,7 @@ class Convolution8(Kernel):
             some_lines = share(f, row_part, self.row_tasks, lines)
         else:
             some_blocks = share(f, row_part, self.row_tasks, self.row_blocks.count)
-        if self.tiles:
-            load_configuration(f, body["config"])
+        self.begin(body)
 
         def line(index: Index, panel: tuple[Index, int] | None) -> None:
             image, down = f.div(index, geometry.lines), f.rem(index, geometry.lines)
@@ -190,29 +163,71 @@ class Convolution8(Kernel):
             all_lines(None)
         else:
             self.panels.loop(f, lambda *which: all_lines(which), *panels)
+        self.end(body)
+
+    def begin(self, body: Body) -> None:
+        """Take the matrix unit, if it is used; before the first `run`."""
         if self.tiles:
-            release(f)
+            load_configuration(body.f, body["config"])
+
+    def end(self, body: Body) -> None:
+        """Give it back."""
+        if self.tiles:
+            release(body.f)
 
     def _cell(self, body: Body, x: Value, pixel: Index, first: Index, count: int, unit: Index, wide: int) -> None:
         """One block: `count` rows from `first` of a line, `wide` units from `unit`."""
-        f, geometry = body.f, self.geometry
-        source = body.at(x, (first, geometry.pixel_bytes))
+        f, ld = body.f, units(self.channels) * UNIT
+        source = body.at(x, (first, self.geometry.pixel_bytes))
+        where = f.add(f.mul(f.add(pixel, first), ld), f.mul(unit, UNIT))
+        ahead = self._ahead(body, body.at("weight", (unit, self._panel_bytes(1))), first, wide)
+        self.cell(body, source, count, unit, wide, *self.places(body, where), ld, ahead)
+
+    def places(self, body: Body, where: Index) -> tuple[Value, Value | None]:
+        """Element `where` of y, and of the residual."""
+        f, result = body.f, self.result
+        residual = f.offset(body["residual"], f.mul(where, result.residual_bytes)) if result.residual else None
+        return f.offset(body["y"], f.mul(where, result.item_bytes)), residual
+
+    def cell(
+        self, body: Body, source: Value, count: int, unit: Index, wide: int, y: Value, residual: Value | None, ld: int,
+        ahead: Ahead | None = None,
+    ) -> None:  # fmt: skip
+        """One block whose first row begins at `source`; its first unit goes to `y`, its rows `ld` elements apart."""
+        f = body.f
         if self.grouped:
             source = f.offset(source, f.load(I64, body.at("starts", (unit, 8)), align=8))
         weight = body.at("weight", (unit, self._panel_bytes(1)))
         bias, scale = body.at("bias", (unit, 64)), body.at("scale", (unit, 64))
-        ld = units(self.channels) * UNIT
-        where = f.add(f.mul(f.add(pixel, first), ld), f.mul(unit, UNIT))
-        y = f.offset(body["y"], f.mul(where, self.result.item_bytes))
-        residual = f.offset(body["residual"], where) if self.result.residual else None
-        ahead = self._ahead(body, weight, first, wide)
-        if self.tiles:
-            sums = self._tiled(body, source, weight, bias, count, wide, ahead)
-        else:
-            sums = self._sums(body, source, weight, bias, count, wide, ahead)
+        sums = (self._tiled if self.tiles else self._sums)(body, source, weight, bias, count, wide, ahead)
         scales = [f.load(REALS, scale, 64 * v, align=64) for v in range(wide)] * count
         places = [r * ld + v * UNIT for r in range(count) for v in range(wide)]
         self.result.open(body).write(sums, scales, places, y, residual)
+
+    def run(
+        self, body: Body, x: Value, pixels: Index, unit: Index, wide: int, y: Value, residual: Value | None, ld: int
+    ) -> None:
+        """Some rows that lie side by side, at least a block of them; the last block begins where it ends with them.
+
+        Args:
+            body: where the code goes.
+            x: the first row.
+            pixels: how many; 0, or no fewer than `block.rows`.
+            unit, wide: a panel.
+            y, residual, ld: see `cell`.
+        """
+        f, count, result = body.f, self.block.rows, self.result
+
+        def block(index: Index, _: object) -> None:
+            first = f.min(f.mul(index, count), f.sub(pixels, count))
+            ahead = None
+            if self.geometry.lines == 1:
+                ahead = self._ahead(body, body.at("weight", (unit, self._panel_bytes(1))), first, wide)
+            to = body.at(y, (first, ld * result.item_bytes))
+            beside = None if residual is None else body.at(residual, (first, ld * result.residual_bytes))
+            self.cell(body, body.at(x, (first, self.geometry.pixel_bytes)), count, unit, wide, to, beside, ld, ahead)
+
+        f.loop(0, f.div(f.add(pixels, count - 1), count), block)
 
     def _ahead(self, body: Body, panel: Value, first: Index, wide: int) -> Ahead | None:
         """What a block asks the caches for: its share of the next panel, where one panel meets few rows."""
@@ -302,8 +317,8 @@ def choose(target: Target, rows: int, unit_count: int, words: int) -> Block:
 
 
 def convolution8(
-    target: Target, geometry: Geometry, channels: int, result: Result, *, grouped: bool = False, tiles: bool = False,
-    least_tasks: int = 1,
+    target: Target, geometry: Geometry, channels: int, result: Result | Reals, *, grouped: bool = False,
+    tiles: bool = False, least_tasks: int = 1,
 ) -> Convolution8:  # fmt: skip
     """Equation (1) with block, loop order and tasks chosen for a CPU.
 

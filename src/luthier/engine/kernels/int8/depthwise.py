@@ -14,6 +14,7 @@ hold the zero point of x; bias[c] = b[c] - z_x * sum(weight[c]).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -21,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.emit import Index, Value
-from luthier.engine.kernels.int8.result import Opened, Result, store_units
+from luthier.engine.emit import Function, Index, Value
+from luthier.engine.kernels.int8.reals import Reals
+from luthier.engine.kernels.int8.result import Result
 from luthier.engine.kernels.int8.units import (
     BYTES,
     QUAD,
@@ -32,7 +34,6 @@ from luthier.engine.kernels.int8.units import (
     UNIT,
     dot,
     join,
-    number,
     op,
     pick,
     units,
@@ -129,13 +130,14 @@ class Depthwise8(Kernel):
         columns: most outputs in a tile, a multiple of the ring's period.
         block: units that share a ring.
         row_tasks: parts of the output's rows.
-        sums: whether the outputs are summed over each part of the rows, into 32-bit integers (N, row_tasks, C).
+        sums: whether the outputs are summed over each part of the rows, into (N, row_tasks, C): integers of 32 bits, or
+            fp32 where the outputs are numbers.
     """
 
     images: int
     channels: int
     window: Window
-    result: Result
+    result: Result | Reals
     columns: int
     block: int
     row_tasks: int = 1
@@ -191,40 +193,74 @@ class Depthwise8(Kernel):
 
     def emit(self, body: Body) -> None:
         """One task: some rows of a block of channels of one image."""
-        f = body.f
-        per_image = self.blocks.count * self.row_tasks
-        image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
-        block, row_part = f.div(part, self.row_tasks), f.rem(part, self.row_tasks)
-        rows = share(f, row_part, self.row_tasks, self.window.out_hw[0])
+        f, window = body.f, self.window
         ld = units(self.channels) * UNIT
-        in_h, in_w = self.window.in_hw
-        x = body.at("x", (image, in_h * in_w * ld))
+
+        def work(image: Index, first: Index, count: int, rows: tuple[Index, Index], sums: Value | None) -> None:
+            ring = self.ring(count)
+            source = body.at("x", (image, window.in_hw[0] * window.in_hw[1] * ld), (first, UNIT))
+            write_borders(body, ring)
+            staged = f.index(f.max(window.in_row(rows[0], f), 0))
+            self.sweep(body, ring, source, ld, image, first, rows, staged, sums)
+
+        self.task(body, work)
+
+    def task(self, body: Body, work: Callable[[Index, Index, int, tuple[Index, Index], Value | None], None]) -> None:
+        """What a task is: `work(image, first unit, units, rows of the output, where their sums are)`."""
+        f, parts = body.f, self.row_tasks
+        per_image = self.blocks.count * parts
+        image, part = f.div(body.task, per_image), f.rem(body.task, per_image)
+        block, row_part = f.div(part, parts), f.rem(part, parts)
+        rows = share(f, row_part, parts, self.window.out_hw[0])
 
         def channels(first: Index, count: int) -> None:
-            ring = self.ring(count)
-            source = f.offset(x, f.mul(first, UNIT))
-            write_borders(body, ring)
             sums: Value | None = None
             if self.sums:
-                sums = body.at("sums", (f.add(f.mul(image, self.row_tasks), row_part), 4 * ld), (first, _WORD))
+                ld = units(self.channels) * _WORD
+                sums = body.at("sums", (f.add(f.mul(image, parts), row_part), ld), (first, _WORD))
                 for u in range(count):
-                    f.store(zeros(SUMS), sums, _WORD * u, align=_WORD)
-
-            def row(oy: Index, produced: list[Value]) -> list[Value]:
-                start = self.window.in_row(oy, f)
-                upto = f.min(f.max(f.add(start, self.window.reach), 0), in_h)
-                begin = f.max(produced[0], f.max(start, 0))
-                f.loop(begin, upto, lambda iy, _: stage_row(body, ring, source, iy, ld))
-                f.loop(0, count, lambda u, _: self.row(body, ring, image, first, u, oy, sums))
-                return [f.index(f.max(begin, upto))]
-
-            f.loop(*rows, row, [f.index(f.max(self.window.in_row(rows[0], f), 0))])
+                    f.store(zeros(self.result.sum_type), sums, _WORD * u, align=_WORD)
+            work(image, first, count, rows, sums)
 
         self.blocks.loop(f, channels, block, f.add(block, 1))
 
+    def sweep(
+        self, body: Body, ring: Ring, x: Value, ld: int, image: Index, first: Index, rows: tuple[Index, Index],
+        staged: Value, sums: Value | None,
+    ) -> None:  # fmt: skip
+        """Some rows of a block; input rows below `staged` are in the ring.
+
+        Args:
+            body: where the code goes; its scratch is the ring.
+            ring: of the block.
+            x: to the block's first channel of pixel (0, 0); of bytes that the rows need, no others are read.
+            ld: bytes of a pixel of x.
+            image, first: of the block.
+            rows: of the output.
+            sums: see `task`.
+        """
+        f, in_h = body.f, self.window.in_hw[0]
+
+        def row(oy: Index, staged: list[Value]) -> list[Value]:
+            start = self.window.in_row(oy, f)
+            upto = f.min(f.max(f.add(start, self.window.reach), 0), in_h)
+            begin = f.max(staged[0], f.max(start, 0))
+            f.loop(begin, upto, lambda iy, _: stage_row(body, ring, x, iy, ld))
+            f.loop(0, ring.units, lambda u, _: self.row(body, ring, image, first, u, oy, sums))
+            return [f.index(f.max(begin, upto))]
+
+        f.loop(*rows, row, [staged])
+
+    def demand(self, f: Function, rows: tuple[Index, Index], staged: Index) -> tuple[Index, Index]:
+        """Input rows, from and to, that rows of the output need and the ring lacks; the second is the next `staged`."""
+        window = self.window
+        low = f.max(staged, f.max(window.in_row(rows[0], f), 0))
+        needed = f.add(window.in_row(f.sub(rows[1], 1), f), window.reach)
+        return low, f.max(low, f.min(f.max(needed, 0), window.in_hw[0]))
+
     def row(self, body: Body, ring: Ring, image: Index, first: Index, u: Index, oy: Index, sums: Value | None) -> None:
         """One output row of unit `u` of a block that begins at unit `first`; its input rows are in the ring."""
-        f, window = body.f, self.window
+        f, window, result = body.f, self.window, self.result
         (out_h, out_w), ld = window.out_hw, units(self.channels) * UNIT
         unit = f.add(first, u)
         weight, bias = body.at("weight", (unit, self.weight_bytes)), body.at("bias", (unit, _WORD))
@@ -238,18 +274,18 @@ class Depthwise8(Kernel):
             inside = f.both(f.compare("sge", iy, 0), f.compare("slt", iy, window.in_hw[0]))
             lines.append(f.select(inside, line, above))
         to = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(unit, UNIT))
-        opened = self.result.open(body)
+        opened = result.open(body)
         start_sum = f.load(SUMS, bias, align=_WORD)
 
         def tile(ox: Index, count: int, carried: list[Value]) -> list[Value]:
             at = f.div(f.mul(ox, window.stride[1]), 4)
             found = self._tile(body, ring, lines, f.mul(at, _WORD), count, weight, start_sum)
             where = f.add(to, f.mul(ox, ld))
-            y = f.offset(body["y"], f.mul(where, 4 if self.result.real else 1))
-            residual = f.offset(body["residual"], where) if self.result.residual else None
-            return _write(body, opened, found, scale, ld, y, residual, carried)
+            y = body.at("y", (where, result.item_bytes))
+            residual = body.at("residual", (where, result.residual_bytes)) if result.residual else None
+            return opened.write(found, [scale] * count, [o * ld for o in range(count)], y, residual, carried)
 
-        carried = [] if sums is None else [zeros(SUMS)]
+        carried = [] if sums is None else [zeros(result.sum_type)]
         periods = Partition(-(-out_w // ring.period), self.columns // ring.period)
         for size, _, count, item in periods.runs():
             low, wide = item * ring.period, size * ring.period
@@ -264,7 +300,9 @@ class Depthwise8(Kernel):
                 carried = tile(low + whole * wide, rest, carried)
         if sums is not None:
             place = body.at(sums, (u, _WORD))
-            f.store(op(f, "add", f.load(SUMS, place, align=_WORD), carried[0]), place, align=_WORD)
+            before = f.load(result.sum_type, place, align=_WORD)
+            total = f.fadd(before, carried[0]) if before.type.is_float else op(f, "add", before, carried[0])
+            f.store(total, place, align=_WORD)
 
     def _tile(
         self, body: Body, ring: Ring, lines: list[Value], at: Index, count: int, weight: Value, first: Value
@@ -284,35 +322,6 @@ class Depthwise8(Kernel):
                 for o, variant in users:
                     result[o] = dot(f, body.target, result[o], x, weights[variant])
         return result
-
-
-def _write(
-    body: Body, opened: Opened, found: list[Value], scale: Value, ld: int, y: Value, residual: Value | None,
-    carried: list[Value],
-) -> list[Value]:  # fmt: skip
-    """Finish and store the outputs of a tile; adds them to the carried sum, if there is one."""
-    f = body.f
-    for start in range(0, len(found), 4):
-        part = found[start : start + 4]
-        places = [(start + o) * ld for o in range(len(part))]
-        if opened.result.real:
-            opened.write(part, [scale] * len(part), places, y)
-            continue
-        q = opened.bytes(part, [scale] * len(part))
-        if residual is not None:
-            q = opened.added(q, [f.load(BYTES, residual, place, align=UNIT) for place in places])
-        store_units(body, q, places, y)
-        if carried:
-            if len(part) < 4:
-                q = _only(body, q, len(part))
-            carried = [dot(f, body.target, carried[0], pick(f, q, TO_GROUPS), number(QUAD, 1))]
-    return carried
-
-
-def _only(body: Body, q: Value, count: int) -> Value:
-    """The first units of 64 bytes, and zeros."""
-    lanes = [i if i < UNIT * count else QUAD.lanes for i in range(QUAD.lanes)]
-    return pick(body.f, q, lanes, zeros(QUAD))
 
 
 def write_borders(body: Body, ring: Ring) -> None:
@@ -363,14 +372,23 @@ def stage_row(body: Body, ring: Ring, x: Value, iy: Index, ld: int) -> None:
 
 
 def depthwise8(
-    target: Target, images: int, channels: int, window: Window, result: Result, *, sums: bool = False,
-    least_tasks: int = 1,
+    target: Target, images: int, channels: int, window: Window, result: Result | Reals, *, sums: bool = False,
+    least_tasks: int = 1, block: int | None = None, parts: int | None = None,
 ) -> Depthwise8:  # fmt: skip
-    """Equation (1) with tiles and tasks chosen for a CPU: the ring stays in half of the L1 cache."""
+    """Equation (1) with tiles and tasks chosen for a CPU.
+
+    Args:
+        target: the CPU.
+        images, channels, window, result, sums: see `Depthwise8`.
+        least_tasks: parts to cut into, if there are as many fours of rows.
+        block: units that share a ring; None = as many as fit in half of the L1 cache.
+        parts: of the rows; None = as `least_tasks` wants.
+    """
     ring = Ring(window, 1)
-    block = max(1, min(units(channels), _MOST_UNITS, target.l1_bytes // 2 // (ring.slots * ring.row_bytes)))
+    fitting = max(1, min(_MOST_UNITS, target.l1_bytes // 2 // (ring.slots * ring.row_bytes)))
+    block = min(units(channels), block or fitting)
     blocks = Partition(units(channels), block).count
-    row_tasks = max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
+    row_tasks = parts or max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
     most = max(4, target.registers * target.lanes // UNIT // 2)
     columns = max(1, most // ring.period) * ring.period
     return Depthwise8(images, channels, window, result, columns, block, row_tasks, sums)

@@ -4,35 +4,39 @@
     q = min(max(q, low), high)   or   q = table[q]                                                    (2)
     q = clamp(rint(fp32(q - z_a) * m_a + fp32(r - z_b) * m_b) + z'),   then (2) once more             (3)
 
-or, where a sum leaves the integers, y = fp32(sum) * m[c].  Every operation in fp32 is rounded once: a product and the
-sum behind it are never contracted.  The numbers are operands, not code, so that layers of one shape share their code.
+Every operation in fp32 is rounded once: a product and the sum behind it are never contracted.  The numbers are
+operands, not code, so that layers of one shape share their code.  Sums that leave the integers: `reals`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.engine.emit import Function, Value, vector
+from luthier.engine.emit import Function, Type, Value, vector
 from luthier.engine.kernels.int8.units import (
     BYTES,
     I16,
     QUAD,
     REALS,
     SUMS,
+    TO_GROUPS,
     UNIT,
     broadcast_word,
     cast,
+    dot,
     load_table,
     look_up,
+    number,
     op,
     packed,
     pick,
     rounded,
+    zeros,
 )
 from luthier.engine.kernels.kernel import Body
 
@@ -63,31 +67,28 @@ class Result:
         activation: behind equation (1).
         residual: whether equation (3) follows.
         after: behind it.
-        real: whether fp32 numbers are written instead; nothing follows then.
         wide: whether products may be too large for 32 bits, and are bounded before they are converted.
     """
 
     activation: Activation8 = "identity"
     residual: bool = False
     after: Activation8 = "identity"
-    real: bool = False
     wide: bool = False
+
+    item_bytes: ClassVar[int] = 1
+    residual_bytes: ClassVar[int] = 1
+    sum_type: ClassVar[Type] = SUMS
 
     @property
     def operands(self) -> tuple[str, ...]:
         """Roles that it reads, `scale` (m) first."""
         tables = [role for role, kind in (("table", self.activation), ("table_after", self.after)) if kind == "table"]
-        return ("scale", *([] if self.real else ["numbers"]), *tables, *(["residual"] if self.residual else []))
-
-    @property
-    def item_bytes(self) -> int:
-        """Of an element of the output."""
-        return 4 if self.real else 1
+        return ("scale", "numbers", *tables, *(["residual"] if self.residual else []))
 
     @property
     def title(self) -> str:
         """Part of a kernel's name."""
-        return "real" if self.real else "_".join([self.activation, *(["add", self.after] if self.residual else [])])
+        return "_".join([self.activation, *(["add", self.after] if self.residual else [])])
 
     def open(self, body: Body) -> Opened:
         """Load the numbers, once for a block of sums."""
@@ -127,8 +128,6 @@ class Opened:
 
     def __init__(self, result: Result, body: Body) -> None:
         self.result, self.body = result, body
-        if result.real:
-            return
         self.zero = self._word("zero", vector(I16, 2 * UNIT))
         self.activation = self._activation(result.activation, "")
         if result.residual:
@@ -161,7 +160,7 @@ class Opened:
 
     def _held(self, x: Value) -> Value:
         f = self.body.f
-        if self.result.real or not self.result.wide:
+        if not self.result.wide:
             return x
         return f.at_most(f.at_least(x, f.constant(-_SAFE, REALS)), f.constant(_SAFE, REALS))
 
@@ -206,26 +205,30 @@ class Opened:
 
     def write(
         self, sums: Sequence[Value], scales: Sequence[Value], places: Sequence[int], y: Value,
-        residual: Value | None = None,
-    ) -> None:  # fmt: skip
+        residual: Value | None = None, carried: Sequence[Value] = (),
+    ) -> list[Value]:  # fmt: skip
         """All of it, and the stores.
 
         Args:
             sums, scales: as many units.
             places: elements from y (and from the residual) to each unit.
             y, residual: where `places` begins.
+            carried: a sum, to which what is written is added; the units are then of the same channels.
+        Returns:
+            `carried`, continued.
         """
-        f, body = self.body.f, self.body
-        if self.result.real:
-            for place, value in zip(places, self._products(sums, scales), strict=True):
-                f.store(value, y, 4 * place, align=4)
-            return
+        f, body, total = self.body.f, self.body, list(carried)
         for first in range(0, len(sums), 4):
             part = slice(first, first + 4)
             q = self.bytes(sums[part], scales[part])
             if residual is not None:
                 q = self.added(q, [f.load(BYTES, residual, place, align=UNIT) for place in places[part]])
             store_units(body, q, places[part], y)
+            if total:
+                count = UNIT * len(sums[part])
+                lanes = [lane if lane < count else QUAD.lanes for lane in TO_GROUPS]
+                total = [dot(f, body.target, total[0], pick(f, q, lanes, zeros(QUAD)), number(QUAD, 1))]
+        return total
 
 
 def _units_of(f: Function, q: Value) -> list[Value]:
