@@ -13,9 +13,9 @@ from luthier.device.jit import assemble
 from luthier.device.matrix_unit import permitted
 from luthier.engine.emit import Module
 from luthier.engine.kernels.int8.conv import Convolution8, convolution8
-from luthier.engine.kernels.int8.geometry import Geometry
 from luthier.engine.kernels.int8.convert import Convert
 from luthier.engine.kernels.int8.depthwise import depthwise8
+from luthier.engine.kernels.int8.geometry import Geometry
 from luthier.engine.kernels.int8.reals import Reals
 from luthier.engine.kernels.int8.result import Activation8, Result, is_wide, numbers
 from luthier.engine.kernels.int8.units import SLACK, UNIT, has, units
