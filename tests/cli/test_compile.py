@@ -107,11 +107,13 @@ def test_a_description_and_threads(luthier: Any, tmp_path: Path) -> None:
     assert ended.result["threads"] == 2
 
 
-@pytest.mark.parametrize(("dtype", "least", "most"), [("bf16", 1e-5, 0.05), ("int8", 1e-4, 0.3)])
+@pytest.mark.parametrize(
+    ("dtype", "least", "most"), [("bf16", 1e-5, 0.05), ("int8", 1e-4, 0.3), ("int8_bf16", 1e-4, 0.3)]
+)
 def test_fewer_bits(luthier: Any, tmp_path: Path, dtype: str, least: float, most: float) -> None:
     images = np.random.default_rng(0).standard_normal((8, 3, 32, 32), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
-    more = ("--calibrate", "images.npy") if dtype == "int8" else ()
+    more = ("--calibrate", "images.npy") if dtype != "bf16" else ()
     ended = luthier("compile", *SMALL, "--dtype", dtype, *more, "--json")
     assert ended.code == 0, ended.err
     graph = fold_norm_into_conv(from_network(presets.get("mbconv_thumbnail"), resolution=32))
@@ -204,8 +206,9 @@ def test_an_onnx_op_that_no_graph_has_runs_in_the_fallback(luthier: Any, tmp_pat
     [
         (("compile", "efficientnet_b99"), ("efficientnet_b99",)),
         (("compile", *SMALL, "--fallback", "tensorrt"), ("--fallback tensorrt", "onnxruntime")),
-        (("compile", *SMALL, "--dtype", "fp8"), ("--dtype fp8", "fp32, bf16, int8")),
+        (("compile", *SMALL, "--dtype", "fp8"), ("--dtype fp8", "fp32, bf16, int8, int8_bf16")),
         (("compile", *SMALL, "--dtype", "int8"), ("--dtype int8", "--calibrate")),
+        (("compile", *SMALL, "--dtype", "int8_bf16"), ("--dtype int8_bf16", "--calibrate")),
         (("compile", *SMALL, "--pretrained", "no.safetensors"), ("no.safetensors",)),
         (("bench", *SMALL, "--fallback", "onnxruntime"), ("--fallback onnxruntime", "bench")),
         (("bench", *SMALL, "--against", "tensorrt"), ("--against tensorrt", "onnxruntime, openvino")),

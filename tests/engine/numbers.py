@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from luthier.graph.reference import evaluate
 from luthier.graph.reference import run as reference
 from luthier.graph.untrained import random_weights
 from luthier.quant import integer, quantize
+from luthier.quant.plan import Plan
 
 #: equations (1) to (3) of `posed`
 TOLERANCE, FACTOR = {"fp32": 1e-5, "bf16": 2e-2, "int8": 5e-2}, 3.0
@@ -97,3 +98,31 @@ def in_bf16(graph: Graph, constants: Mapping[str, Array], x: Array) -> Array:
 def relative_error(got: Array, want: Array) -> float:
     """max |y - y64| / max |y64|."""
     return float(np.abs(got - want).max() / (np.abs(want).max() + 1e-30))
+
+
+def in_random_integers(graph: Graph, seed: int = 0) -> tuple[Graph, dict[str, Array]]:
+    """A folded graph as if it had been quantised, with random constants under which few integers are clamped.
+
+    All activations have one scale s; weights are uniform, and s_w is such that sums of them spread over 60 levels.
+    """
+    rng, plan, edges = np.random.default_rng(seed), Plan(graph), {*graph.outputs}
+    tensors = {
+        name: replace(tensor, dtype="fp32" if name in edges else "int8", scale=0.03125, zero_point=121)
+        if name in plan.scaled
+        else tensor
+        for name, tensor in graph.tensors.items()
+    }
+    described, values = dict(graph.constants), dict[str, Array]()
+    for op in graph.ops:
+        if op.kind not in ("conv", "linear"):
+            continue
+        weight = graph.constants[op.constants["weight"]]
+        spread = 73.0 * 73.0 * float(np.prod(weight.shape[1:])) ** 0.5
+        scales = rng.uniform(0.8, 1.2, weight.shape[0]) * 60 / spread
+        described[weight.name] = replace(weight, dtype="int8", scale=tuple(scales.tolist()), zero_point=0)
+        values[weight.name] = rng.integers(-127, 128, weight.shape, dtype=np.int8)
+        if "bias" in op.constants:
+            name, sums = op.constants["bias"], tuple((0.03125 * scales).tolist())
+            described[name] = replace(graph.constants[name], dtype="int32", scale=sums, zero_point=0)
+            values[name] = rng.integers(-int(spread), int(spread), weight.shape[0]).astype(np.int32)
+    return replace(graph, tensors=tensors, constants=described), values

@@ -38,7 +38,7 @@ def test_what_is_counted() -> None:
     seen = fuzz.evaluated(CASE)
     assert seen is not None
     assert {key for key, count in seen.items() if count} == {
-        "nets", "se", "gated", "fused", "fp32", "batch 2", host().isa, "from network"
+        "nets", "se", "gated", "fused", "fp32 fused", "fp32", "batch 2", host().isa, "from network"
     }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ Array = NDArray[Any]
 Say = Callable[[float, str], None]
 #: error over the largest output, above which a network counts as another one.  Measured on presets with random weights:
 #: fp32 1e-6 to 1e-5, bf16 0.02 to 0.13, int8 0.1 to 0.2; the answer to another image is wrong by 0.5 to 2
-LIMITS: Final[Mapping[DType, float]] = {"fp32": 1e-4, "bf16": 0.25, "int8": 0.4}
+LIMITS: Final[Mapping[DType, float]] = {"fp32": 1e-4, "bf16": 0.25, "int8": 0.4, "int8_bf16": 0.4}
 #: different inputs, and how many of them are compared with the reference
 INPUTS: Final = 8
 CHECKED: Final = 2
@@ -68,11 +68,16 @@ class Entry:
             >>> entry = Entry.parse("openvino:bf16", "int8", {})
             >>> entry.peer.title, entry.dtype, entry.name
             ('OpenVINO', 'bf16', 'openvino:bf16')
+            >>> Entry.parse("openvino", "int8_bf16", {}).name, Entry.parse("luthier", "int8_bf16", {}).dtype
+            ('openvino:int8', 'int8_bf16')
         """
         name, _, own = text.partition(":")
         if own and own not in DTYPES:
             raise InputError(f"--against {text}: number types are {', '.join(DTYPES)}, got {own}")
-        peer, chosen = get(name), next((known for known in DTYPES if known == own), dtype)
+        peer = get(name)
+        # a number type that is our own has its like in peers: integers
+        alike: DType = "int8" if dtype == "int8_bf16" and dtype not in peer.dtypes else dtype
+        chosen = next((known for known in DTYPES if known == own), alike)
         return cls(peer, chosen, name if chosen == dtype else f"{name}:{chosen}", pythons.get(name))
 
 
@@ -172,7 +177,7 @@ def contest(
                 _refuse(entry, error, absent)
             finally:
                 engine.stop()
-        meter = peak_meter(dtype, threads)
+        meter = peak_meter(dtype.partition("_")[0], threads)
         peak, distance = 0.0, None
         if rounds:
             peak, distance = meter(_PEAK_S), core_distance_s() if threads > 1 else None

@@ -3,7 +3,7 @@
     e = producer(x),   y = consumer(e),       e is never whole                                        (1)
 
 For one block of channels and a band of `rows` output rows, the producer writes the rows of e that the band needs and
-that do not exist yet into a buffer, pixel by pixel; the consumer takes each of them into its ring (see `depthwise`),
+that do not exist yet into a buffer, pixel by pixel; the consumer takes each of them into its ring (see `ring`),
 which keeps those that the next band needs again:
 
     buffer rows = min((rows - 1) * stride + reach, H_in)                                              (2)
@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 
 from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.int8.conv import Convolution8, convolution8
-from luthier.engine.kernels.int8.depthwise import Depthwise8, depthwise8, write_borders
+from luthier.engine.kernels.int8.depthwise import Depthwise8, depthwise8
 from luthier.engine.kernels.int8.geometry import Geometry
 from luthier.engine.kernels.int8.reals import Reals
 from luthier.engine.kernels.int8.result import Result
+from luthier.engine.kernels.int8.ring import write_borders
 from luthier.engine.kernels.int8.units import UNIT, units
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition

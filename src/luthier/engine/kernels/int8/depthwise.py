@@ -2,21 +2,16 @@
 
     sum[n, c, oy, ox] = bias[c] + sum over ky, kx of x[n, c, iy, ix] * weight[c, ky, kx]              (1)
 
-The rows that a window needs lie in a ring, pixel i of a row (counted from a border to its left) in byte i mod 4 of the
-word i div 4, so that one `vpdpbusd` multiplies up to four taps of sixteen channels:
-
-    ring: [row mod slots][unit][i div 4][16 channels][i mod 4],     i = ix + 4 ceil(left / 4)         (2)
-
-An output whose first tap is byte p of a word meets the words with weights shifted by p and zero elsewhere: a set of
-words of weights for every p that occurs.  The borders, and a row of their own for what lies above and below the map,
-hold the zero point of x; bias[c] = b[c] - z_x * sum(weight[c]).
+The rows that a window needs lie in a ring (`ring`), four pixels to a word, so that one `vpdpbusd` multiplies up to four
+taps of sixteen channels.  An output whose first tap is byte p of a word meets the words with weights shifted by p and
+zero elsewhere: a set of words of weights for every p that occurs.  The borders, and a row of their own for what lies
+above and below the map, hold the zero point of x; bias[c] = b[c] - z_x * sum(weight[c]).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -25,17 +20,14 @@ from numpy.typing import NDArray
 from luthier.engine.emit import Function, Index, Value
 from luthier.engine.kernels.int8.reals import Reals
 from luthier.engine.kernels.int8.result import Result
+from luthier.engine.kernels.int8.ring import WORD, Ring, stage_row, write_borders
 from luthier.engine.kernels.int8.units import (
-    BYTES,
     QUAD,
     REALS,
     SUMS,
-    TO_GROUPS,
     UNIT,
     dot,
-    join,
     op,
-    pick,
     units,
     zeros,
 )
@@ -45,78 +37,7 @@ from luthier.engine.kernels.window import Window
 from luthier.engine.target import Target
 
 Array = NDArray[Any]
-_WORD = 64
 _MOST_UNITS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Ring:
-    """Equation (2) for one window.
-
-    Attributes:
-        window: geometry; its input rows are what the ring holds.
-        units: of channels.
-    """
-
-    window: Window
-    units: int
-
-    @property
-    def reach(self) -> int:
-        """Columns from a window's first tap to its last."""
-        return (self.window.kernel[1] - 1) * self.window.dilation[1] + 1
-
-    @property
-    def left(self) -> int:
-        """Words of border before column 0."""
-        return -(-self.window.pads[1] // 4)
-
-    @property
-    def origin(self) -> int:
-        """Place of the first tap of output 0."""
-        return 4 * self.left - self.window.pads[1]
-
-    @property
-    def filled(self) -> int:
-        """Words that hold pixels, the last one perhaps border too."""
-        return -(-self.window.in_hw[1] // 4)
-
-    @property
-    def words(self) -> int:
-        """Of a row, borders included."""
-        last = self.origin + (self.window.out_hw[1] - 1) * self.window.stride[1] + self.reach - 1
-        return max(self.left + self.filled, last // 4 + 1)
-
-    @property
-    def slots(self) -> int:
-        """Rows: a power of two, no less than a window spans."""
-        return 1 << (self.window.reach - 1).bit_length()
-
-    @property
-    def row_bytes(self) -> int:
-        """Of one unit's row."""
-        return self.words * _WORD
-
-    @property
-    def bytes(self) -> int:
-        """All rows, and the one of borders behind them."""
-        return (self.slots * self.units + 1) * self.row_bytes
-
-    def uses(self, output: int) -> list[tuple[int, int, int]]:
-        """(word, phase, number of the word in the window) that output `output`, counted from a word's start, reads."""
-        first = self.origin + output * self.window.stride[1]
-        count = (first % 4 + self.reach - 1) // 4 + 1
-        return [(first // 4 + j, first % 4, j) for j in range(count)]
-
-    @property
-    def period(self) -> int:
-        """Outputs after which the words repeat."""
-        return 4 // gcd(4, self.window.stride[1])
-
-    @property
-    def variants(self) -> list[tuple[int, int]]:
-        """(phase, number of the word) of each word of weights, in order."""
-        return sorted({(phase, j) for o in range(self.period) for _, phase, j in self.uses(o)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +96,7 @@ class Depthwise8(Kernel):
     @property
     def weight_bytes(self) -> int:
         """Of one unit."""
-        return self.window.kernel[0] * len(self.ring(1).variants) * _WORD
+        return self.window.kernel[0] * len(self.ring(1).variants) * WORD
 
     def pack(self, weight: Array) -> Array:
         """[unit][ky][variant][16 channels][4 pixels] from int8 (C, 1, K_H, K_W)."""
@@ -216,10 +137,10 @@ class Depthwise8(Kernel):
         def channels(first: Index, count: int) -> None:
             sums: Value | None = None
             if self.sums:
-                ld = units(self.channels) * _WORD
-                sums = body.at("sums", (f.add(f.mul(image, parts), row_part), ld), (first, _WORD))
+                ld = units(self.channels) * WORD
+                sums = body.at("sums", (f.add(f.mul(image, parts), row_part), ld), (first, WORD))
                 for u in range(count):
-                    f.store(zeros(self.result.sum_type), sums, _WORD * u, align=_WORD)
+                    f.store(zeros(self.result.sum_type), sums, WORD * u, align=WORD)
             work(image, first, count, rows, sums)
 
         self.blocks.loop(f, channels, block, f.add(block, 1))
@@ -263,8 +184,8 @@ class Depthwise8(Kernel):
         f, window, result = body.f, self.window, self.result
         (out_h, out_w), ld = window.out_hw, units(self.channels) * UNIT
         unit = f.add(first, u)
-        weight, bias = body.at("weight", (unit, self.weight_bytes)), body.at("bias", (unit, _WORD))
-        scale = f.load(REALS, body.at("scale", (unit, _WORD)), align=_WORD)
+        weight, bias = body.at("weight", (unit, self.weight_bytes)), body.at("bias", (unit, WORD))
+        scale = f.load(REALS, body.at("scale", (unit, WORD)), align=WORD)
         start, above = window.in_row(oy, f), body.at(body.scratch, (ring.slots * ring.units, ring.row_bytes))
         lines = []
         for ky in range(window.kernel[0]):
@@ -275,11 +196,11 @@ class Depthwise8(Kernel):
             lines.append(f.select(inside, line, above))
         to = f.add(f.mul(f.add(f.mul(image, out_h), oy), out_w * ld), f.mul(unit, UNIT))
         opened = result.open(body)
-        start_sum = f.load(SUMS, bias, align=_WORD)
+        start_sum = f.load(SUMS, bias, align=WORD)
 
         def tile(ox: Index, count: int, carried: list[Value]) -> list[Value]:
             at = f.div(f.mul(ox, window.stride[1]), 4)
-            found = self._tile(body, ring, lines, f.mul(at, _WORD), count, weight, start_sum)
+            found = self._tile(body, ring, lines, f.mul(at, WORD), count, weight, start_sum)
             where = f.add(to, f.mul(ox, ld))
             y = body.at("y", (where, result.item_bytes))
             residual = body.at("residual", (where, result.residual_bytes)) if result.residual else None
@@ -299,10 +220,10 @@ class Depthwise8(Kernel):
             if rest > 0:
                 carried = tile(low + whole * wide, rest, carried)
         if sums is not None:
-            place = body.at(sums, (u, _WORD))
-            before = f.load(result.sum_type, place, align=_WORD)
+            place = body.at(sums, (u, WORD))
+            before = f.load(result.sum_type, place, align=WORD)
             total = f.fadd(before, carried[0]) if before.type.is_float else op(f, "add", before, carried[0])
-            f.store(total, place, align=_WORD)
+            f.store(total, place, align=WORD)
 
     def _tile(
         self, body: Body, ring: Ring, lines: list[Value], at: Index, count: int, weight: Value, first: Value
@@ -315,60 +236,13 @@ class Depthwise8(Kernel):
             for word, phase, j in ring.uses(o):
                 by_word.setdefault(word, []).append((o, variants.index((phase, j))))
         for ky, line in enumerate(lines):
-            source, row = f.offset(line, at), f.offset(weight, ky * len(variants) * _WORD)
-            weights = [f.load(QUAD, row, _WORD * v, align=_WORD) for v in range(len(variants))]
+            source, row = f.offset(line, at), f.offset(weight, ky * len(variants) * WORD)
+            weights = [f.load(QUAD, row, WORD * v, align=WORD) for v in range(len(variants))]
             for word, users in sorted(by_word.items()):
-                x = f.load(QUAD, source, _WORD * word, align=_WORD)
+                x = f.load(QUAD, source, WORD * word, align=WORD)
                 for o, variant in users:
                     result[o] = dot(f, body.target, result[o], x, weights[variant])
         return result
-
-
-def write_borders(body: Body, ring: Ring) -> None:
-    """Zero points left and right of every row of a ring, and in the row of borders."""
-    f = body.f
-    border = f.load(QUAD, body["border"], align=_WORD)
-    beside = [*range(ring.left), *range(ring.left + ring.filled, ring.words)]
-
-    def row(index: Index, _: object) -> None:
-        at = body.at(body.scratch, (index, ring.row_bytes))
-        for word in beside:
-            f.store(border, at, _WORD * word, align=_WORD)
-
-    f.loop(0, ring.slots * ring.units, row)
-    last = f.offset(body.scratch, ring.slots * ring.units * ring.row_bytes)
-    f.loop(0, ring.words, lambda word, _: f.store(border, last, f.mul(word, _WORD), align=_WORD))
-
-
-def slot_of(body: Body, ring: Ring, iy: Index) -> Value:
-    """Column 0 of unit 0 of an input row in the ring."""
-    f = body.f
-    at = body.at(body.scratch, (f.rem(iy, ring.slots), ring.units * ring.row_bytes))
-    return f.offset(at, ring.left * _WORD)
-
-
-def stage_row(body: Body, ring: Ring, x: Value, iy: Index, ld: int) -> None:
-    """Bring one row of a block's channels into the ring.
-
-    Args:
-        x: to the block's first channel of pixel (0, 0).
-        iy: the row.
-        ld: bytes of a pixel.
-    """
-    f, width = body.f, ring.window.in_hw[1]
-    source, to = body.at(x, (iy, width * ld)), slot_of(body, ring, iy)
-    border = f.load(BYTES, body["border"], align=UNIT)
-
-    def word(index: Index, pixels: int) -> None:
-        at, there = body.at(source, (index, 4 * ld)), body.at(to, (index, _WORD))
-        for u in range(ring.units):
-            loaded = [f.load(BYTES, at, p * ld + UNIT * u, align=UNIT) for p in range(pixels)]
-            grouped = pick(f, join(f, [*loaded, *[border] * (4 - pixels)]), TO_GROUPS)
-            f.store(grouped, there, u * ring.row_bytes, align=_WORD)
-
-    f.loop(0, width // 4, lambda index, _: word(index, 4))
-    if width % 4:
-        word(width // 4, width % 4)
 
 
 def depthwise8(

@@ -3,7 +3,7 @@
     e = producer(x),   d = consumer(e),   y = project(d),        neither e nor d is ever whole        (1)
 
 For a band of output rows all channels of d are computed, block by block, into a buffer, and projected at once as one
-run of pixels.  Every block keeps a ring of its own (see `depthwise`), so that nothing is computed twice:
+run of pixels.  Every block keeps a ring of its own (see `ring`), so that nothing is computed twice:
 
     scratch = rows * W_out * C + rings of all blocks + buffer of one block's e,      bytes            (2)
 
@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.int8.banded import Banded8
 from luthier.engine.kernels.int8.conv import Convolution8
-from luthier.engine.kernels.int8.depthwise import Depthwise8, Ring, write_borders
+from luthier.engine.kernels.int8.depthwise import Depthwise8
+from luthier.engine.kernels.int8.ring import Ring, write_borders
 from luthier.engine.kernels.int8.units import SLACK, UNIT, units
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import share
