@@ -78,7 +78,7 @@ def test_calibrate_measures_this_machine_and_models_other_graphs(monkeypatch: py
     assert shares[-1] == 1.0
     model = engine_latency(graphs[0], found)
     assert model.latency_s > 0
-    assert sum(model.by_op().values()) <= model.latency_s
+    assert sum(model.by_op().values()) == pytest.approx(model.latency_s, rel=0.5)  # copies of inputs are no op's
     twice = replace(found, kernels={n: {k: 2 * c for k, c in known.items()} for n, known in found.kernels.items()})
     assert engine_latency(graphs[0], twice).latency_s == pytest.approx(2 * model.latency_s)
 
