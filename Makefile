@@ -5,7 +5,8 @@
 #   make check   ruff (rules and format) and mypy --strict
 #   make presets every preset at two sizes, by all three routes into a graph (minutes)
 #   make bench   benchmarks/*.py, each written to docs/benchmarks/NAME.md; make bench-NAME runs one
-#   make engine-presets  every preset compiled by the engine and compared with its meaning, at most ARGS=64 pixels (minutes)
+#   make engine-presets  every preset compiled by the engine and compared with its meaning in three number types, at 64 pixels
+#                or fewer; ARGS='--side 0 --types fp32' at its own size; goes on where it was stopped (minutes)
 #   make engine-alone  a saved plan, run in a virtual environment of numpy and llvmlite alone
 #   make fuzz    2,000 random networks, compiled, against torch; goes on where it was stopped (about 20 minutes)
 #   make lab-NAME  an experiment of docs/labs.md at its standard size (90 minutes); the same command resumes

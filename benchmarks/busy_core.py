@@ -1,4 +1,4 @@
-"""What a plan and ONNX Runtime lose at two threads when another process takes one core for itself.
+"""What a plan and its peers lose at two threads when another process takes one core for itself.
 
     python benchmarks/busy_core.py [--preset NAME] [--rounds N] [--seconds S]                        (or: make bench)
 
@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,12 +23,15 @@ from typing import Any
 import numpy as np
 
 from luthier.arch import presets
-from luthier.deploy.onnx_file import random_weights, to_onnx
-from luthier.engine import compile, load
-from luthier.graph import fold_constants, fold_norm_into_conv
+from luthier.deploy.latency import open_session
+from luthier.deploy.onnx_file import to_onnx
+from luthier.deploy.peers import get
+from luthier.deploy.peers.peer import Opened
+from luthier.graph import fold_norm_into_conv
 from luthier.graph.from_network import from_network
+from luthier.graph.untrained import random_images, random_weights
 
-ENGINES = ("luthier", "onnxruntime", "onnxruntime, no spinning")
+ENGINES = ("luthier", "onnxruntime", "onnxruntime, no spinning", "openvino", "litert")
 THREADS = 2
 
 
@@ -38,42 +41,41 @@ def _spin(cpu: int) -> None:
         pass
 
 
-def _runner(engine: str, folder: Path) -> Callable[[Any], Any]:
-    if engine == "luthier":
-        return load(folder / "model.plan")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = THREADS, 1, 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if "no spinning" in engine else "1")
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0]
+def _opened(engine: str, folder: Path, images: Any) -> Opened:
+    name, _, variant = engine.partition(", ")
+    peer, own = get(name), folder / name
+    peer.load_library()
+    own.mkdir(exist_ok=True)
+    converted = peer.convert(folder / "model.onnx", own, "fp32", images, THREADS)
+    if not variant:
+        return peer.open(converted, "fp32", THREADS)
+    session = open_session(converted, THREADS, spin=False, flush=True)
+    (spec,) = session.get_inputs()
+    return Opened(lambda x: session.run(None, {spec.name: x}))
 
 
 def _serve(engine: str, folder: Path, pipe: Connection) -> None:
     """Runs for as many seconds as it is told, again and again; answers with the time of each run."""
-    run = _runner(engine, folder)
     images = np.load(folder / "images.npy")
-    outputs = [np.asarray(run(x)) for x in images]
-    pipe.send(outputs)
+    try:
+        opened = _opened(engine, folder, images)
+    except ImportError:
+        pipe.send(None)
+        return
+    run, forms = opened.run, [opened.form(x) for x in images]
+    pipe.send([np.array(opened.read(run(form))[0]) for form in forms])
     while (seconds := pipe.recv()) > 0:
         times, end = [], time.perf_counter() + seconds
         while (start := time.perf_counter()) < end:
-            run(images[len(times) % len(images)])
+            run(forms[len(times) % len(forms)])
             times.append(time.perf_counter() - start)
         pipe.send(times)
 
 
 def _prepare(preset: str, folder: Path) -> None:
-    network = presets.get(preset)
-    graph = from_network(network)
-    weights = random_weights(graph)
-    (folder / "model.onnx").write_bytes(to_onnx(graph, weights))
-    folded = {name: np.asarray(value, np.float32) for name, value in fold_constants(graph, weights).items()}
-    compile(fold_norm_into_conv(graph), folded, threads=THREADS).save(folder / "model.plan")
-    shape = graph.tensors[graph.inputs[0]].shape
-    np.save(folder / "images.npy", np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32))
+    graph = fold_norm_into_conv(from_network(presets.get(preset)))
+    (folder / "model.onnx").write_bytes(to_onnx(graph, random_weights(graph)))
+    np.save(folder / "images.npy", random_images((4, *graph.tensors[graph.inputs[0]].shape)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(cpus) < THREADS:
         print(f"busy_core: needs {THREADS} CPUs, this process may use {len(cpus)}", file=sys.stderr)
         return 2
-    seen: dict[tuple[str, bool], list[float]] = {(engine, busy): [] for engine in ENGINES for busy in (False, True)}
     with TemporaryDirectory() as name:
         folder = Path(name)
         _prepare(options.preset, folder)
@@ -96,7 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for engine in ENGINES:
             pipes[engine], theirs = context.Pipe()
             context.Process(target=_serve, args=(engine, folder, theirs), daemon=True).start()
-        outputs = [pipes[engine].recv() for engine in ENGINES]
+        found = {engine: pipes[engine].recv() for engine in ENGINES}
+        engines = [engine for engine in ENGINES if found[engine] is not None]
+        outputs = [found[engine] for engine in engines]
+        seen: dict[tuple[str, bool], list[float]] = {(engine, busy): [] for engine in engines for busy in (False, True)}
         pairs = [(y, want) for want, *others in zip(*outputs, strict=True) for y in others]
         error = max(float(np.abs(y - want).max() / np.abs(want).max()) for y, want in pairs)
         for number in range(options.rounds):
@@ -105,24 +109,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if busy:
                     other.start()
                     time.sleep(1.0)  # until its interpreter has started
-                for engine in ENGINES:
+                for engine in engines:
                     pipes[engine].send(options.seconds)
                     seen[engine, busy] += pipes[engine].recv()
                 if busy:
                     other.terminate()
                     other.join()
             print(f"busy_core: round {number + 1} of {options.rounds}", file=sys.stderr)
-        for pipe in pipes.values():
-            pipe.send(0)
-    _report(options.preset, seen, error)
+        for engine in engines:
+            pipes[engine].send(0)
+    _report(options.preset, seen, error, [engine for engine in ENGINES if engine not in engines])
     return 0
 
 
-def _report(preset: str, seen: dict[tuple[str, bool], list[float]], error: float) -> None:
+def _report(preset: str, seen: dict[tuple[str, bool], list[float]], error: float, absent: list[str]) -> None:
     print(f"## {preset}, {THREADS} threads, fp32, batch 1: one core taken by another process\n")
     print("| engine | alone: median, mean | core taken: median, mean, 90th percentile | slow-down: median, mean |")
     print("|---|---|---|---|")
-    for engine in ENGINES:
+    for engine in dict.fromkeys(engine for engine, _ in seen):
         (quiet, quiet_mean), (busy, busy_mean) = (
             (statistics.median(seen[engine, b]), statistics.fmean(seen[engine, b])) for b in (False, True)
         )
@@ -133,6 +137,8 @@ def _report(preset: str, seen: dict[tuple[str, bool], list[float]], error: float
             f"| {busy / quiet:.2f}, {busy_mean / quiet_mean:.2f} |"
         )
     print(f"\nMeasured.  Largest difference of the outputs: {error:.1e} of their maximum.")
+    if absent:
+        print(f"Not installed: {', '.join(absent)}.")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from scipy.stats import spearmanr
 from luthier.arch import presets
 from luthier.cost.macs import graph_macs
 from luthier.deploy.calibrate_engine import calibrate_engine, engine_reference
-from luthier.deploy.onnx_file import random_weights
 from luthier.deploy.quiet import Reference
 from luthier.device import Calibration, host, registry
 from luthier.engine import Plan, compile, load
@@ -35,6 +34,7 @@ from luthier.engine.latency import engine_latency
 from luthier.files import write_text
 from luthier.graph.from_network import from_network
 from luthier.graph.op import Graph
+from luthier.graph.untrained import random_weights
 
 WITHIN = 0.15
 ASKED = 0.90

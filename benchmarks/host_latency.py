@@ -24,11 +24,12 @@ from luthier.cost.macs import graph_macs
 from luthier.deploy.calibrate import calibrate
 from luthier.deploy.fit_costs import fastest
 from luthier.deploy.latency import open_session, time_calls
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.deploy.quiet import Reference
 from luthier.device import Calibration, host, registry
 from luthier.graph.from_network import from_network
 from luthier.graph.op import Graph
+from luthier.graph.untrained import random_weights
 
 WITHIN = 0.15
 ASKED = 0.90

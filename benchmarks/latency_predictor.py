@@ -33,10 +33,11 @@ from luthier.arch.rounding import round_channels
 from luthier.cost import cost
 from luthier.cost.predict import fit_csv
 from luthier.deploy.latency import open_session
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.errors import InputError
 from luthier.files import append_line, write_text
 from luthier.graph.from_network import INPUT, from_network
+from luthier.graph.untrained import random_weights
 from luthier.intervals import wilson
 
 Array = np.ndarray[Any, np.dtype[Any]]

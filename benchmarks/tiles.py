@@ -19,12 +19,12 @@ from typing import Any
 
 from luthier import __version__, units
 from luthier.arch import presets
-from luthier.deploy.onnx_file import random_weights
 from luthier.engine.results import TileCurve, Tuning
 from luthier.engine.target import host
 from luthier.engine.tiles import tile_curves
 from luthier.engine.tune import tune
 from luthier.graph import fold_norm_into_conv, from_network
+from luthier.graph.untrained import random_weights
 from luthier.report import tuning as page
 
 NETWORKS = ("efficientnet_b0", "efficientnet_lite0", "mobilenetv3_large_100", "mobilenetv2_100", "seresnet50")

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from luthier.deploy.onnx_file import random_weights
 from luthier.graph import Graph, Tensor
 from luthier.graph import attrs as kinds
 from luthier.graph.builder import Builder
+from luthier.graph.untrained import random_weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 X = (2, 8, 11, 9)

@@ -17,16 +17,22 @@ from onnx import TensorProto, helper
 from luthier.arch.presets import get as preset
 from luthier.cost import cost
 from luthier.cost.advise import PRECISIONS
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
+from luthier.engine.reduced import as_bf16
+from luthier.engine.target import host
+from luthier.engine.tuned import Part, regions, store
 from luthier.graph.from_network import from_network
+from luthier.graph.untrained import random_weights
+from luthier.schedule import Tile
 
 B0_MACS = 385_814_752  # 0.39 G published, arXiv:1905.11946, table 2
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Profiles and predictors of whoever runs the tests stay out of them."""
     monkeypatch.setenv("LUTHIER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def assert_refused(ended: Any, *words: str) -> None:
@@ -153,6 +159,21 @@ def test_torch_stays_out_and_time_is_short() -> None:
     assert ran.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_schedule_that_tuning_found(luthier: Any, dtype: str) -> None:
+    """One group's entry of the cache is written by hand: it runs in bands of three rows."""
+    graph = from_network(preset("mbconv_thumbnail"), resolution=48, fold_norm=True)
+    own = regions(as_bf16(graph) if dtype == "bf16" else graph, host(), 2, "nchw")
+    banded = next(region for region in own if region.cuts and not region.projected)
+    store(banded, [Part(len(banded.ops), Tile(rows=3))])
+    ask = ("analyze", "mbconv_thumbnail", "--resolution", "48", "--threads", "2", "--precision", dtype, "--json")
+    found = luthier(*ask, "--schedule", "tuned").result
+    assert found["schedule"] == "tuned"
+    tiles = {tuple(group["ops"]): group["tile"] for group in found["groups"]}
+    assert tiles[banded.ops].startswith("3 rows")
+    assert found["latency_s"] != luthier(*ask, "--schedule", "unfused").result["latency_s"]
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -162,8 +183,10 @@ def test_torch_stays_out_and_time_is_short() -> None:
         (("efficientnet_b9",), ("'efficientnet_b9'", "did you mean efficientnet_b")),
         (("efficientnet_b0", "--device", "stm32"), ("device 'stm32'", "known are host")),
         (("efficientnet_b0", "--device", "none.toml"), ("none.toml",)),
-        (("efficientnet_b0", "--schedule", "tuned"), ("--schedule tuned", "engine")),
-        (("efficientnet_b0", "--schedule", "fast"), ("--schedule fast", "fused, unfused")),
+        (("mbconv_thumbnail", "--schedule", "tuned"), ("--schedule tuned", "luthier compile mbconv_thumbnail --tune")),
+        (("mbconv_thumbnail", "--schedule", "tuned", "--precision", "int8"), ("--schedule tuned", "--precision int8")),
+        (("efficientnet_b0", "--schedule", "tuned", "--device", "stm32f746"), ("--schedule tuned", "stm32f746")),
+        (("efficientnet_b0", "--schedule", "fast"), ("--schedule fast", "fused, unfused, tuned")),
         (("efficientnet_b0", "--precision", "int7"), ("--precision int7", "W8A16")),
         (("efficientnet_b0", "--threads", "9", "--device", "stm32f746"), ("threads", "stm32f746", "9")),
         (("efficientnet_b0", "--resolution", "0"), ("--resolution",)),

@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from luthier.arch import encode, presets
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.engine import load, lower
 from luthier.graph import attrs as kinds
 from luthier.graph import fold_norm_into_conv, from_network
 from luthier.graph.builder import Builder
 from luthier.graph.from_onnx import from_onnx
 from luthier.graph.reference import run as evaluate
+from luthier.graph.untrained import random_weights
 
 pytestmark = pytest.mark.xdist_group("peers")
 GOLDEN = Path(__file__).parents[1] / "golden" / "compile_and_bench.json"

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from luthier.arch import presets
 from luthier.cost.onnxruntime import Kernel, kernels
 from luthier.deploy.calibration_set import assortment, chain
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.deploy.profile import Profile, owners, profile, profiler_overhead_s, run_nodes
 from luthier.graph.attrs import Activation
 from luthier.graph.builder import Builder
 from luthier.graph.from_network import from_network
 from luthier.graph.op import Graph
+from luthier.graph.untrained import random_weights
 
 CONVOLUTIONS = ("pointwise", "dense", "depthwise", "image_conv", "plain_conv")
 #: the run time's names

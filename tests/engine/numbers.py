@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from luthier.arch import Network
+from luthier.arch import Network, Precision
 from luthier.engine.kernels.element import from_bf16, to_bf16
-from luthier.graph import Graph, fold_constants, fold_norm_into_conv, from_network
+from luthier.graph import Graph, fold_norm_into_conv, from_network
+from luthier.graph.integers import in_integers
+from luthier.graph.precision import with_precision
 from luthier.graph.reference import evaluate
 from luthier.graph.reference import run as reference
+from luthier.graph.untrained import random_weights
+from luthier.quant import integer, quantize
 from luthier.quant.plan import Plan
 
+#: equations (1) to (3) of `posed`
+TOLERANCE, FACTOR = {"fp32": 1e-5, "bf16": 2e-2, "int8": 5e-2}, 3.0
+TYPES = ("fp32", "bf16", "int8")
 Array = np.ndarray[Any, Any]
 
 
-def graph_with_numbers(
-    network: Network, *, seed: int = 0, x: Array | None = None, **how: Any
-) -> tuple[Graph, dict[str, Array]]:
-    """A folded graph, and float32 constants under which every layer keeps its signal alive.
+def graph_with_numbers(network: Network, *, seed: int = 0, **how: Any) -> tuple[Graph, dict[str, Array]]:
+    """A folded graph, and float32 constants under which every layer keeps its signal alive."""
+    graph = fold_norm_into_conv(from_network(network, **how))
+    return graph, random_weights(graph, seed)
 
-    Weights are random; the statistics of every norm are those of its own input, layer by layer, when the network sees
-    `x`.  Far from that input a deep network multiplies every rounding error: fp32 of any kind is wrong there.
+
+@dataclass(frozen=True)
+class Posed:
+    """A graph in a number type, and what a plan of it must give.
+
+    Attributes:
+        want: the right answer.
+        limit: of `relative_error` between a plan and `want`; 0 = every bit.
+        noise: `relative_error` of the number type itself, in NumPy, from the truth.
     """
-    graph = from_network(network, **how)
-    rng = np.random.default_rng(seed)
-    values: dict[str, Array] = {}
-    for name, tensor in graph.constants.items():
-        if len(tensor.shape) > 1:
-            fan_in = float(np.prod(tensor.shape[1:]))
-            values[name] = rng.normal(size=tensor.shape) / fan_in**0.5
-        else:
-            low, high = (0.5, 1.5) if name.endswith(("weight", "var")) else (-0.5, 0.5)
-            values[name] = rng.uniform(low, high, tensor.shape)
-    seen = {graph.inputs[0]: rng.normal(size=graph.tensors[graph.inputs[0]].shape) if x is None else x}
-    for op in graph.ops:
-        inputs = [seen[name] for name in op.inputs]
-        if op.kind == "norm":
-            axes = tuple(axis for axis in range(inputs[0].ndim) if axis != 1)
-            values[op.constants["running_mean"]] = inputs[0].mean(axes)
-            # of a few pixels alone some channels would have next to none, and be blown up
-            variance = inputs[0].var(axes)
-            values[op.constants["running_var"]] = np.maximum(variance, variance.mean()) + 1e-3
-        seen[op.outputs[0]] = evaluate(op, inputs, {role: values[name] for role, name in op.constants.items()})
-    folded = {name: value.astype(np.float32) for name, value in fold_constants(graph, values).items()}
-    return fold_norm_into_conv(graph), folded
+
+    graph: Graph
+    constants: dict[str, Array]
+    want: Array
+    limit: float
+    noise: float
+
+
+def posed(graph: Graph, constants: dict[str, Array], x: Array, dtype: str, images: Array, truth: Array) -> Posed:
+    """The graph in a number type.
+
+        fp32    max |y - y64| <= max(1e-5, 3 e) max |y64|,     e = the relative error of NumPy in fp32     (1)
+        bf16    max |y - y64| <= max(2e-2, 3 e) max |y64|,     e = that of NumPy, every tensor in bf16     (2)
+        int8    every bit is that of `luthier.quant.integer`                                              (3)
+                where an op stays in fp32:  max |y - y8| <= 5e-2 max |y8|
+
+    Sums in any other order may be as far off as NumPy's.
+
+    Args:
+        images: (N, ...) for the scales of int8.
+        truth: what the graph means, in double precision.
+    """
+    if dtype == "int8":
+        graph, constants = quantize(graph, constants, images, correct_bias=False)
+        want = integer.run(graph, constants, {graph.inputs[0]: x})[graph.outputs[0]]
+        whole = all(in_integers(graph, op) for op in graph.ops)
+        return Posed(graph, constants, want, 0.0 if whole else TOLERANCE["int8"], relative_error(want, truth))
+    if dtype == "bf16":
+        graph = with_precision(graph, Precision(weight="bf16", activation="bf16"))
+        noise = relative_error(in_bf16(graph, constants, x), truth)
+    else:
+        noise = relative_error(reference(graph, constants, {graph.inputs[0]: x})[graph.outputs[0]], truth)
+    return Posed(graph, constants, truth, max(TOLERANCE[dtype], FACTOR * noise), noise)
 
 
 def exact(graph: Graph, constants: Mapping[str, Array], x: Array) -> Array:

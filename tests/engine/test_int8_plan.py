@@ -63,14 +63,14 @@ def _check(graph: Graph, constants: dict[str, Array], x: Array, **how: Any) -> N
 def test_presets(target: Target, name: str) -> None:
     network = get(name)
     x = _images((1, network.in_channels, 33, 33))
-    graph, constants = graph_with_numbers(network, resolution=33, x=x)
+    graph, constants = graph_with_numbers(network, resolution=33)
     _check(*quantize(graph, constants, np.concatenate([x, _images(x.shape, 1)])), x, target=target)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_and_batches_change_nothing(threads: int) -> None:
     x = _images((3, 3, 32, 32))
-    graph, constants = graph_with_numbers(get("mobilenet_v3_small"), batch=3, resolution=32, x=x)
+    graph, constants = graph_with_numbers(get("mobilenet_v3_small"), batch=3, resolution=32)
     _check(*quantize(graph, constants, x), x, threads=threads)
 
 

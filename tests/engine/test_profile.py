@@ -15,7 +15,7 @@ from luthier.errors import InputError
 
 def test_steps_of_a_network() -> None:
     x = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
-    graph, constants = graph_with_numbers(get("mobilenetv3_small_100"), resolution=32, x=x)
+    graph, constants = graph_with_numbers(get("mobilenetv3_small_100"), resolution=32)
     plan = compile(graph, constants)
     want = plan(x)
     found = profile(plan, x, graph=graph, rounds=3)

@@ -89,7 +89,7 @@ def test_bands_are_as_tall_as_an_eighth_of_the_second_cache() -> None:
 def test_a_schedule_joins_the_whole_block(name: str, threads: int) -> None:
     """`fused` puts an inverted bottleneck without a gate into one group: one step, and a smaller arena."""
     x = np.random.default_rng(1).normal(size=(1, 3, 64, 64)).astype(np.float32)
-    graph, constants = graph_with_numbers(get(name), resolution=64, x=x)
+    graph, constants = graph_with_numbers(get(name), resolution=64)
     schedule = fused(graph, rows=2)
     plan = compile(graph, constants, schedule=schedule, threads=threads, debug=True)
     joined = [group for group in schedule if group.tiled and len(group.ops) > 4]

@@ -110,7 +110,7 @@ def test_bias_correction_restores_every_mean() -> None:
 def test_any_network_quantises(network: Network, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(4, 3, 17, 17)).astype(np.float32)
-    graph, constants = graph_with_numbers(network, seed=seed, x=x[:2].astype(np.float64), batch=2, resolution=(17, 17))
+    graph, constants = graph_with_numbers(network, seed=seed, batch=2, resolution=(17, 17))
     quantized, values = quantize(graph, constants, x)
     assert all(in_integers(quantized, op) or op.kind == "softmax" for op in quantized.ops)
     got = integer.run(quantized, values, {graph.inputs[0]: x[:2]})[graph.outputs[0]]

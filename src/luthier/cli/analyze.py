@@ -54,10 +54,8 @@ def analyze(
     from luthier.device.registry import get
     from luthier.job.examine import Question, ScheduleName, examine
 
-    if schedule == "tuned":
-        raise InputError("--schedule tuned: what tuning finds only the engine reads; use --schedule fused")
     if schedule not in get_args(ScheduleName):
-        raise InputError(f"--schedule {schedule}: must be one of {', '.join(get_args(ScheduleName))}, tuned")
+        raise InputError(f"--schedule {schedule}: must be one of {', '.join(get_args(ScheduleName))}")
     if html is not None and len(models) > 1:
         raise InputError(f"--html {html}: shows one model, got {len(models)}; analyze them one by one")
     question = Question(

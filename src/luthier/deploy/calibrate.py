@@ -22,13 +22,14 @@ from luthier.cost.onnxruntime import Kernel
 from luthier.deploy.calibration_set import calibration_set
 from luthier.deploy.fit_costs import Sample, fastest, fit, loss, robust
 from luthier.deploy.latency import open_session, runtime_name, time_calls
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.deploy.profile import Node, owners, run_nodes
 from luthier.deploy.quiet import Reference
 from luthier.device import Calibration, Device
 from luthier.errors import InputError
 from luthier.graph.builder import Builder
 from luthier.graph.op import Graph
+from luthier.graph.untrained import random_weights
 
 #: told the share that is done, and what is going on
 Say = Callable[[float, str], None]

@@ -24,7 +24,6 @@ from luthier.cost.calibrated import seconds
 from luthier.deploy.calibrate import SHARES_BYTES, Say, private_cache_bytes
 from luthier.deploy.calibration_set import calibration_set
 from luthier.deploy.fit_costs import Sample, fit, loss
-from luthier.deploy.onnx_file import random_weights
 from luthier.deploy.quiet import Reference
 from luthier.device import Calibration, Device
 from luthier.engine import Plan, compile
@@ -34,6 +33,7 @@ from luthier.engine.target import host
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_network
 from luthier.graph.op import Graph
+from luthier.graph.untrained import random_weights
 
 _ROUNDS: Final = (5, 30)
 _BUDGET_S: Final = 0.1

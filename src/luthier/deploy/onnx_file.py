@@ -6,7 +6,6 @@ file computes with torch.  Squeeze steps are written as GlobalAveragePool, which
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -98,25 +97,6 @@ def check_onnx(session: Any, images: Array, logits: Array) -> OnnxCheck:
     (spec,) = session.get_inputs()
     ours = np.concatenate([session.run(None, {spec.name: image[None]})[0] for image in images])
     return OnnxCheck(float(np.abs(ours - logits).max()), float(np.abs(logits).max()), len(images))
-
-
-def random_weights(graph: Graph, seed: int = 0) -> dict[str, Array]:
-    """Weights to measure time with: a network with random weights takes as long as a trained one.
-
-    Scaled as an initialisation is: activations neither overflow nor become subnormal, which would change the time.
-
-    Returns:
-        One float32 array per constant of the graph; variances and scales are 1.
-    """
-    generator = np.random.default_rng(seed)
-    norms = {op.constants[role] for op in graph.ops if op.kind == "norm" for role in ("weight", "running_var")}
-    return {
-        name: np.ones(tensor.shape, np.float32)
-        if name in norms
-        else generator.standard_normal(tensor.shape, dtype=np.float32)
-        * np.float32(math.sqrt(2 / max(1, math.prod(tensor.shape[1:]))))
-        for name, tensor in graph.constants.items()
-    }
 
 
 def _weight(graph: Graph, weights: Mapping[str, Array], name: str) -> Array:

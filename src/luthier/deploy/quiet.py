@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from luthier.deploy.latency import open_session, time_calls
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.graph.builder import Builder
+from luthier.graph.untrained import random_weights
 
 T = TypeVar("T")
 #: a moment is quiet while the reference takes at most so many times its fastest

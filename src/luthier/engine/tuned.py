@@ -15,14 +15,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 
 from luthier.engine.bands import joins
 from luthier.engine.cache import cache_dir, code_version, read_entry, write_entry
+from luthier.engine.lower import least_tasks, lower
 from luthier.engine.patterns import Patterns
 from luthier.engine.program import DataOrder
 from luthier.engine.target import Target
@@ -140,6 +142,21 @@ def schedule_of(all_regions: Sequence[Region], known: Mapping[str, tuple[Part, .
             for group in region.groups(known.get(region.key, region.default))
         ),
     )  # fmt: skip
+
+
+def schedule_as_run(graph: Graph, target: Target, threads: int = 1) -> Schedule | None:
+    """The schedule `tuned` with the bands that the kernels choose where it leaves them open, for analysis.
+
+    Raises:
+        InputError: an op that the engine lacks.
+    """
+    schedule = tuned_schedule(graph, target, threads)
+    if schedule is None:
+        return None
+    zeros = {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in graph.constants.items()}
+    lowered = lower(graph, zeros, target, least_tasks=least_tasks(threads), schedule=schedule)
+    tiles = {name: step.kernel.tile for step in lowered.steps for name in step.ops if step.kernel.tile.rows}
+    return replace(schedule, groups=tuple(replace(group, tile=tiles.get(group.ops[0], WHOLE)) for group in schedule))
 
 
 def store(region: Region, parts: Sequence[Part]) -> None:

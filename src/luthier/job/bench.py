@@ -34,7 +34,7 @@ class Match:
         rounds: turns of each run time; 0 = only convert and check.
         pythons: peer -> interpreter that has it, where that is not this one.
         work_dir: where converted networks are kept for the next call; None = nowhere.
-        inputs: (I, N, C, H, W) float32; None = blotches and noise.
+        inputs: (I, N, C, H, W) float32; None = random ones.
     """
 
     against: Sequence[str] = NAMES

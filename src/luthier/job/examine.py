@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from luthier.deploy.results import Profile
     from luthier.job.resolve import Values
 
-ScheduleName = Literal["fused", "unfused"]
+ScheduleName = Literal["fused", "unfused", "tuned"]
 CONFIDENCE: Final = 0.9
 #: seconds for `--measure`
 MEASURE_S: Final = 4.0
@@ -44,7 +44,7 @@ class Question:
         batch: None = what an ONNX file says, else 1.
         resolution: side in pixels; None = the model's own.
         precision: of all weights and activations; None = the model's own number types.
-        schedule: how groups of ops run.
+        schedule: how groups of ops run; `tuned` as `luthier compile --tune` has found it for this machine.
         rows: of a tile; None = as many as the device's fast memory holds.
         threads: that share the work.
         budget: limits; what it leaves open the device's memories decide.
@@ -79,7 +79,9 @@ def examine(model: str, device: Device, question: Question) -> Examination:
     ready = deployed(graph, question.precision)
     analysis = analyze(
         graph, device, model=Path(model).name or model, precision=question.precision,
-        schedule=_schedule(ready, device, question), threads=question.threads, budget=question.budget,
+        schedule=_tuned(graph, model, device, question) if question.schedule == "tuned"
+        else _schedule(ready, device, question),
+        threads=question.threads, budget=question.budget,
     )  # fmt: skip
     advice = None
     if analysis.violations and analysis.batch == 1:
@@ -96,6 +98,28 @@ def _schedule(graph: Graph, device: Device, question: Question) -> Schedule:
     if question.schedule == "unfused":
         return unfused(graph)
     return fused(graph, fast_bytes=fast_bytes(device), rows=question.rows)
+
+
+def _tuned(graph: Graph, model: str, device: Device, question: Question) -> Schedule:
+    """What this machine's tuning cache holds for the network, as data."""
+    from luthier.engine.reduced import as_bf16
+    from luthier.engine.target import host
+    from luthier.engine.tuned import schedule_as_run
+
+    label = "fp32" if question.precision is None else question.precision.label
+    if device.name != "host":
+        raise InputError(f"--schedule tuned: is found on this machine, got --device {device.name}; use --device host")
+    if question.rows is not None or label not in ("fp32", "bf16"):
+        what = f"--precision {label}" if question.rows is None else f"--rows {question.rows}"
+        raise InputError(f"--schedule tuned: says the rows of fp32 and bf16 networks itself, got {what}; leave one out")
+    folded = fold_norm_into_conv(graph)
+    found = schedule_as_run(as_bf16(folded) if label == "bf16" else folded, host(), question.threads)
+    if found is None:
+        how = f" --threads {question.threads}" * (question.threads > 1) + f" --dtype {label}" * (label != "fp32")
+        raise InputError(
+            f"--schedule tuned: nothing was found yet for {model}; run `luthier compile {model}{how} --tune 30s`"
+        )
+    return found
 
 
 def _advise(network: Network | Graph, device: Device, question: Question) -> Advice:
@@ -152,9 +176,9 @@ def _check_measurable(device: Device, question: Question) -> None:
 
 def _profile(graph: Graph, values: Values | None, threads: int) -> Profile:
     """Measured in ONNX Runtime, at the graph's own fp32; weights are random where the name stands for none."""
-    from luthier.deploy.onnx_file import random_weights
     from luthier.deploy.profile import profile
     from luthier.graph.fold import fold_constants
+    from luthier.graph.untrained import random_weights
 
     folded = fold_norm_into_conv(graph)
     weights = random_weights(folded) if values is None else fold_constants(graph, values)

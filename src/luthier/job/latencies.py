@@ -7,8 +7,9 @@ import dataclasses
 from luthier.arch.network import Network
 from luthier.cost.budget import Budget
 from luthier.deploy.latency import measure_latency
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.graph.from_network import from_network
+from luthier.graph.untrained import random_weights
 from luthier.job.candidates import Member, within_limits
 from luthier.job.session import Session
 from luthier.job.study import Study

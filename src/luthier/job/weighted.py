@@ -84,7 +84,7 @@ def weighted(
 def _folded(name: str, graph: Graph, values: Values | None, weights: str) -> Weighted:
     folded = fold_norm_into_conv(graph)
     if values is None:
-        from luthier.deploy.onnx_file import random_weights
+        from luthier.graph.untrained import random_weights
 
         return Weighted(name, folded, random_weights(folded), weights)
     return Weighted(name, folded, fold_constants(graph, take_constants(graph, values)), weights)

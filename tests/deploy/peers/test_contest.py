@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from luthier.arch import Attention, Block, Head, Network, Stage
-from luthier.deploy.onnx_file import random_weights
 from luthier.deploy.peers import NAMES, get
 from luthier.deploy.peers.contest import LIMITS, Entry, Problem, contest, pose
 from luthier.deploy.peers.engine import Engine
@@ -26,6 +25,7 @@ from luthier.deploy.results import Contender, Contest
 from luthier.errors import InputError, PeerError
 from luthier.graph import Graph, fold_norm_into_conv, from_network
 from luthier.graph.builder import Builder
+from luthier.graph.untrained import random_weights
 
 pytestmark = pytest.mark.xdist_group("peers")
 #: distribution -> module
