@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from luthier.deploy.onnx_file import random_weights, to_onnx
+from luthier.deploy.onnx_file import to_onnx
 from luthier.errors import DataError, InputError, ShapeError
 from luthier.files import write_bytes
 from luthier.graph.builder import Builder
 from luthier.graph.gates import find_gates
+from luthier.graph.untrained import random_weights
 from luthier.job.probe import ProbeRequest, probe
 from luthier.job.probe_images import read_images
 from luthier.job.weighted import weighted

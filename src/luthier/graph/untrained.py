@@ -131,7 +131,8 @@ def _draw(generator: np.random.Generator, graph: Graph, name: str) -> Array:
         return generator.uniform(*((-0.5, 0.5) if shift else (0.5, 1.5)), shape).astype(np.float32)
     weight = generator.standard_normal(shape, dtype=np.float32) * np.float32(math.prod(shape[1:]) ** -0.5)
     if shape[1] == 1:
-        weight[(slice(None), 0, *(side // 2 for side in shape[2:]))] += 1
+        centre: tuple[Any, ...] = (slice(None), 0, *(side // 2 for side in shape[2:]))
+        weight[centre] += 1
     else:
         weight -= weight.mean(tuple(range(1, len(shape))), keepdims=True)
     return weight
