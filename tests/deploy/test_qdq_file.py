@@ -118,3 +118,19 @@ def test_a_graph_of_numbers_is_refused() -> None:
     graph, constants, _ = small()
     with pytest.raises(SpecError, match="no tensor of the graph carries a scale; quantise it first"):
         to_qdq(graph, constants)
+
+
+@pytest.mark.parametrize("name", ["W4A8", "W4A4", "W8A16", "bf16"])
+def test_every_number_type_runs_elsewhere(name: str) -> None:
+    graph, constants, images = small()
+    made, values = quantize(graph, constants, images, numbers=OFFERED[name])
+    if all(tensor.scale is None for tensor in made.tensors.values()):
+        made = replace(made, tensors={**made.tensors})
+    data = to_qdq(made, values) if name != "bf16" else None
+    if data is None:
+        with pytest.raises(SpecError, match="no tensor of the graph carries a scale"):
+            to_qdq(made, values)
+        return
+    (got,) = run_onnx(data, {"x": images[:4]}, OPTIMISATION["as written"])
+    want = simulate(made, values, (images[:4],))["y"]
+    assert np.abs(got - want).max() <= 2e-2 * np.abs(want).max()
