@@ -13,9 +13,10 @@ from tests.quant.test_quantize import sqnr_db
 from luthier.graph import Graph, reference
 from luthier.graph import attrs as kinds
 from luthier.graph.builder import Builder
+from luthier.graph.op import Op
 from luthier.quant import integer, quantize
 from luthier.quant.calibrate import equalized
-from luthier.quant.equalize import _balanced, _one_range, pairs
+from luthier.quant.equalize import Seen, _stored_noise, _weight_noise, tied
 from luthier.quant.plan import Plan
 
 Array = np.ndarray[Any, Any]
@@ -52,43 +53,71 @@ def test_the_network_computes_the_same(function: Any, seed: int) -> None:
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())  # factors 1 / t are float32
 
 
+def names(ops: tuple[Op, ...]) -> list[str]:
+    return [op.name for op in ops]
+
+
 WHERE = {
-    ("relu", "relu"): [("e", "ce"), ("d", "cd")],
-    ("identity", "relu6"): [("e", "ce")],
-    ("hard_swish", "silu"): [("e", None)],
-    ("relu6", "hard_swish"): [],
+    ("relu", "relu"): [({"ce", "e"}, ["ce"], [], ["cd"]), ({"cd", "d"}, ["cd"], [], ["y"])],
+    ("identity", "relu6"): [({"ce", "e"}, ["ce"], [], ["cd"])],
+    ("hard_swish", "silu"): [({"e"}, [], ["e"], ["cd"])],
+    ("relu6", "hard_swish"): [({"d"}, [], ["d"], ["y"])],
 }
 
 
 @pytest.mark.parametrize("functions", WHERE)
 def test_where_it_is_legal(functions: tuple[str, str]) -> None:
-    found = pairs(Plan(block(*functions)))
-    assert [(p.tensor, None if p.first is None else p.first.name) for p in found] == WHERE[functions]
+    found = tied(Plan(block(*functions)))
+    assert [(set(t.tensors), names(t.made), names(t.functions), names(t.read)) for t in found] == WHERE[functions]
+
+
+def test_a_gate_and_a_sum_hand_factors_on() -> None:
+    """All that two sums and their products touch has one set of factors; the gate itself has none."""
+    build = Builder()
+    p = build.conv("p", "p", build.input("x", (2, 3, 6, 6)), 8)
+    h = build.activation("h", build.conv("ch", "ch", p, 8), "hard_swish")
+    squeezed = build.op("squeezed", kinds.GlobalPool(), h)
+    gate = build.activation("gate", build.conv("cg", "cg", squeezed, 8), "hard_sigmoid")
+    s = build.add("s", build.conv("cp", "cp", build.mul("m", h, gate), 8), p)
+    graph = build.graph(build.conv("y", "y", s, 4))
+    found = [(set(t.tensors), names(t.made), names(t.functions), names(t.read)) for t in tied(Plan(graph))]
+    assert found == [
+        ({"p", "cp", "s"}, ["p", "cp"], [], ["ch", "y"]),
+        ({"h", "squeezed", "m"}, [], ["h"], ["cg", "cp"]),
+    ]
+    constants, x = filled(graph, 3, 2)
+    other, values = equalized(Plan(graph), constants, [(x[:2],), (x[2:4],)])
+    assert any(not np.array_equal(values[name], constants[name]) for name in constants)
+    want = reference.run(graph, constants, {"x": x[:2].astype(np.float64)})["y"]
+    got = reference.run(other, values, {"x": x[:2].astype(np.float64)})["y"]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())
 
 
 def test_what_others_read_is_left_alone() -> None:
     build = Builder()
     a = build.activation("a", build.conv("ca", "ca", build.input("x", (1, 3, 6, 6)), 4), "relu")
     d = build.conv("d", "d", a, 4, kernel_size=3, groups=4)
-    assert pairs(Plan(build.graph(build.add("y", d, a)))) == []
+    assert tied(Plan(build.graph(build.add("y", d, a)))) == [], "handed out"
+    build = Builder()
+    a = build.activation("a", build.conv("ca", "ca", build.input("x", (1, 3, 6, 6)), 4), "relu")
+    gate = build.activation("g", a, "sigmoid")
+    assert tied(Plan(build.graph(build.conv("y", "y", build.mul("m", a, gate), 2)))) == [], "a curve reads it"
 
 
-def test_factors_by_hand() -> None:
-    zero, one = np.zeros(3), np.ones(3)
-    assert _one_range(zero, np.array([4.0, 1.0, 2.0]), one).tolist() == [4, 1, 2]
-    # (4): sqrt(r1 / r2); a channel without values or weights keeps factor 1
-    assert _balanced(np.array([4.0, 0.0, 9.0]), np.array([1.0, 5.0, 4.0])).tolist() == [2.0, 1.0, 1.5]
-    # (3) over all ratios by brute force
-    low, high, gain = -np.array([0.375, 0.375, 0.3]), np.array([6.0, 0.1, 1.0]), np.array([1.0, 50.0, 3.0])
-    got = _one_range(low, high, gain)
-
-    def cost(ratio: float) -> float:
-        return float((1 + ratio) ** 2 * (gain @ np.maximum(high, -low / ratio) ** 2))
-
-    best = min(np.geomspace(0.01, 1, 2001), key=cost)
-    ratio = float((-low / got).max())
-    assert cost(ratio) <= cost(best) * 1.01
-    assert cost(best) < cost(1.0) * 0.9, "not the ratio of a range as far below 0 as above"
+def test_noise_by_hand() -> None:
+    """Equation (4) for two channels of 4 and 1, seen by a depthwise convolution: equal ranges are best."""
+    graph = block("relu", "relu6")
+    plan = Plan(graph)
+    seen = Seen(np.zeros(8), np.array([4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), np.ones(8))
+    gain = np.full(8, 2.0)
+    plain = _stored_noise(plan, "e", seen, gain, np.ones(8))
+    assert plain == pytest.approx((4 / 255) ** 2 / 12 * 2 * 8 * 36)
+    equal = _stored_noise(plan, "e", seen, gain, seen.high)
+    assert equal == pytest.approx((1 / 255) ** 2 / 12 * 2 * (16 + 7) * 36)
+    (y,) = [op for op in graph.ops if op.name == "y"]
+    values = {"y.weight": np.ones((4, 8, 1, 1))}
+    got = _weight_noise(plan, values, y, seen, {"y": np.full(4, 3.0)}, np.full(8, 2.0))
+    assert got == pytest.approx(4 * 3.0 * (2 / 127) ** 2 / 12 * (8 / 4) * 36)
 
 
 @pytest.mark.parametrize("function", ["relu", "hard_swish"])

@@ -1,8 +1,8 @@
 """Channels of one tensor brought to one range, without a change of what the network computes.
 
 A tensor has one scale, so a channel of small values has few levels.  Ops that treat channels apart and are
-homogeneous, f(x / t) = f(x) / t for t > 0, hand factors t[c] on: relu, sums, averages, maxima, a gate's product with its
-first operand.  Tensors that they connect are divided by one t, which the products around take up:
+homogeneous, f(x / t) = f(x) / t for t > 0, hand factors t[c] on: relu, sums, averages, maxima, and a gate's product
+with its first operand.  Tensors that they connect are divided by one t, which the products around take up:
 
     a product that makes one       w[c], b[c] / t[c]                                                  (1)
     a function that makes one      is followed by an affine op, 1 / t[c]                              (2)
@@ -14,8 +14,9 @@ no rounding.
 
 t is chosen for the least noise at the outputs, as rounding alone makes it:
 
-    sum over tensors   D^2 / 12 sum_c g[c] t[c]^2 n,        D = (max_c high[c] / t[c] - min_c low[c] / t[c]) / qmax
-    + dense readers    sum_o g_y[o] n_y s_o^2 / 12 sum_c E[x[c]^2] / t[c]^2 taps,  s_o = max |w[o, c] t[c]| / qmax_w    (4)
+    sum over tensors    D^2 / 12 sum_c g[c] t[c]^2 n,    D = (max_c high[c] / t[c] - min_c low[c] / t[c]) / qmax
+    + dense readers     sum_o g_y[o] n_y s_o^2 / 12 sum_c E[x[c]^2] / t[c]^2 taps,                    (4)
+                        s_o = max |w[o, c] t[c]| / qmax_w
 
 g is the gain to the outputs (`luthier.quant.gain`) and n the elements of a channel.  A depthwise reader has a scale for
 each channel's weights, and so loses nothing.  Tried are t = max(high, -low / rho)^a for some rho and a; a = 0 changes
@@ -27,7 +28,7 @@ Source: (1), (3) Nagel et al. 2019, arXiv:1906.04721, section 4.1, there for pai
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -90,7 +91,7 @@ def tied(plan: Plan) -> list[Tied]:
     found = []
     for members in {id(one): one for one in sets.values()}.values():
         inside, made = set(members), [maker.get(name) for name in members]
-        readers = list(dict.fromkeys(op for name in members for op in plan.readers[name]))
+        readers = list({op.name: op for name in members for op in plan.readers[name]}.values())
         ends = [op for op in readers if not _passes(graph, op, inside)]
         starts = [op for op in made if op is None or not _passes(graph, op, inside)]
         if not ends or inside.intersection(graph.outputs) or not all(_takes(plan, op, owners) for op in ends):
@@ -144,12 +145,17 @@ def equalize(
         seen: of the tensors of `tied`.
         gains: g of all tensors, (C,).
     """
-    graph, values = plan.graph, dict(constants)
+    chosen = [(one, _best(plan, constants, one, seen, gains)) for one in tied(plan)]
+    return rescaled(plan.graph, constants, [(one, factors) for one, factors in chosen if factors is not None])
+
+
+def rescaled(
+    graph: Graph, constants: Mapping[str, Array], chosen: Sequence[tuple[Tied, Array]]
+) -> tuple[Graph, dict[str, Array]]:
+    """Equations (1) to (3) for given factors, (C,) each and above 0; the graph computes the same."""
+    values = dict(constants)
     behind: dict[str, Op] = {}
-    for one in tied(plan):
-        factors = _best(plan, values, one, seen, gains)
-        if factors is None:
-            continue
+    for one, factors in chosen:
         for op in one.made:
             for name in op.constants.values():
                 values[name] = values[name] / factors.reshape(-1, *(1,) * (values[name].ndim - 1))
