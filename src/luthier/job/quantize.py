@@ -18,6 +18,7 @@ from luthier.errors import DataError, InputError, UnsupportedError
 from luthier.graph.integers import in_integers
 from luthier.graph.op import Graph
 from luthier.intervals import paired
+from luthier.job.classify import read_preprocess
 from luthier.job.folder import RunFolder, open_run
 from luthier.job.request import Request
 from luthier.job.resolve import described
@@ -28,7 +29,7 @@ from luthier.quant.numbers import name_of
 from luthier.quant.observe import Observer
 from luthier.quant.quantize import quantize
 from luthier.quant.simulate import simulate
-from luthier.train.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, Triple, preprocess_for
+from luthier.train.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, preprocess_for
 
 if TYPE_CHECKING:
     from luthier.train.source import Source, Splits
@@ -163,7 +164,7 @@ def _unlabelled(path: Path, shape: tuple[int, ...], options: Options) -> Images:
 def _preprocess(model: str, resolution: tuple[int, ...], splits: Splits) -> Callable[[Array], Array]:
     stored = Path(model) / "preprocess.json"
     if stored.is_file():
-        spec = Preprocess.from_json(json.loads(stored.read_text("utf-8"))["preprocess"])
+        spec = read_preprocess(stored)[0]
         return lambda pixels: spec.apply(pixels)[0]
     network = described(model)
     mean: Triple = IMAGENET_MEAN if network is None else _triple(network.input_mean)
