@@ -32,6 +32,12 @@ NETS = {
 }
 PEERS = {"nncf": "NNCF 3.4, default", "ort": "ONNX Runtime static, default", "ort_channel": "ONNX Runtime, per channel"}
 SIMULATED = 200
+W8A8: dict[str, Any] = {"numbers": "W8A8"}
+MORE: dict[str, dict[str, Any]] = {
+    "W8A8, not equalised, functions by table": {**W8A8, "equalize": False, "from_sums": ()},
+    "W4A8, rounded to sums": {"numbers": "W4A8", "round_to_sums": True},
+    "W4A4, rounded to sums": {"numbers": "W4A4", "round_to_sums": True},
+}
 
 
 def photographs(file: Path) -> tuple[Array, Array]:
@@ -142,10 +148,12 @@ class Bench:
         """Quantised and judged: by the engine, or simulated on fewer images."""
         from luthier.engine import compile as compile_graph
         from luthier.job.quantize import answers
+        from luthier.quant.numbers import parse_numbers
         from luthier.quant.quantize import quantize
 
         judged = self.judged
         if options:
+            options = {**options, "numbers": parse_numbers(options["numbers"])}
             graph, constants = quantize(graph, constants, self.calibration, compile=compile_graph, **options)
             if any(tensor.dtype == "int4" for tensor in graph.tensors.values()):
                 judged = judged[:: len(judged) // SIMULATED]
@@ -180,8 +188,6 @@ class Bench:
 
     def table(self, only: str | None) -> list[str]:
         """All lines."""
-        from luthier.quant.numbers import OFFERED
-
         lines = []
         for net, rescale in [(net, False) for net in NETS] + [("MobileNetV3-Small", True)]:
             title = f"{net}, rescaled" if rescale else net
@@ -191,23 +197,16 @@ class Bench:
             stem = title.replace(", ", "-")
             before = self.known(f"{stem}-fp32", lambda g=graph, c=constants: self.ours(g, c))
             lines.append(self.row(title, "fp32", before, before))
-            cases: dict[str, dict[str, Any]] = {"W8A8": {}}
-            if not rescale:
-                cases |= {
-                    "W8A8, not equalised, functions by table": {"equalize": False, "from_sums": ()},
-                    "W4A8, rounded to sums": {"numbers": OFFERED["W4A8"], "round_to_sums": True},
-                    "W4A4, rounded to sums": {"numbers": OFFERED["W4A4"], "round_to_sums": True},
-                }
+            cases = {"W8A8": W8A8} if rescale else {"W8A8": W8A8, **MORE}
             for name, options in cases.items():
-                own = {"numbers": OFFERED["W8A8"], **options}
                 key = f"{stem}-{name.replace(', ', '-').replace(' ', '_')}"
-                found = self.known(key, lambda g=graph, c=constants, o=own: self.ours(g, c, **o))
+                found = self.known(key, lambda g=graph, c=constants, o=options: self.ours(g, c, **o))
                 lines.append(self.row(title, f"Luthier {name}", before, found))
-            for peer, name in PEERS.items():
-                found = self.known(
-                    f"{stem}-{peer}", lambda p=peer, g=graph, c=constants, s=stem: self.peer(p, f"{s}-{p}", g, c)
-                )
-                lines.append(self.row(title, name, before, found))
+                for peer, label in PEERS.items() if options is W8A8 else ():
+                    found = self.known(
+                        f"{stem}-{peer}", lambda p=peer, g=graph, c=constants, s=stem: self.peer(p, f"{s}-{p}", g, c)
+                    )
+                    lines.append(self.row(title, label, before, found))
         return lines
 
 

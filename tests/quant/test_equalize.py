@@ -61,7 +61,7 @@ WHERE = {
     ("relu", "relu"): [({"ce", "e"}, ["ce"], [], ["cd"]), ({"cd", "d"}, ["cd"], [], ["y"])],
     ("identity", "relu6"): [({"ce"}, ["ce"], [], ["cd"])],
     ("hard_swish", "silu"): [({"e"}, [], ["e"], ["cd"])],
-    ("relu6", "hard_swish"): [({"d"}, [], ["d"], ["y"])],
+    ("relu6", "hard_swish"): [],
 }
 
 
@@ -75,15 +75,15 @@ def test_a_gate_and_a_sum_hand_factors_on() -> None:
     """All that two sums and their products touch has one set of factors; the gate itself has none."""
     build = Builder()
     p = build.conv("p", "p", build.input("x", (2, 3, 6, 6)), 8)
-    h = build.activation("h", build.conv("ch", "ch", p, 8), "hard_swish")
+    h = build.conv("h", "h", p, 8, bias=True)
     squeezed = build.op("squeezed", kinds.GlobalPool(), h)
     gate = build.activation("gate", build.conv("cg", "cg", squeezed, 8), "hard_sigmoid")
     s = build.add("s", build.conv("cp", "cp", build.mul("m", h, gate), 8), p)
     graph = build.graph(build.conv("y", "y", s, 4))
     found = [(set(t.tensors), names(t.made), names(t.functions), names(t.read)) for t in tied(Plan(graph))]
     assert found == [
-        ({"p", "cp", "s"}, ["p", "cp"], [], ["ch", "y"]),
-        ({"h", "squeezed", "m"}, [], ["h"], ["cg", "cp"]),
+        ({"p", "cp", "s"}, ["p", "cp"], [], ["h", "y"]),
+        ({"h", "squeezed", "m"}, ["h"], [], ["cg", "cp"]),
     ]
     constants, x = filled(graph, 3, 2)
     other, values = equalized(Plan(graph), constants, [(x[:2],), (x[2:4],)])

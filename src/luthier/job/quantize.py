@@ -16,7 +16,7 @@ from luthier.deploy.qdq_file import to_qdq
 from luthier.engine import compile as compile_graph
 from luthier.errors import DataError, InputError, UnsupportedError
 from luthier.graph.integers import in_integers
-from luthier.graph.op import Graph
+from luthier.graph.op import Graph, Op
 from luthier.intervals import paired
 from luthier.job.classify import read_preprocess
 from luthier.job.folder import RunFolder, open_run
@@ -95,29 +95,31 @@ def quantize_model(
         command="quantize", model=model, data=data, pretrained=pretrained, resolution=resolution, seed=seed,
         skip_bad=skip_bad, quantize=json.dumps(asdict(options), sort_keys=True),
     )  # fmt: skip
-    with open_run(folder, request) as run:
-        done = folder / "quantized.json"
+    stored, done = folder / "run.toml", folder / "quantized.json"
+    if stored.exists():
+        request.refuse_other(Request.read(stored), stored)
         if done.exists():
             return read(done)
-        say(0.0, "reading the network")
-        net = weighted(model, batch=_BATCH, pretrained=pretrained, resolution=resolution)
-        if net.weights == "random":
-            raise InputError(f"{model}: has no trained weights to quantise; give --pretrained, a run folder or a file")
-        say(0.05, "reading images")
-        images = read_images(net, model, data, options, seed, skip_bad)
-        if options.qat_epochs and images.splits is None:
-            raise InputError(f"--qat: trains on labelled images, and {data} has none; leave it out")
-        say(0.2, "calibrating")
-        graph, values = quantize(
-            net.graph, net.constants, images.calibration, numbers=options.numbers, observer=options.observer,
-            equalize=options.equalize, round_to_sums=options.round_to_sums, compile=compile_graph,
-        )  # fmt: skip
+    say(0.0, "reading the network")
+    net = weighted(model, batch=_BATCH, pretrained=pretrained, resolution=resolution)
+    if net.weights == "random":
+        raise InputError(f"{model}: has no trained weights to quantise; give --pretrained, a run folder or a file")
+    say(0.05, "reading images")
+    images = read_images(net, model, data, options, seed, skip_bad)
+    if options.qat_epochs and images.splits is None:
+        raise InputError(f"--qat: trains on labelled images, and {data} has none; leave it out")
+    say(0.2, "calibrating")
+    graph, values = quantize(
+        net.graph, net.constants, images.calibration, numbers=options.numbers, observer=options.observer,
+        equalize=options.equalize, round_to_sums=options.round_to_sums, compile=compile_graph,
+    )  # fmt: skip
+    with open_run(folder, request) as run:
         if images.splits is not None and options.qat_epochs:
             say(0.4, "training")
             graph, values = _trained(graph, values, images.splits, options, run, model, seed)
         say(0.8, "judging")
         found = replace(_judged(net, graph, values, images), model=model, numbers=name_of(options.numbers))
-        return _written(found, net, graph, values, folder, options, len(images.calibration))
+        return _written(found, graph, values, folder, options, len(images.calibration))
 
 
 # ---- images
@@ -258,24 +260,21 @@ def _is_simulated(graph: Graph) -> bool:
 
 
 def _real_ops(graph: Graph) -> tuple[str, ...]:
-    """Ops that compute in fp32, but for those between a sum and integers, which round nothing."""
-    passing = {op.inputs[0] for op in graph.ops if op.kind in ("activation", "affine")}
-    return tuple(
-        op.name
-        for op in graph.ops
-        if not in_integers(graph, op)
-        and not (op.kind in ("activation", "affine") and (op.outputs[0] in passing or _from_real(graph, op.inputs[0])))
-    )
+    """Ops that compute in float, but for those between a sum and integers, which read and round nothing."""
+    maker = {op.outputs[0]: op for op in graph.ops}
 
+    def passes(op: Op) -> bool:
+        before = maker.get(op.inputs[0])
+        if op.kind not in ("activation", "affine") or before is None:
+            return False
+        return in_integers(graph, before) if before.kind in ("conv", "linear") else passes(before)
 
-def _from_real(graph: Graph, tensor: str) -> bool:
-    return graph.tensors[tensor].scale is None and tensor not in graph.inputs
+    return tuple(op.name for op in graph.ops if not in_integers(graph, op) and not passes(op))
 
 
 def _written(
-    found: QuantizedModel, net: Weighted, graph: Graph, values: Mapping[str, Array], folder: Path, options: Options,
-    calibration: int,
-) -> QuantizedModel:  # fmt: skip
+    found: QuantizedModel, graph: Graph, values: Mapping[str, Array], folder: Path, options: Options, calibration: int
+) -> QuantizedModel:
     file_bytes = packed.save(folder / "quantized.safetensors", graph, values)
     onnx_bytes = 0
     if any(tensor.scale is not None for tensor in graph.tensors.values()):

@@ -10,7 +10,7 @@ with its first operand.  Tensors that they connect are divided by one t, which t
 
 Legal where all who make and read such tensors are of these kinds, and none is an input or output of the graph.  relu6
 and the curved functions are not homogeneous; (2) is used for those that are computed from a sum, where the factor costs
-no rounding.
+no rounding, and in front of depthwise convolutions alone, where it pays most.
 
 t is chosen for the least noise at the outputs, as rounding alone makes it:
 
@@ -98,7 +98,8 @@ def tied(plan: Plan) -> list[Tied]:
         if not ends or inside.intersection(graph.outputs) or not all(_takes(plan, op, owners) for op in ends):
             continue
         products = [op for op in starts if op is not None and _gives(plan, op, owners)]
-        functions = [op for op in starts if op is not None and plan.from_sum(op)]
+        apart = all(op.kind == "conv" and is_depthwise(graph, op) for op in ends)
+        functions = [op for op in starts if op is not None and plan.from_sum(op) and apart]
         if len(products) + len(functions) == len(starts) and inside & plan.scaled | {op.outputs[0] for op in functions}:
             found.append(Tied(tuple(members), tuple(products), tuple(functions), tuple(ends)))
     return found
