@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 from luthier import files
 from luthier.arch.block import Precision
 from luthier.deploy.qdq_file import to_qdq
+from luthier.engine import Plan
 from luthier.engine import compile as compile_graph
 from luthier.errors import DataError, InputError, UnsupportedError
 from luthier.graph.integers import in_integers
@@ -215,10 +217,10 @@ def _trained(
 def answers(graph: Graph, constants: Mapping[str, Array], images: Array) -> tuple[Array, Runtime]:
     """Scores of all images, (N, K): by the engine, or simulated where it does not run such numbers."""
     size = graph.tensors[graph.inputs[0]].shape[0]
-    try:
+    plan: Plan | None = None
+    runtime: Runtime = "simulation"
+    with contextlib.suppress(UnsupportedError):
         plan, runtime = compile_graph(graph, constants), "engine"
-    except UnsupportedError:
-        plan, runtime = None, "simulation"
 
     def scores(batch: Array) -> Array:
         full = np.resize(batch, (size, *batch.shape[1:]))
@@ -227,7 +229,7 @@ def answers(graph: Graph, constants: Mapping[str, Array], images: Array) -> tupl
         return simulate(graph, constants, (full,))[graph.outputs[0]][: len(batch)]
 
     found = [scores(images[start : start + size]) for start in range(0, len(images), size)]
-    return np.concatenate(found).reshape(len(images), -1), runtime  # type: ignore[return-value]  # one of two words
+    return np.concatenate(found).reshape(len(images), -1), runtime
 
 
 def _judged(net: Weighted, graph: Graph, values: Mapping[str, Array], images: Images) -> QuantizedModel:

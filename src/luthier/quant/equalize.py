@@ -129,7 +129,7 @@ def _passes(graph: Graph, op: Op, inside: set[str]) -> bool:
 def _takes(plan: Plan, op: Op, owners: Counter[str]) -> bool:
     if op.kind not in ("conv", "linear") or any(owners[name] > 1 for name in op.constants.values()):
         return False
-    return op.kind == "linear" or is_depthwise(plan.graph, op) or getattr(op.attrs, "groups", 1) == 1
+    return not isinstance(op.attrs, kinds.Conv) or op.attrs.groups == 1 or is_depthwise(plan.graph, op)
 
 
 def _gives(plan: Plan, op: Op, owners: Counter[str]) -> bool:

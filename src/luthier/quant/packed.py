@@ -13,20 +13,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier import files
-from luthier.errors import DataError, LuthierError
+from luthier.errors import DataError
 from luthier.graph import attrs as kinds
 from luthier.graph.halves import from_bf16, to_bf16
 from luthier.graph.op import Graph, Op, Tensor
 
 Array = NDArray[Any]
 _SCHEMA: Final = "luthier.quantized/1"
-_KINDS: Final = {cls.kind: cls for cls in kinds.Attrs.__args__}
+_KINDS: Final[dict[str, Any]] = {cls.kind: cls for cls in get_args(kinds.Attrs)}
 
 
 def pack_int4(q: Array) -> Array:
@@ -86,9 +86,9 @@ def load(path: Path) -> tuple[Graph, dict[str, Array]]:
             held = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
         graph = _graph(json.loads(header["graph"]), held)
         return graph, {name: _unpacked(tensor, held[name]) for name, tensor in graph.constants.items()}
+    except DataError:
+        raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, LuthierError) and isinstance(error, DataError):
-            raise
         reason = (str(error).splitlines() or [""])[0][:120]
         raise DataError(f"{path}: cannot be read as a quantised network ({reason}); quantise it again") from None
 
@@ -144,6 +144,7 @@ def _graph(document: dict[str, Any], held: Mapping[str, Array]) -> Graph:
         bias = constants.get(op.constants.get("bias", ""))
         if bias is not None and bias.dtype == "int32":
             source, weight = tensors[op.inputs[0]].scale, constants[op.constants["weight"]].scale
+            assert isinstance(source, float)
             constants[bias.name] = replace(bias, scale=tuple((source * np.array(weight)).tolist()))
     return Graph(tuple(document["inputs"]), tuple(document["outputs"]), tuple(ops), tensors, constants)
 

@@ -35,7 +35,7 @@ _DAMPING: Final = 1e-2
 _PLACES: Final = 4096
 
 
-def covariances(batches: Iterable[Array], attrs: Conv | Linear, kernel: tuple[int, int]) -> Array:
+def covariances(batches: Iterable[Array], attrs: Conv | Linear, kernel: tuple[int, ...]) -> Array:
     """H of each group of channels, (G, K, K) with K = C_in / G * K_H * K_W.
 
     Args:
@@ -57,14 +57,14 @@ def covariances(batches: Iterable[Array], attrs: Conv | Linear, kernel: tuple[in
     return np.asarray(centred + np.maximum(damping, 1e-12)[:, None, None] * np.eye(size))
 
 
-def _rows(batch: Array, attrs: Conv | Linear, kernel: tuple[int, int]) -> Array:
+def _rows(batch: Array, attrs: Conv | Linear, kernel: tuple[int, ...]) -> Array:
     """What the weights of each group meet at some places, (G, places, K) float64; evenly spread."""
     if isinstance(attrs, Linear):
         return batch[None].astype(np.float64)
     top, left, bottom, right = attrs.pads
     padded = np.pad(batch, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    reach = [d * (k - 1) + 1 for k, d in zip(kernel, attrs.dilation, strict=True)]
-    view = sliding_window_view(padded, reach, (2, 3))  # type: ignore[call-overload]  # two sizes, two axes
+    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, attrs.dilation, strict=True))
+    view = sliding_window_view(padded, reach, axis=(2, 3))
     view = view[:, :, :: attrs.stride[0], :: attrs.stride[1], :: attrs.dilation[0], :: attrs.dilation[1]]
     n, _, h, w = view.shape[:4]
     chosen = np.linspace(0, n * h * w - 1, min(n * h * w, _PLACES)).astype(np.int64)
