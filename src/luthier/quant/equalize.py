@@ -100,7 +100,7 @@ def tied(plan: Plan) -> list[Tied]:
         products = [op for op in starts if op is not None and _gives(plan, op, owners)]
         apart = all(op.kind == "conv" and is_depthwise(graph, op) for op in ends)
         functions = [op for op in starts if op is not None and plan.from_sum(op) and apart]
-        if len(products) + len(functions) == len(starts) and inside & plan.scaled | {op.outputs[0] for op in functions}:
+        if len(products) + len(functions) == len(starts) and inside & plan.scaled:
             found.append(Tied(tuple(members), tuple(products), tuple(functions), tuple(ends)))
     return found
 
