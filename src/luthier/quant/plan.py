@@ -61,7 +61,7 @@ class Plan:
             out = op.outputs[0]
             if self._in_integers(op, asked[out]):
                 self.integer.add(op.name)
-            made = "int8" if op.name in self.integer and not _is_product(op) else "fp32"
+            made: NumberType = "int8" if op.name in self.integer and not _is_product(op) else "fp32"
             self.stored[out] = narrowest(asked[out] or [made])
             if out in graph.outputs and self.stored[out] not in INTEGER_TYPES:
                 self.stored[out] = "fp32"
