@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from luthier.arch import Network, Precision
-from luthier.engine.kernels.element import from_bf16, to_bf16
 from luthier.graph import Graph, fold_norm_into_conv, from_network
+from luthier.graph.halves import from_bf16, to_bf16
 from luthier.graph.integers import in_integers
 from luthier.graph.precision import with_precision
 from luthier.graph.reference import evaluate
