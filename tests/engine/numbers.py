@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from luthier.arch import Network
-from luthier.engine.kernels.element import from_bf16, to_bf16
 from luthier.graph import Graph, fold_constants, fold_norm_into_conv, from_network
+from luthier.graph.halves import from_bf16, to_bf16
 from luthier.graph.reference import evaluate
 from luthier.graph.reference import run as reference
 

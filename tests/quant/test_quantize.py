@@ -22,6 +22,7 @@ from luthier.graph.integers import in_integers, levels, sum_scales
 from luthier.quant import integer, quantize
 from luthier.quant.gain import channel_means
 from luthier.quant.observe import OBSERVERS
+from luthier.quant.plan import FROM_SUMS
 
 Array = np.ndarray[Any, Any]
 
@@ -62,7 +63,8 @@ def test_integers_follow_the_numbers(observer: Any, correct_bias: bool) -> None:
     assert sqnr_db(got, want) > 30
     assert {values[name].dtype for name in quantized.constants} == {np.dtype(np.int8), np.dtype(np.int32)}
     for tensor in quantized.tensors.values():
-        assert (tensor.dtype, tensor.scale is None) == (("fp32", True) if tensor.name == "y" else ("int8", False))
+        real = tensor.name in ("y", "cw")  # handed out, and the sum in front of a hard-swish
+        assert (tensor.dtype, tensor.scale is None) == (("fp32", True) if real else ("int8", False))
 
 
 def test_calibration_by_the_engine_gives_the_same_levels() -> None:
@@ -112,7 +114,8 @@ def test_any_network_quantises(network: Network, seed: int) -> None:
     x = rng.normal(size=(4, 3, 17, 17)).astype(np.float32)
     graph, constants = graph_with_numbers(network, seed=seed, x=x[:2].astype(np.float64), batch=2, resolution=(17, 17))
     quantized, values = quantize(graph, constants, x)
-    assert all(in_integers(quantized, op) or op.kind == "softmax" for op in quantized.ops)
+    for op in quantized.ops:
+        assert in_integers(quantized, op) or op.kind == "softmax" or op.attrs == kinds.Activation("hard_swish")
     got = integer.run(quantized, values, {graph.inputs[0]: x[:2]})[graph.outputs[0]]
     want = reference.run(graph, constants, {graph.inputs[0]: x[:2]})[graph.outputs[0]]
     assert sqnr_db(got, want) > 6  # random nets amplify; a wrong scale or zero point ends below 0
@@ -195,7 +198,7 @@ def test_a_damaged_network_is_refused() -> None:
 def test_kept_ops_compute_in_fp32() -> None:
     graph, constants, images = small()
     quantized, values = quantize(graph, constants, images, keep=["cs", "stem"])
-    assert [op.name for op in quantized.ops if not in_integers(quantized, op)] == ["cs", "stem"]
+    assert [op.name for op in quantized.ops if not in_integers(quantized, op)] == ["cs", "stem", "wide"]
     assert values["cs.weight"].dtype == np.float32
     got = integer.run_all(quantized, values, {"x": images[:4]})["cs"]
     assert np.array_equal(got, reference.run(replace(graph, outputs=("cs",)), constants, {"x": images[:4]})["cs"])
@@ -204,5 +207,6 @@ def test_kept_ops_compute_in_fp32() -> None:
 def test_a_preset_with_gates_quantises_whole() -> None:
     graph, constants = graph_with_numbers(presets.get("mobilenetv3_small_100"), resolution=(32, 32))
     x = np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32)
-    quantized, _ = quantize(graph, constants, x, correct_bias=False)
-    assert all(in_integers(quantized, op) for op in quantized.ops)
+    for from_sums, count in ((FROM_SUMS, 20), ((), 0)):
+        quantized, _ = quantize(graph, constants, x, correct_bias=False, from_sums=from_sums)
+        assert sum(not in_integers(quantized, op) for op in quantized.ops) == count

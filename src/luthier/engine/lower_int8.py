@@ -26,7 +26,7 @@ from luthier.engine.patterns import Fused
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.steps import Place
 from luthier.engine.target import Target
-from luthier.errors import InputError
+from luthier.errors import InputError, UnsupportedError
 from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
@@ -64,9 +64,16 @@ def lower_integers(
             and int32.
     Raises:
         InputError: a sum of products may not fit in 32 bits.
+        UnsupportedError: a tensor of 4 bits, or of fp16.
         ShapeError: a constant is missing or has another shape.
     """
     check_constants(graph, constants)
+    for tensor in graph.tensors.values():
+        if tensor.dtype in ("int4", "fp16"):
+            raise UnsupportedError(
+                f"engine: tensor {tensor.name!r} is stored as {tensor.dtype} in a quantised graph; the engine stores int8 "
+                "and fp32 there, luthier.quant.simulate has the rest"
+            )
     return IntegerLowering(graph, constants, target, order, least_tasks, schedule).result()
 
 

@@ -14,7 +14,7 @@ from luthier.errors import DataError, ShapeError
 from luthier.graph import reference
 from luthier.graph.attrs import Activation
 from luthier.graph.op import Graph
-from luthier.quant.affine import Levels, levels_of_range
+from luthier.quant.affine import ACTIVATION_TYPES, Levels, levels_of_range
 from luthier.quant.gain import channel_means, moment_tensors, moments, output_gains
 from luthier.quant.observe import Histogram, Observer, choose_levels, merged
 from luthier.quant.plan import Plan
@@ -118,22 +118,30 @@ def _relative(gain: Array) -> Array:
     return np.asarray(gain / mean + _LEAST_WEIGHT) if mean > 0 else np.ones_like(gain)
 
 
-def calibrate(plan: Plan, observed: Observed, observer: Observer = "mse") -> dict[str, Levels]:
+def calibrate(
+    plan: Plan, observed: Observed, observer: Observer = "mse", *, symmetric: bool = False
+) -> dict[str, Levels]:
     """Scale and zero point of every tensor that is to be stored in integers.
 
     The range of a gate (sigmoid, hard-sigmoid) and of a softmax is known, [0, 1], whatever was observed.
+
+    Args:
+        symmetric: every range reaches as far below 0 as above.
     """
     levels: dict[str, Levels] = {}
     for members in plan.shared():
         counted = [name for name in members if plan.counted(name)]
+        kind = ACTIVATION_TYPES[plan.stored[members[0]]]
         known = [bounds for name in counted if (bounds := plan.known_range(name)) is not None]
         if len(known) == len(counted):
-            chosen = levels_of_range(min(low for low, _ in known), max(high for _, high in known))
+            ends = min(low for low, _ in known), max(high for _, high in known)
+            chosen = levels_of_range(*ends, kind, symmetric=symmetric)
         else:
             reader = plan.function_op(members[0]) if len(members) == 1 else None
             attrs = None if reader is None else reader.attrs
             function = partial(reference.activate, attrs=attrs) if isinstance(attrs, Activation) else None
-            chosen = choose_levels(merged(observed.histograms[name] for name in counted), observer, function)
+            seen = merged(observed.histograms[name] for name in counted)
+            chosen = choose_levels(seen, observer, function, kind=kind, symmetric=symmetric)
         levels.update(dict.fromkeys(members, chosen))
     return levels
 
