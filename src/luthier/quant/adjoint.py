@@ -122,11 +122,12 @@ def _largest(x: Array, y: Array, a: Array, attrs: kinds.Pool) -> Array:
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=-np.inf)
     back = np.zeros_like(padded)
     (rows, columns), (down, across) = y.shape[2:], attrs.stride
+    high, wide = down * (rows - 1) + 1, across * (columns - 1) + 1
     places = [
-        (slice(None), slice(None), slice(i, i + down * (rows - 1) + 1, down), slice(j, j + across * (columns - 1) + 1, across))
+        (..., slice(i, i + high, down), slice(j, j + wide, across))
         for i in range(attrs.kernel[0])
         for j in range(attrs.kernel[1])
-    ]  # fmt: skip
+    ]
     count = sum((padded[place] == y).astype(np.float32) for place in places)
     for place in places:
         back[place] += a * (padded[place] == y) / count

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.graph.attrs import Conv, Linear
-from luthier.graph.integers import keeps_scale
+from luthier.graph.integers import keeps_scale, levels, qmax_of, to_reals
 from luthier.graph.op import Graph, Op
 from luthier.graph.reference import evaluate
-from luthier.quant.integer import as_tensor, convolve, real_constant, to_reals
+from luthier.quant.integer import as_tensor, convolve, real_constant
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -108,6 +108,9 @@ class Local:
         return self.stored(tensor, y) - y if self.rounds(op, tensor) else None
 
     def bounds(self, tensor: str) -> tuple[float, float]:
-        """The least and the largest number that a tensor holds."""
-        ends = self.stored(tensor, np.array([-3e38, 3e38], np.float32))
-        return float(ends[0]), float(ends[1])
+        """The least and the largest number that a tensor holds; halves are not clipped."""
+        kept = self.quantized.tensors[tensor]
+        if kept.scale is None:
+            return -np.inf, np.inf
+        scale, zero = levels(kept)
+        return float(-zero * scale), float((qmax_of(kept) - zero) * scale)

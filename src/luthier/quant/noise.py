@@ -1,9 +1,9 @@
 """How noise piles up in a quantised network: predicted for every tensor from an fp32 run, and measured.
 
-With e(t) the error of tensor t, a field over images, channels and pixels; op' an op with its weights as stored; r(y) the
-rounding error of y in fp32 (`luthier.quant.local`); lo and hi the least and the largest number that y's levels hold:
+With e(t) the error of tensor t, a field over images, channels and pixels; op' an op with its weights as stored; lo and
+hi the ends of what y's levels hold; r(y) the rounding error of clip(y), in fp32 (`luthier.quant.local`):
 
-    e(y) = clip(op'(x + e(x)) - op(x) + y, lo, hi) - y + r(y)                                        (1)
+    e(y) = clip(op'(x + e(x)), lo, hi) - y + r(y)                                                    (1)
 
 which is, op by op:
 
@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 
 from luthier.errors import ShapeError
 from luthier.graph.attrs import Mul
+from luthier.graph.integers import to_reals
 from luthier.graph.op import Graph, Op
-from luthier.quant.integer import as_tensor, compute, to_reals
+from luthier.quant.integer import as_tensor, compute
 from luthier.quant.local import Local, apply, centred
 
 Array = NDArray[Any]
@@ -111,7 +112,7 @@ def predict(local: Local, images: Arrays, *, exact_gates: bool = False) -> Power
         if (lost := local.rounding_error(op, out, y)) is not None:
             low, high = local.bounds(out)
             inside = np.clip(y, low, high)
-            # what the clip loses is in both terms, and counts once
+            # what the clip takes from y is in both terms, and counts once
             error = np.clip(y + error, low, high) - inside + lost
         signal[out], noise[out], errors[out] = power(y), power(error), error
         for name in set(errors) - _needed(graph, op):
@@ -181,5 +182,7 @@ def _inputs(graph: Graph, images: Arrays) -> dict[str, Array]:
         want = graph.tensors[name].shape
         if name not in images or images[name].shape[1:] != want[1:] or not len(images[name]):
             got = images[name].shape if name in images else "nothing"
-            raise ShapeError(f"noise: images for input {name!r} must have shape (N, {', '.join(map(str, want[1:]))}), got {got}")
+            raise ShapeError(
+                f"noise: images for input {name!r} must have shape (N, {', '.join(map(str, want[1:]))}), got {got}"
+            )
     return {name: np.asarray(images[name], np.float32) for name in graph.inputs}
