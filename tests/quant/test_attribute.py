@@ -120,7 +120,7 @@ def test_prices_of_a_linear_network_are_exact() -> None:
         want = 0.0
         for index, (op, inputs, y) in enumerate(run):
             if op.name == source.op:
-                error = local.rounding_error(op, source.tensor, y) if source.part == "rounding" else None
+                error = local.rounding_error(op, source.tensor, y, inputs) if source.part == "rounding" else None
                 error = local.weight_error(op, inputs) if source.part == "weights" else error
                 assert error is not None
                 for later, _, _ in run[index + 1 :]:
@@ -129,7 +129,12 @@ def test_prices_of_a_linear_network_are_exact() -> None:
                 want = float((error**2).mean())
         if source.op:
             assert source.power == pytest.approx(want, rel=1e-3), source
-    assert {(s.op, s.part) for s in sources} >= {("", "rounding"), ("a", "weights"), ("b", "rounding"), ("y", "weights")}
+    assert {(s.op, s.part) for s in sources} >= {
+        ("", "rounding"),
+        ("a", "weights"),
+        ("b", "rounding"),
+        ("y", "weights"),
+    }
     # channels apart do not know of each other: their prices need not sum to the whole
     assert all(len(s.channels) == graph.tensors[s.tensor].shape[1] for s in sources)
 

@@ -92,7 +92,7 @@ def attribute(
         if out not in held:  # nobody listens
             continue
         for index, local in enumerate(locals_):
-            price(index, op.name, out, "rounding", local.rounding_error(op, out, y))
+            price(index, op.name, out, "rounding", local.rounding_error(op, out, y, inputs))
             price(index, op.name, out, "weights", local.weight_error(op, inputs))
         width = spread.get(op.inputs[0], 0.0)
         given = [backwards(op, inputs, y, a, first.as_stored(op), width) for a in held.pop(out)]
@@ -102,7 +102,7 @@ def attribute(
     for index, local in enumerate(locals_):
         for name in graph.inputs:
             if name in held:
-                price(index, "", name, "rounding", local.rounding_error(None, name, images[name]))
+                price(index, "", name, "rounding", local.rounding_error(None, name, images[name], []))
     return [sources[::-1] for sources in found]
 
 

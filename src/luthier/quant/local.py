@@ -1,7 +1,8 @@
 """What one op of a quantised graph does wrong, apart from all others: told from fp32 values alone.
 
     weights    op(x; w') - op(x; w)            x in fp32, w' the weights as stored; known exactly        (1)
-    rounding   stored(y) - y                   y in fp32; what the tensor's levels lose and clip         (2)
+    rounding   stored(v) - clip(v) + clip(y) - y, y in fp32; what the tensor's levels lose and clip      (2)
+               v = y, but v = f(stored(x)) behind an activation that looks levels up in a table
 
 Bias correction (`luthier.quant.correct`) keeps every channel's mean: (1) then counts without its mean over images and
 pixels.  A rounding error of integers is spread evenly over a step, so that (2) has power step^2 / 12 where values are
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.graph.attrs import Conv, Linear
+from luthier.graph.attrs import Activation, Conv, Linear
 from luthier.graph.integers import keeps_scale, levels, qmax_of, to_reals
 from luthier.graph.op import Graph, Op
 from luthier.graph.reference import evaluate
@@ -103,9 +104,27 @@ class Local:
         q = as_tensor(x, kept)
         return q if kept.scale is None else to_reals(q, kept)
 
-    def rounding_error(self, op: Op | None, tensor: str, y: Array) -> Array | None:
+    def clipped(self, tensor: str, y: Array) -> Array:
+        """What a tensor's levels leave of numbers before they are rounded."""
+        return np.clip(y, *self.bounds(tensor))
+
+    def residual(self, op: Op | None, tensor: str, y: Array, inputs: list[Array]) -> Array | None:
+        """What rounding alone adds to numbers within the levels; None = nothing is rounded here.
+
+        An activation in integers is a table: only what the levels in front of it become is ever rounded again.
+        """
+        if not self.rounds(op, tensor):
+            return None
+        if op is not None and isinstance(op.attrs, Activation):
+            source = op.inputs[0]
+            if self.quantized.tensors[source].scale is not None:
+                y = apply(op, [self.stored(source, inputs[0])], {})
+        return self.stored(tensor, y) - self.clipped(tensor, y)
+
+    def rounding_error(self, op: Op | None, tensor: str, y: Array, inputs: list[Array]) -> Array | None:
         """Equation (2); None = nothing is rounded here."""
-        return self.stored(tensor, y) - y if self.rounds(op, tensor) else None
+        lost = self.residual(op, tensor, y, inputs)
+        return None if lost is None else lost + self.clipped(tensor, y) - y
 
     def bounds(self, tensor: str) -> tuple[float, float]:
         """The least and the largest number that a tensor holds; halves are not clipped."""

@@ -1,7 +1,7 @@
 """How noise piles up in a quantised network: predicted for every tensor from an fp32 run, and measured.
 
 With e(t) the error of tensor t, a field over images, channels and pixels; op' an op with its weights as stored; lo and
-hi the ends of what y's levels hold; r(y) the rounding error of clip(y), in fp32 (`luthier.quant.local`):
+hi the ends of what y's levels hold; r(y) what rounding adds to y in fp32 (`luthier.quant.local`):
 
     e(y) = clip(op'(x + e(x)), lo, hi) - y + r(y)                                                    (1)
 
@@ -18,7 +18,8 @@ because they are no white noise.  Weights err alike on every pixel and image, so
 not lessen it, and a kernel whose taps nearly cancel removes it; a shortcut and the branch beside it carry the same
 error.  `luthier.quant.variance` is the law without all this, for comparison.
 
-What is assumed: rounding errors are those of the fp32 values, whatever noise arrives with them.  No value of a
+What is assumed: rounding errors are those of the fp32 values, whatever noise arrives with them (a second rounding on
+nearly the same grid, of a channel that spans but a step or two, would find nothing more to round).  No value of a
 quantised run enters.
 """
 
@@ -98,7 +99,7 @@ def predict(local: Local, images: Arrays, *, exact_gates: bool = False) -> Power
     noise: dict[str, Array] = {}
     errors: dict[str, Array] = {}
     for name, x in _inputs(graph, images).items():
-        lost = local.rounding_error(None, name, x)
+        lost = local.rounding_error(None, name, x, [])
         errors[name] = np.zeros_like(x) if lost is None else lost
         signal[name], noise[name] = power(x), power(errors[name])
     for op, inputs, y in walk(local, images):
@@ -109,11 +110,8 @@ def predict(local: Local, images: Arrays, *, exact_gates: bool = False) -> Power
         if local.keeps_mean(op):
             error = centred(error)
         (out,) = op.outputs
-        if (lost := local.rounding_error(op, out, y)) is not None:
-            low, high = local.bounds(out)
-            inside = np.clip(y, low, high)
-            # what the clip takes from y is in both terms, and counts once
-            error = np.clip(y + error, low, high) - inside + lost
+        if (lost := local.residual(op, out, y, inputs)) is not None:
+            error = local.clipped(out, y + error) - y + lost
         signal[out], noise[out], errors[out] = power(y), power(error), error
         for name in set(errors) - _needed(graph, op):
             del errors[name]

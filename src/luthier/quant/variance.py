@@ -42,13 +42,13 @@ def predict_white(local: Local, images: Mapping[str, Array]) -> Powers:
     signal: dict[str, Array] = {}
     noise: dict[str, Array] = {}
     for name in graph.inputs:
-        lost = local.rounding_error(None, name, images[name])
+        lost = local.rounding_error(None, name, images[name], [])
         signal[name] = power(images[name])
         noise[name] = np.zeros(graph.tensors[name].shape[1]) if lost is None else power(lost)
     for op, inputs, y in walk(local, images):
         (out,) = op.outputs
         variance = _passed(graph, op, inputs, [noise[name] for name in op.inputs], local.as_stored(op))
-        for lost in (local.weight_error(op, inputs), local.rounding_error(op, out, y)):
+        for lost in (local.weight_error(op, inputs), local.rounding_error(op, out, y, inputs)):
             if lost is not None:
                 variance = variance + power(lost)
         signal[out], noise[out] = power(y), variance

@@ -1,0 +1,249 @@
+"""Why a quantised network is as noisy as it is: predicted, measured, attributed, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.arch.block import Precision
+from luthier.cost.macs import op_macs
+from luthier.cost.op_class import op_class
+from luthier.cost.summary import weight_bytes
+from luthier.errors import InputError
+from luthier.graph.op import Graph
+from luthier.quant.assign import prices, products, spread
+from luthier.quant.attribute import Source, attribute, gates
+from luthier.quant.calibrate import Compile, in_batches, with_numpy
+from luthier.quant.integer import run
+from luthier.quant.local import Local
+from luthier.quant.noise import Powers, decibels, measure, predict, walk
+from luthier.quant.numbers import name_of, parse_numbers
+from luthier.quant.quantize import quantize
+from luthier.quant.results import GateNoise, NoiseAnalysis, Remedy, SourceNoise, TensorNoise
+from luthier.quant.variance import predict_white
+
+Array = NDArray[Any]
+Say = Callable[[float, str], None]
+#: what is held of a network for prices, in images
+_PRICED_IMAGES: Final = 16
+#: remedies give 16 bits to the products that make so much of the noise, and to so many at most
+_WORTH, _MOST_OPS = 0.8, 6
+_WIDE: Final = "W8A16"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network in fp32 with norms folded, and the images that quantisation is tried on.
+
+    Attributes:
+        name, weights: what it is, for people.
+        calibration: (N, C, H, W) float32.
+        images: others, that noise is told on; at least 32, see `luthier.quant.noise.predict`.
+        compile: runs the fp32 graph for the calibration.
+    """
+
+    name: str
+    weights: str
+    graph: Graph
+    constants: Mapping[str, Array]
+    calibration: Array
+    images: Array
+    compile: Compile = with_numpy
+
+    def quantized(self, numbers: Precision | Mapping[str, Precision]) -> tuple[Graph, dict[str, Array]]:
+        """The network in these number types, biases corrected."""
+        return quantize(self.graph, self.constants, self.calibration, numbers=numbers, compile=self.compile)
+
+    def local(self, quantized: Graph, values: Mapping[str, Array]) -> Local:
+        """What its ops do wrong."""
+        return Local(self.graph, self.constants, quantized, values)
+
+    def fed(self, images: Array) -> dict[str, Array]:
+        """Images by input.
+
+        Raises:
+            InputError: the network has several inputs.
+        """
+        if len(self.graph.inputs) != 1:
+            raise InputError(f"{self.name}: noise is told of networks with one input, got {len(self.graph.inputs)}")
+        return {self.graph.inputs[0]: images}
+
+    def outputs(self, graph: Graph, values: Mapping[str, Array]) -> Array:
+        """(N, K) of a graph in any number types, on the images; several outputs side by side."""
+        results = []
+        for batch in in_batches(graph, self.images):
+            found = run(graph, values, dict(zip(graph.inputs, batch, strict=True)))
+            results.append(np.concatenate([found[name].reshape(len(batch[0]), -1) for name in graph.outputs], 1))
+        return np.concatenate(results)
+
+
+def analyze_noise(
+    case: Case, numbers: str = "W8A8", *, remedies: bool = True, probes: int = 4, say: Say | None = None
+) -> NoiseAnalysis:
+    """Quantise a network, predict and measure the noise of every tensor, price every source, try what mends it.
+
+    Args:
+        numbers: number types of all ops, see `luthier.quant.numbers`.
+        remedies: try them, each by quantising and measuring anew.
+        probes: see `luthier.quant.attribute.attribute`.
+        say: called with the share of the work that is done, and what is done now.
+    Raises:
+        InputError: number types that are not offered, or a network with several inputs.
+        UnsupportedError: an op whose noise cannot be priced.
+    """
+    tell = say or (lambda share, what: None)
+    types, fed = parse_numbers(numbers), case.fed(case.images)
+    tell(0.0, "quantising")
+    quantized, values = case.quantized(types)
+    local = case.local(quantized, values)
+    tell(0.1, "predicting")
+    fields, exact, white = predict(local, fed), predict(local, fed, exact_gates=True), predict_white(local, fed)
+    calibration = predict(local, case.fed(case.calibration[: len(case.images)]))
+    tell(0.3, "measuring")
+    found = measure(local, values, fed)
+    tell(0.4, "pricing sources")
+    widths = {name: float(np.sqrt(noise.mean())) for name, noise in fields.noise.items()}
+    few = case.fed(case.images[:_PRICED_IMAGES])
+    (sources,) = attribute([local], few, widths=widths, probes=probes)
+    want = case.outputs(case.graph, case.constants)
+    tried: list[Remedy] = []
+    if remedies:
+        plans = list(_plans(case.graph, sources, types))
+        for index, (name, ops, mapping) in enumerate(plans):
+            tell(0.5 + 0.5 * index / len(plans), f"trying {name}")
+            tried.append(_tried(case, name, ops, mapping, want))
+    signal = float(np.mean([fields.signal[name].mean() for name in case.graph.outputs]))
+    return NoiseAnalysis(
+        model=case.name, weights=case.weights, numbers=name_of(types), images=len(case.images),
+        calibration_images=len(case.calibration), tensors=tuple(_tensors(case.graph, fields, exact, white, found)),
+        sources=tuple(_sources(local, few, sources, signal)), gates=tuple(_gates(case.graph, fields)),
+        output_predicted_db=_output_db(case.graph, fields),
+        output_sources_db=decibels(signal, sum(source.power for source in sources)),
+        output_measured_db=_output_db(case.graph, found), output_calibration_db=_output_db(case.graph, calibration),
+        agreement=_agreement(case.outputs(quantized, values), want), weight_bytes=weight_bytes(quantized),
+        remedies=tuple(sorted(tried, key=lambda remedy: -remedy.output_db)),
+    )  # fmt: skip
+
+
+def _output_db(graph: Graph, powers: Powers) -> float:
+    return decibels(*(float(sum(by[name].sum() for name in graph.outputs)) for by in (powers.signal, powers.noise)))
+
+
+def _agreement(got: Array, want: Array) -> float:
+    return float((got.argmax(1) == want.argmax(1)).mean())
+
+
+def _tensors(graph: Graph, fields: Powers, exact: Powers, white: Powers, found: Powers) -> Iterator[TensorNoise]:
+    macs = np.cumsum([op_macs(graph, op) for op in graph.ops])
+    makers = {op.outputs[0]: (op, float(done / max(macs[-1], 1))) for op, done in zip(graph.ops, macs, strict=True)}
+    for name in graph.tensors:
+        op, depth = makers.get(name, (None, 0.0))
+        got = found.sqnr_db(name)
+        if not np.isfinite([got, fields.sqnr_db(name)]).all():
+            continue
+        yield TensorNoise(
+            tensor=name, op="" if op is None else op.name, kind="input" if op is None else op.kind,
+            block="" if op is None else op.block, depth=depth, predicted_db=fields.sqnr_db(name),
+            exact_gates_db=exact.sqnr_db(name), white_db=white.sqnr_db(name), measured_db=got,
+        )  # fmt: skip
+
+
+def _gates(graph: Graph, fields: Powers) -> Iterator[GateNoise]:
+    ops = {op.name: op for op in graph.ops}
+    for gate in gates(graph, fields.signal, fields.noise):
+        op = ops[gate.op]
+        if gate.noise_gain and gate.signal_gain:
+            yield GateNoise(
+                op=gate.op, block=op.block, signal_gain_db=decibels(gate.signal_gain, 1.0),
+                noise_gain_db=decibels(gate.noise_gain, 1.0), own_share=gate.own_share,
+                before_db=fields.sqnr_db(op.inputs[0]), after_db=fields.sqnr_db(op.outputs[0]),
+                law_error_db=decibels(gate.law_power, gate.power),
+            )  # fmt: skip
+
+
+def _sources(
+    local: Local, images: Mapping[str, Array], sources: Sequence[Source], signal: float
+) -> Iterator[SourceNoise]:
+    total = sum(source.power for source in sources) or 1.0
+    wanted = {source.tensor for source in sources}
+    reach = {name: np.abs(np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)).max(1) for name, x in images.items()} | {
+        op.outputs[0]: np.abs(np.moveaxis(y, 1, 0).reshape(y.shape[1], -1)).max(1)
+        for op, _, y in walk(local, images)
+        if op.outputs[0] in wanted
+    }
+    ops = {op.name: op for op in local.graph.ops}
+    for source in sorted(sources, key=lambda one: -one.power):
+        channel = int(source.channels.argmax())
+        limits = reach[source.tensor]
+        if source.part == "weights":
+            weight = np.abs(local.own(ops[source.op])["weight"]).reshape(len(limits), -1)
+            limits = weight.max(1)
+        found = SourceNoise(
+            op=source.op, tensor=source.tensor, part=source.part, share=source.power / total,
+            alone_db=decibels(signal, source.power), channel=channel,
+            channel_share=float(source.channels[channel] / source.power) if source.power else 0.0,
+            widest_channel=int(limits.argmax()), widest=float(limits.max()), median=float(np.median(limits)), why="",
+        )  # fmt: skip
+        yield replace(found, why=_why(local, found, limits))
+
+
+def _why(local: Local, found: SourceNoise, limits: Array) -> str:
+    """A sentence on what makes a source loud: the range that its levels must cover, and for whom."""
+    who = f"{found.op or found.tensor}: "
+    if found.part == "weights":
+        op = next(op for op in local.graph.ops if op.name == found.op)
+        row = local.own(op)["weight"][found.channel].ravel()
+        peak = float(np.abs(row).max() / max(float(np.sqrt((row**2).mean())), 1e-30))
+        return f"{who}its rounded weights; in channel {found.channel} the largest is {peak:.1f} times the rms"
+    low, high = local.bounds(found.tensor)
+    own, step = float(limits[found.channel]), 0.0
+    tensor = local.quantized.tensors[found.tensor]
+    if isinstance(tensor.scale, float):
+        step = tensor.scale
+    text = f"{who}rounding of what it writes; channel {found.channel} costs most"
+    if not step:
+        return f"{text}, and reaches {own:.3g}"
+    text += f": it reaches {own:.3g}, {own / step:.0f} steps of {step:.3g}"
+    if own > 1.01 * max(abs(low), high):
+        return f"{text}, and is clipped to {low:.3g} .. {high:.3g}"
+    if found.widest > 3 * own:
+        text += f", because channel {found.widest_channel} reaches {found.widest:.3g} and shares its scale"
+    return text
+
+
+def _plans(
+    graph: Graph, sources: Sequence[Source], types: Precision
+) -> Iterator[tuple[str, tuple[str, ...], Mapping[str, Precision]]]:
+    """What may mend it: 16 bits for the products that make most of the noise, for depthwise layers, for all."""
+    whole, wide = {op.name: types for op in products(graph)}, parse_numbers(_WIDE)
+    if types in (wide, Precision()):
+        return
+    bills = {name: sum(row.values()) for name, row in prices(graph, {"now": sources}).items()}
+    ranked = sorted(bills, key=lambda name: -bills[name])
+    total, chosen = sum(bills.values()), list[str]()
+    while ranked and total and len(chosen) < _MOST_OPS and sum(bills[name] for name in chosen) < _WORTH * total:
+        chosen.append(ranked.pop(0))
+    for name in chosen[:2]:
+        yield f"{name} in {_WIDE}", (name,), spread(graph, whole | {name: wide})
+    if len(chosen) > 1:
+        share = 100 * sum(bills[name] for name in chosen) / total
+        mixed = spread(graph, whole | dict.fromkeys(chosen, wide))
+        yield f"{len(chosen)} ops with {share:.0f} % of the noise in {_WIDE}", tuple(chosen), mixed
+    depthwise = [op.name for op in products(graph) if op_class(graph, op) == "depthwise"]
+    if depthwise:
+        mixed = spread(graph, whole | dict.fromkeys(depthwise, wide))
+        yield f"depthwise layers in {_WIDE}", tuple(depthwise), mixed
+    yield f"everything in {_WIDE}", tuple(whole), spread(graph, dict.fromkeys(whole, wide))
+
+
+def _tried(case: Case, name: str, ops: tuple[str, ...], mapping: Mapping[str, Precision], want: Array) -> Remedy:
+    graph, values = case.quantized(mapping)
+    got = case.outputs(graph, values)
+    return Remedy(
+        name=name, ops=ops, output_db=decibels(float((want**2).sum()), float(((got - want) ** 2).sum())),
+        agreement=_agreement(got, want), weight_bytes=weight_bytes(graph),
+    )  # fmt: skip
