@@ -96,9 +96,9 @@ def test_entropy_by_hand() -> None:
     assert _divergence(x, counts, (0.0, 2.0), 1.0) == pytest.approx(float(p @ np.log(p / q)))
 
 
-@pytest.mark.parametrize("observer", ["mse", "entropy"])
+@pytest.mark.parametrize("observer", ["percentile", "entropy"])
 def test_a_lone_outlier_is_clipped(observer: Any) -> None:
-    values = np.append(np.random.default_rng(0).normal(size=20_000), 60.0).astype(np.float32).reshape(1, 1, -1)
+    values = np.append(np.random.default_rng(0).normal(size=40_000), 60.0).astype(np.float32).reshape(1, 1, -1)
     assert choose_levels(seen(values), observer).scale < 0.5 * choose_levels(seen(values), "minmax").scale
 
 

@@ -71,8 +71,8 @@ def lower_integers(
     for tensor in graph.tensors.values():
         if tensor.dtype in ("int4", "fp16"):
             raise UnsupportedError(
-                f"engine: tensor {tensor.name!r} is stored as {tensor.dtype} in a quantised graph; the engine stores int8 "
-                "and fp32 there, luthier.quant.simulate has the rest"
+                f"engine: tensor {tensor.name!r} is stored as {tensor.dtype} in a quantised graph; the engine has "
+                "int8 and fp32 there, luthier.quant.simulate the rest"
             )
     return IntegerLowering(graph, constants, target, order, least_tasks, schedule).result()
 

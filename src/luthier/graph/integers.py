@@ -17,6 +17,7 @@ A tensor is stored in one of four ways:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -56,6 +57,24 @@ def keeps_scale(op: Op) -> bool:
             return reduce == "max"
         case _:
             return op.kind in MOVES
+
+
+def scale_sets(ops: Iterable[Op], names: Iterable[str]) -> list[list[str]]:
+    """Tensors in sets that have one scale each.
+
+    Args:
+        ops: those in integers, in order.
+        names: the tensors that have a scale.
+    """
+    sets = {name: [name] for name in names}
+    for op in ops:
+        if keeps_scale(op):
+            for name in op.inputs:
+                mine, other = sets[op.outputs[0]], sets[name]
+                if mine is not other:
+                    mine += other
+                    sets.update(dict.fromkeys(other, mine))
+    return list({id(members): members for members in sets.values()}.values())
 
 
 def levels(tensor: Tensor) -> tuple[np.float32, int]:

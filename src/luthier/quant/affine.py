@@ -85,8 +85,9 @@ def levels_of_range(low: float, high: float, kind: IntegerType = U8, *, symmetri
         128
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    if symmetric:
-        low, high = min(low, -high), max(high, -low)
+    if symmetric and low < high:
+        middle = (kind.qmin + kind.qmax + 1) // 2
+        return Levels(float(np.float32(max(max(high, -low) / (kind.qmax - middle), LEAST_SCALE))), middle)
     if low == high:
         return Levels(1.0, kind.qmin)
     scale = float(np.float32(max((high - low) / (kind.qmax - kind.qmin), LEAST_SCALE)))

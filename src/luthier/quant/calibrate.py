@@ -15,14 +15,16 @@ from luthier.graph import reference
 from luthier.graph.attrs import Activation
 from luthier.graph.op import Graph
 from luthier.quant.affine import ACTIVATION_TYPES, Levels, levels_of_range
+from luthier.quant.equalize import equalize, pairs
 from luthier.quant.gain import channel_means, moment_tensors, moments, output_gains
 from luthier.quant.observe import Histogram, Observer, choose_levels, merged
 from luthier.quant.plan import Plan
 
 Array = NDArray[Any]
 Batch = tuple[Array, ...]
-#: images that the gains are measured on
+#: images that the gains, and the ranges of channels, are measured on
 _MOMENT_IMAGES: Final = 16
+_RANGE_IMAGES: Final = 64
 _LEAST_WEIGHT: Final = 0.01
 #: makes a graph ready to run: arrays in the order of its inputs -> its output, or a tuple of them
 Compile = Callable[[Graph, Mapping[str, Array]], Callable[..., Any]]
@@ -100,14 +102,46 @@ def _watched(
     return call
 
 
+def equalized(
+    plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile = with_numpy
+) -> tuple[Graph, dict[str, Array]]:
+    """The graph with the channels of its tensors brought to one range, see `luthier.quant.equalize`."""
+    graph = plan.graph
+    names = [pair.tensor for pair in pairs(plan)]
+    if not names:
+        return graph, dict(constants)
+    run = _watched(graph, constants, names, compile)
+    lows: dict[str, list[Array]] = {name: [] for name in names}
+    highs: dict[str, list[Array]] = {name: [] for name in names}
+    for batch in batches[: _some(_RANGE_IMAGES, batches)]:
+        values = run(batch)
+        for name in names:
+            axes = tuple(axis for axis in range(values[name].ndim) if axis != 1)
+            lows[name].append(values[name].min(axes))
+            highs[name].append(values[name].max(axes))
+    ranges = {name: (np.min(lows[name], 0), np.max(highs[name], 0)) for name in names}
+    return equalize(plan, constants, ranges, _gains(plan, constants, batches, compile))
+
+
+def _some(images: int, batches: Sequence[Batch]) -> int:
+    """Batches that hold so many images."""
+    return -(-images // len(batches[0][0]))
+
+
+def _gains(
+    plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile
+) -> Mapping[str, Array]:
+    graph = plan.graph
+    run = _watched(graph, constants, moment_tensors(graph), compile)
+    measured = [moments(graph, run(batch)) for batch in batches[: _some(_MOMENT_IMAGES, batches)]]
+    return output_gains(graph, constants, measured)
+
+
 def _channel_weights(
     plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile
 ) -> dict[str, Array]:
     """How much an error in each channel of a tensor counts: its gain to the outputs, behind the function if any."""
-    graph = plan.graph
-    run = _watched(graph, constants, moment_tensors(graph), compile)
-    first = batches[: -(-_MOMENT_IMAGES // len(batches[0][0]))]
-    gains = output_gains(graph, constants, [moments(graph, run(batch)) for batch in first])
+    gains = _gains(plan, constants, batches, compile)
     behind = {name: op.outputs[0] for name in plan.scaled if (op := plan.function_op(name)) is not None}
     return {name: _relative(gains[behind.get(name, name)]) for name in plan.scaled}
 

@@ -1,4 +1,4 @@
-"""Bias correction: every channel of a quantised sum keeps the mean it has in fp32.
+"""Layer by layer, on what the layers before hand on: weights rounded to sums, and biases that keep every mean.
 
     b'[c] = rint((E[y_fp32[c]] - E[sum without bias]) / (s_x * s_w[c]))                              (1)
 
@@ -14,31 +14,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier.graph.attrs import Conv, Linear
-from luthier.graph.integers import in_integers, levels, sum_scales
+from luthier.graph.integers import in_integers, levels, sum_scales, to_reals
 from luthier.graph.op import Graph, Op, Tensor
+from luthier.quant.affine import WEIGHT_TYPES
 from luthier.quant.calibrate import Batch
 from luthier.quant.gain import channel_means
 from luthier.quant.integer import as_tensor, compute, on_reals, sums
+from luthier.quant.rounding import covariances, round_to_sums
 
 Array = NDArray[Any]
 
 
-def correct_biases(
-    graph: Graph, constants: Mapping[str, Array], batches: Sequence[Batch], means: Mapping[str, Array]
-) -> tuple[Graph, dict[str, Array]]:
+def refine(
+    graph: Graph, constants: Mapping[str, Array], batches: Sequence[Batch], means: Mapping[str, Array] | None,
+    exact: Mapping[str, Array] = MappingProxyType({}),
+) -> tuple[Graph, dict[str, Array]]:  # fmt: skip
     """Equation (1) for every product with integer weights; a bias is added where there was none.
 
     Args:
         graph: quantised.
         constants: its values by name.
         batches: float32 arrays in the order of the graph's inputs.
-        means: in fp32, of what those layers write, by the tensor's name; (C_out,).
+        means: in fp32, of what those layers write, by the tensor's name; (C_out,).  None = biases stay.
+        exact: weights before rounding, by name; those are rounded as `luthier.quant.rounding` says first.
     """
     values = dict(constants)
     described, ops = dict(graph.constants), []
@@ -49,10 +54,14 @@ def correct_biases(
     last_reader = {name: op.name for op in graph.ops for name in op.inputs}
     for op in graph.ops:
         if isinstance(op.attrs, Conv | Linear) and graph.constants[op.constants["weight"]].scale is not None:
-            op, bias = _with_bias(graph, op)
-            described[bias.name] = bias
-            graph = replace(graph, constants=described)
-            values[bias.name] = _corrected(graph, op, values, stored[op.inputs[0]], means[op.outputs[0]])
+            weight, source = op.constants["weight"], stored[op.inputs[0]]
+            if weight in exact:
+                values[weight] = _rounded(graph, op, exact[weight], source)
+            if means is not None:
+                op, bias = _with_bias(graph, op)
+                described[bias.name] = bias
+                graph = replace(graph, constants=described)
+                values[bias.name] = _corrected(graph, op, values, source, means[op.outputs[0]])
         own = {role: values[name] for role, name in op.constants.items()}
         out = [
             partial(_computed, graph, op, arrays, own) for arrays in zip(*(stored[n] for n in op.inputs), strict=True)
@@ -83,6 +92,15 @@ def _with_bias(graph: Graph, op: Op) -> tuple[Op, Tensor]:
     if in_integers(graph, op):
         bias = Tensor(name, (count,), "int32", tuple(sum_scales(graph, op).tolist()), 0)
     return replace(op, constants={**op.constants, "bias": bias.name}), bias
+
+
+def _rounded(graph: Graph, op: Op, exact: Array, batches: Sequence[Callable[[], Array]]) -> Array:
+    assert isinstance(op.attrs, Conv | Linear)
+    source, weight = graph.tensors[op.inputs[0]], graph.constants[op.constants["weight"]]
+    reals = ((to_reals(x, source) if source.scale is not None else x) for x in (make() for make in batches))
+    met = covariances(reals, op.attrs, exact.shape[2:])
+    kind = WEIGHT_TYPES[weight.dtype]  # type: ignore[index]  # int8 or int4, since it has a scale
+    return round_to_sums(exact, np.array(weight.scale), met, kind)
 
 
 def _corrected(

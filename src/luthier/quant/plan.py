@@ -16,7 +16,7 @@ from typing import Final
 
 from luthier.arch.block import NumberType
 from luthier.graph.attrs import Activation, GraphFunction
-from luthier.graph.integers import INTEGER_KINDS, INTEGER_TYPES, MOVES, keeps_scale
+from luthier.graph.integers import INTEGER_KINDS, INTEGER_TYPES, MOVES, keeps_scale, scale_sets
 from luthier.graph.op import Graph, Op
 from luthier.quant.affine import MOST_PRODUCTS
 from luthier.quant.numbers import W8A8, Numbers, by_op, integers_only, narrowest
@@ -72,6 +72,8 @@ class Plan:
             wanted = narrowest(asked[name])
             self.stored[name] = "int8" if wanted == "int4" else wanted
         self.scaled = {name for name, kind in self.stored.items() if kind in INTEGER_TYPES}
+        # who asked for more but is given integers throughout computes with them
+        self.integer |= {op.name for op in graph.ops if self._given_integers(op)}
         for members in self.shared():
             least = narrowest(self.stored[name] for name in members)
             images = not set(members).isdisjoint(graph.inputs)
@@ -92,6 +94,13 @@ class Plan:
         # it writes real numbers, and so one that combines none reads such
         return self.stored[op.outputs[0]] if op.kind == "activation" or op.kind in MOVES else wanted
 
+    def _given_integers(self, op: Op) -> bool:
+        if op.kind not in INTEGER_KINDS or not self.scaled.issuperset(op.inputs):
+            return False
+        if _is_product(op):
+            return self.numbers[op.name].weight in INTEGER_TYPES and self._fits(op)
+        return op.outputs[0] in self.scaled
+
     def from_sum(self, op: Op) -> bool:
         """Whether an activation is computed from the sum of the product in front of it, which nobody else reads."""
         if not isinstance(op.attrs, Activation) or op.attrs.function not in self.from_sums:
@@ -99,6 +108,10 @@ class Plan:
         source = op.inputs[0]
         alone = len(self.readers[source]) == 1 and source not in self.graph.outputs
         return alone and source in self._maker and _is_product(self._maker[source])
+
+    def reads_integers(self, op: Op) -> bool:
+        """Whether an op is a product in integers."""
+        return _is_product(op) and op.name in self.integer
 
     def quantised(self, op: Op) -> bool:
         """Whether the weights of a product are stored in its number type: not where integers could overflow."""
@@ -123,15 +136,8 @@ class Plan:
 
     def shared(self) -> list[list[str]]:
         """The scaled tensors, in sets that have one scale each."""
-        sets = {name: [name] for name in self.graph.tensors if name in self.scaled}
-        for op in self.graph.ops:
-            if op.name in self.integer and keeps_scale(op):
-                for name in op.inputs:
-                    mine, other = sets[op.outputs[0]], sets[name]
-                    if mine is not other:
-                        mine += other
-                        sets.update(dict.fromkeys(other, mine))
-        return list({id(members): members for members in sets.values()}.values())
+        ops = (op for op in self.graph.ops if op.name in self.integer)
+        return scale_sets(ops, (name for name in self.graph.tensors if name in self.scaled))
 
     def counted(self, tensor: str) -> bool:
         """Whether the values of a tensor say what its set must cover."""

@@ -17,8 +17,8 @@ from luthier.graph.fold import fold_constants, fold_norm_into_conv
 from luthier.graph.halves import as_stored
 from luthier.graph.op import Graph, Op, Tensor
 from luthier.quant.affine import WEIGHT_TYPES, Levels, quantize_bias, quantize_weight, weight_scales
-from luthier.quant.calibrate import Compile, calibrate, in_batches, observe, with_numpy
-from luthier.quant.correct import correct_biases
+from luthier.quant.calibrate import Compile, calibrate, equalized, in_batches, observe, with_numpy
+from luthier.quant.correct import refine
 from luthier.quant.numbers import W8A8, Numbers
 from luthier.quant.observe import Observer
 from luthier.quant.plan import FROM_SUMS, Plan
@@ -35,6 +35,8 @@ def quantize(
     observer: Observer = "mse",
     symmetric: bool = False,
     per_channel: bool = True,
+    equalize: bool = True,
+    round_to_sums: bool = False,
     correct_bias: bool = True,
     keep: Collection[str] = (),
     from_sums: Collection[GraphFunction] = FROM_SUMS,
@@ -52,6 +54,8 @@ def quantize(
         observer: how ranges are chosen, see `luthier.quant.observe`.
         symmetric: whether every activation's range reaches as far below 0 as above.
         per_channel: False = one scale for all of a weight.
+        equalize: see `luthier.quant.equalize`; may add ops.
+        round_to_sums: see `luthier.quant.rounding`.
         correct_bias: see `luthier.quant.correct`; takes the integer reference over all images.
         keep: names of ops that stay in fp32, for instance where a stem's noise costs too much.
         from_sums: functions computed from the 32-bit sum in front of them, see `luthier.quant.plan`.
@@ -81,10 +85,20 @@ def quantize(
             raise DataError(f"quantize: constant {name!r} holds NaN or infinity")
     batches = in_batches(graph, calibration)
     plan = Plan(graph, keep, numbers, from_sums)
+    if equalize:
+        graph, constants = equalized(plan, constants, batches, compile)
+        plan = Plan(graph, keep, numbers, from_sums)
     observed = observe(plan, constants, batches, compile)
     levels = calibrate(plan, observed, observer, symmetric=symmetric)
-    quantized = with_levels(plan, constants, levels, per_channel=per_channel)
-    return correct_biases(*quantized, batches, observed.means) if correct_bias else quantized
+    quantized, values = with_levels(plan, constants, levels, per_channel=per_channel)
+    if not (correct_bias or round_to_sums):
+        return quantized, values
+    exact = {
+        small.constants["weight"]: np.asarray(constants[op.constants["weight"]])
+        for small, op in zip(quantized.ops, plan.graph.ops, strict=True)
+        if round_to_sums and op.kind in ("conv", "linear")
+    }
+    return refine(quantized, values, batches, observed.means if correct_bias else None, exact)
 
 
 def with_levels(

@@ -13,10 +13,10 @@ from random_graphs import networks
 
 from luthier.arch import Network
 from luthier.deploy.onnx_file import random_weights
-from luthier.deploy.peers.torch_graph import GraphModule
 from luthier.errors import PeerError
 from luthier.graph import Graph, fold_norm_into_conv, from_network, reference
 from luthier.graph import attrs as kinds
+from luthier.nn.graph_module import GraphModule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
