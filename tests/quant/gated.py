@@ -8,17 +8,20 @@ import numpy as np
 
 from luthier.graph import Graph
 from luthier.graph import attrs as kinds
+from luthier.graph.attrs import GraphFunction
 from luthier.graph.builder import Builder
 
 Array = np.ndarray[Any, Any]
 
 
-def gated_block(images: int = 48, seed: int = 0, batch: int = 4) -> tuple[Graph, dict[str, Array], Array]:
+def gated_block(
+    images: int = 48, seed: int = 0, batch: int = 4, function: GraphFunction = "silu"
+) -> tuple[Graph, dict[str, Array], Array]:
     """The network, its values, and smooth images."""
     build = Builder()
     x = build.input("x", (batch, 3, 16, 16))
     stem = build.activation("stem", build.conv("cs", "cs", x, 8, kernel_size=3, stride=2, bias=True), "relu6")
-    wide = build.activation("wide", build.conv("cw", "cw", stem, 24, bias=True), "silu")
+    wide = build.activation("wide", build.conv("cw", "cw", stem, 24, bias=True), function)
     deep = build.conv("deep", "deep", wide, 24, kernel_size=3, groups=24, bias=True)
     squeezed = build.conv("cg", "cg", build.op("squeezed", kinds.GlobalPool(), deep), 24, bias=True)
     gated = build.mul("gated", deep, build.activation("gate", squeezed, "sigmoid"))

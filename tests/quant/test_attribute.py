@@ -112,7 +112,7 @@ def _linear() -> tuple[Graph, dict[str, Array], Array]:
 def test_prices_of_a_linear_network_are_exact() -> None:
     """Each source's error is made where it stands and sent through the rest of the network."""
     graph, constants, images = _linear()
-    quantized, values = quantize(graph, constants, images, numbers=parse_numbers("W4A8"))
+    quantized, values = quantize(graph, constants, images, numbers=parse_numbers("W4A8"), equalize=False)
     local = Local(graph, constants, quantized, values)
     (sources,) = attribute([local], {"x": images}, probes=1)
     run = list(walk(local, {"x": images}))
@@ -143,8 +143,10 @@ def test_prices_sum_to_the_predicted_noise_where_it_is_weak() -> None:
     from luthier.quant.noise import predict
 
     graph, constants, images = gated_block(48)
-    quantized, values = quantize(graph, constants, images)
-    narrow, narrow_values = quantize(graph, constants, images, numbers=parse_numbers("W4A8"), correct_bias=False)
+    quantized, values = quantize(graph, constants, images, equalize=False)
+    narrow, narrow_values = quantize(
+        graph, constants, images, numbers=parse_numbers("W4A8"), correct_bias=False, equalize=False
+    )
     local = Local(graph, constants, quantized, values)
     both = attribute([local, Local(graph, constants, narrow, narrow_values)], {"x": images}, probes=8)
     whole = predict(local, {"x": images})

@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 def test_prediction_meets_measurement(numbers: str, median_db: float) -> None:
     """On images that neither the calibration nor the prediction has seen; fields err less than the law of variances."""
     graph, constants, images = gated_block(96)
-    quantized, values = quantize(graph, constants, images[:48], numbers=parse_numbers(numbers))
+    quantized, values = quantize(graph, constants, images[:48], numbers=parse_numbers(numbers), equalize=False)
     local = Local(graph, constants, quantized, values)
     found = measure(local, values, {"x": images[48:]})
     fields, white = predict(local, {"x": images[:48]}), predict_white(local, {"x": images[:48]})
@@ -41,7 +41,7 @@ def test_rounded_weights_alone_are_predicted_exactly() -> None:
     """Nothing is assumed but that rounding errors are those of fp32 values: without rounding, nothing is."""
     graph, constants, images = gated_block(8)
     only_weights = Precision(weight="int4", activation="fp32")
-    quantized, values = quantize(graph, constants, images, numbers=only_weights, correct_bias=False)
+    quantized, values = quantize(graph, constants, images, numbers=only_weights, correct_bias=False, equalize=False)
     local = Local(graph, constants, quantized, values, corrected=False)
     fields, found = predict(local, {"x": images}), measure(local, values, {"x": images})
     for name in graph.tensors:
@@ -78,7 +78,7 @@ def test_rounding_is_averaged_away() -> None:
     build = Builder()
     graph = build.graph(build.op("m", kinds.GlobalPool(), build.input("x", (64, 1, 8, 8))))
     images = np.random.default_rng(1).uniform(-1, 1, (512, 1, 8, 8)).astype(np.float32)
-    quantized, values = quantize(graph, {}, images, observer="minmax")
+    quantized, values = quantize(graph, {}, images, observer="minmax", equalize=False)
     scale = quantized.tensors["x"].scale
     assert isinstance(scale, float)
     found = predict(Local(graph, {}, quantized, values), {"x": images})
@@ -91,7 +91,7 @@ def test_rounding_is_averaged_away() -> None:
 def test_exact_gates_leave_the_first_term_of_the_law() -> None:
     """No less noise than with noisy gates: a gate follows what it rescales, and so their errors correlate."""
     graph, constants, images = gated_block(32)
-    quantized, values = quantize(graph, constants, images, numbers=parse_numbers("W4A8"))
+    quantized, values = quantize(graph, constants, images, numbers=parse_numbers("W4A8"), equalize=False)
     local = Local(graph, constants, quantized, values)
     whole, exact = (predict(local, {"x": images}, exact_gates=on) for on in (False, True))
     np.testing.assert_array_equal(whole.noise["deep"], exact.noise["deep"])
@@ -109,7 +109,7 @@ def test_powers_are_means() -> None:
     x = np.random.default_rng(0).normal(size=(6, 3, 4, 5)).astype(np.float32)
     np.testing.assert_allclose(power(x), (x.astype(np.float64) ** 2).mean((0, 2, 3)))
     graph, constants, images = gated_block(16)
-    quantized, values = quantize(graph, constants, images)
+    quantized, values = quantize(graph, constants, images, equalize=False)
     local = Local(graph, constants, quantized, values)
     halves = [measure(local, values, {"x": part}) for part in (images[:8], images[8:])]
     whole = measure(local, values, {"x": images})

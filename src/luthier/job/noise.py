@@ -17,11 +17,12 @@ from luthier.errors import InputError
 from luthier.graph.op import Graph
 from luthier.quant.assign import prices, products, spread
 from luthier.quant.attribute import Source, attribute, gates
-from luthier.quant.calibrate import Compile, in_batches, with_numpy
+from luthier.quant.calibrate import Compile, equalized, in_batches, with_numpy
 from luthier.quant.integer import run
 from luthier.quant.local import Local
 from luthier.quant.noise import Powers, decibels, measure, predict, walk
-from luthier.quant.numbers import name_of, parse_numbers
+from luthier.quant.numbers import FP32, name_of, parse_numbers
+from luthier.quant.plan import Plan
 from luthier.quant.quantize import quantize
 from luthier.quant.results import GateNoise, NoiseAnalysis, Remedy, SourceNoise, TensorNoise
 from luthier.quant.variance import predict_white
@@ -33,6 +34,29 @@ _PRICED_IMAGES: Final = 16
 #: remedies give 16 bits to the products that make so much of the noise, and to so many at most
 _WORTH, _MOST_OPS = 0.8, 6
 _WIDE: Final = "W8A16"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A quantised network beside what it would be in fp32, op by op.
+
+    Attributes:
+        local: what each op does wrong.
+        values: constants of the quantised graph.
+    """
+
+    local: Local
+    values: Mapping[str, Array]
+
+    @property
+    def quantized(self) -> Graph:
+        """The quantised graph."""
+        return self.local.quantized
+
+    @property
+    def graph(self) -> Graph:
+        """The same in fp32."""
+        return self.local.graph
 
 
 @dataclass(frozen=True)
@@ -54,13 +78,17 @@ class Case:
     images: Array
     compile: Compile = with_numpy
 
-    def quantized(self, numbers: Precision | Mapping[str, Precision]) -> tuple[Graph, dict[str, Array]]:
-        """The network in these number types, biases corrected."""
-        return quantize(self.graph, self.constants, self.calibration, numbers=numbers, compile=self.compile)
-
-    def local(self, quantized: Graph, values: Mapping[str, Array]) -> Local:
-        """What its ops do wrong."""
-        return Local(self.graph, self.constants, quantized, values)
+    def tried(self, chosen: Mapping[str, Precision], *, equalize: bool = True) -> Trial:
+        """The network with these number types for its products, biases corrected, and its twin in fp32."""
+        graph, constants = self.graph, self.constants
+        if equalize:
+            plan = Plan(graph, numbers=spread(graph, chosen))
+            batches = in_batches(graph, self.calibration)
+            graph, constants = equalized(plan, constants, batches, self.compile)
+        quantized, values = quantize(
+            graph, constants, self.calibration, numbers=spread(graph, chosen), equalize=False, compile=self.compile
+        )
+        return Trial(Local(graph, constants, quantized, values), values)
 
     def fed(self, images: Array) -> dict[str, Array]:
         """Images by input.
@@ -82,12 +110,14 @@ class Case:
 
 
 def analyze_noise(
-    case: Case, numbers: str = "W8A8", *, remedies: bool = True, probes: int = 4, say: Say | None = None
-) -> NoiseAnalysis:
+    case: Case, numbers: str = "W8A8", *, equalize: bool = True, remedies: bool = True, probes: int = 4,
+    say: Say | None = None,
+) -> NoiseAnalysis:  # fmt: skip
     """Quantise a network, predict and measure the noise of every tensor, price every source, try what mends it.
 
     Args:
         numbers: number types of all ops, see `luthier.quant.numbers`.
+        equalize: see `luthier.quant.equalize`; where it is left out, it is one of the remedies.
         remedies: try them, each by quantising and measuring anew.
         probes: see `luthier.quant.attribute.attribute`.
         say: called with the share of the work that is done, and what is done now.
@@ -98,13 +128,13 @@ def analyze_noise(
     tell = say or (lambda share, what: None)
     types, fed = parse_numbers(numbers), case.fed(case.images)
     tell(0.0, "quantising")
-    quantized, values = case.quantized(types)
-    local = case.local(quantized, values)
+    trial = case.tried({op.name: types for op in products(case.graph)}, equalize=equalize)
+    local, graph = trial.local, trial.graph
     tell(0.1, "predicting")
     fields, exact, white = predict(local, fed), predict(local, fed, exact_gates=True), predict_white(local, fed)
     calibration = predict(local, case.fed(case.calibration[: len(case.images)]))
     tell(0.3, "measuring")
-    found = measure(local, values, fed)
+    found = measure(local, trial.values, fed)
     tell(0.4, "pricing sources")
     widths = {name: float(np.sqrt(noise.mean())) for name, noise in fields.noise.items()}
     few = case.fed(case.images[:_PRICED_IMAGES])
@@ -112,19 +142,20 @@ def analyze_noise(
     want = case.outputs(case.graph, case.constants)
     tried: list[Remedy] = []
     if remedies:
-        plans = list(_plans(case.graph, sources, types))
-        for index, (name, ops, mapping) in enumerate(plans):
+        plans = list(_plans(graph, sources, types, equalize=equalize))
+        for index, (name, ops, chosen, level) in enumerate(plans):
             tell(0.5 + 0.5 * index / len(plans), f"trying {name}")
-            tried.append(_tried(case, name, ops, mapping, want))
-    signal = float(np.mean([fields.signal[name].mean() for name in case.graph.outputs]))
+            tried.append(_remedy(case, case.tried(chosen, equalize=level), name, ops, want))
+    signal = float(np.mean([fields.signal[name].mean() for name in graph.outputs]))
     return NoiseAnalysis(
-        model=case.name, weights=case.weights, numbers=name_of(types), images=len(case.images),
-        calibration_images=len(case.calibration), tensors=tuple(_tensors(case.graph, fields, exact, white, found)),
-        sources=tuple(_sources(local, few, sources, signal)), gates=tuple(_gates(case.graph, fields)),
-        output_predicted_db=_output_db(case.graph, fields),
+        model=case.name, weights=case.weights, numbers=name_of(types), equalized=equalize, images=len(case.images),
+        calibration_images=len(case.calibration), tensors=tuple(_tensors(graph, fields, exact, white, found)),
+        sources=tuple(_sources(local, few, sources, signal)), gates=tuple(_gates(graph, fields)),
+        output_predicted_db=_output_db(graph, fields),
         output_sources_db=decibels(signal, sum(source.power for source in sources)),
-        output_measured_db=_output_db(case.graph, found), output_calibration_db=_output_db(case.graph, calibration),
-        agreement=_agreement(case.outputs(quantized, values), want), weight_bytes=weight_bytes(quantized),
+        output_measured_db=_output_db(graph, found), output_calibration_db=_output_db(graph, calibration),
+        agreement=agreement(case.outputs(trial.quantized, trial.values), want),
+        weight_bytes=weight_bytes(trial.quantized),
         remedies=tuple(sorted(tried, key=lambda remedy: -remedy.output_db)),
     )  # fmt: skip
 
@@ -133,7 +164,8 @@ def _output_db(graph: Graph, powers: Powers) -> float:
     return decibels(*(float(sum(by[name].sum() for name in graph.outputs)) for by in (powers.signal, powers.noise)))
 
 
-def _agreement(got: Array, want: Array) -> float:
+def agreement(got: Array, want: Array) -> float:
+    """Share of rows whose largest number stands in the same place."""
     return float((got.argmax(1) == want.argmax(1)).mean())
 
 
@@ -216,34 +248,34 @@ def _why(local: Local, found: SourceNoise, limits: Array) -> str:
 
 
 def _plans(
-    graph: Graph, sources: Sequence[Source], types: Precision
-) -> Iterator[tuple[str, tuple[str, ...], Mapping[str, Precision]]]:
-    """What may mend it: 16 bits for the products that make most of the noise, for depthwise layers, for all."""
+    graph: Graph, sources: Sequence[Source], types: Precision, *, equalize: bool
+) -> Iterator[tuple[str, tuple[str, ...], Mapping[str, Precision], bool]]:
+    """What may mend it: one range for all channels, and 16 bits for few products, for depthwise layers, for all."""
     whole, wide = {op.name: types for op in products(graph)}, parse_numbers(_WIDE)
-    if types in (wide, Precision()):
+    if types in (wide, FP32):
         return
+    if not equalize:
+        yield "channels equalised", (), whole, True
     bills = {name: sum(row.values()) for name, row in prices(graph, {"now": sources}).items()}
     ranked = sorted(bills, key=lambda name: -bills[name])
     total, chosen = sum(bills.values()), list[str]()
     while ranked and total and len(chosen) < _MOST_OPS and sum(bills[name] for name in chosen) < _WORTH * total:
         chosen.append(ranked.pop(0))
     for name in chosen[:2]:
-        yield f"{name} in {_WIDE}", (name,), spread(graph, whole | {name: wide})
+        yield f"{name} in {_WIDE}", (name,), whole | {name: wide}, equalize
     if len(chosen) > 1:
         share = 100 * sum(bills[name] for name in chosen) / total
-        mixed = spread(graph, whole | dict.fromkeys(chosen, wide))
-        yield f"{len(chosen)} ops with {share:.0f} % of the noise in {_WIDE}", tuple(chosen), mixed
+        label = f"{len(chosen)} ops with {share:.0f} % of the noise in {_WIDE}"
+        yield label, tuple(chosen), whole | dict.fromkeys(chosen, wide), equalize
     depthwise = [op.name for op in products(graph) if op_class(graph, op) == "depthwise"]
     if depthwise:
-        mixed = spread(graph, whole | dict.fromkeys(depthwise, wide))
-        yield f"depthwise layers in {_WIDE}", tuple(depthwise), mixed
-    yield f"everything in {_WIDE}", tuple(whole), spread(graph, dict.fromkeys(whole, wide))
+        yield f"depthwise layers in {_WIDE}", tuple(depthwise), whole | dict.fromkeys(depthwise, wide), equalize
+    yield f"everything in {_WIDE}", tuple(whole), dict.fromkeys(whole, wide), equalize
 
 
-def _tried(case: Case, name: str, ops: tuple[str, ...], mapping: Mapping[str, Precision], want: Array) -> Remedy:
-    graph, values = case.quantized(mapping)
-    got = case.outputs(graph, values)
+def _remedy(case: Case, trial: Trial, name: str, ops: tuple[str, ...], want: Array) -> Remedy:
+    got = case.outputs(trial.quantized, trial.values)
     return Remedy(
         name=name, ops=ops, output_db=decibels(float((want**2).sum()), float(((got - want) ** 2).sum())),
-        agreement=_agreement(got, want), weight_bytes=weight_bytes(graph),
+        agreement=agreement(got, want), weight_bytes=weight_bytes(trial.quantized),
     )  # fmt: skip

@@ -105,6 +105,7 @@ class NoiseAnalysis:
 
     Attributes:
         model, weights, numbers: which.
+        equalized: whether channels were brought to one range first.
         images: that noise was predicted and measured on; not those of the calibration.
         calibration_images: how many.
         tensors: in the graph's order.
@@ -121,6 +122,7 @@ class NoiseAnalysis:
     model: str
     weights: str
     numbers: str
+    equalized: bool
     images: int
     calibration_images: int
     tensors: tuple[TensorNoise, ...]
