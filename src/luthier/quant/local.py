@@ -55,7 +55,7 @@ class Local:
     def __init__(
         self, graph: Graph, constants: Arrays, quantized: Graph, values: Arrays, *, corrected: bool = True
     ) -> None:
-        self.graph, self.quantized, self.corrected = graph, quantized, corrected
+        self.graph, self.constants, self.quantized, self.corrected = graph, constants, quantized, corrected
         self._own = {
             op.name: {role: np.asarray(constants[name], np.float32) for role, name in op.constants.items()}
             for op in graph.ops
