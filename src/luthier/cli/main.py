@@ -14,6 +14,7 @@ from luthier.cli.analyze import analyze
 from luthier.cli.bench import bench
 from luthier.cli.compile import compile_model
 from luthier.cli.output import guarded
+from luthier.cli.quantize import quantize
 from luthier.cli.scale import scale
 from luthier.errors import InputError
 
@@ -37,6 +38,7 @@ app.command("analyze")(analyze)
 app.command("scale")(scale)
 app.command("compile")(compile_model)
 app.command("bench")(bench)
+app.command("quantize")(quantize)
 app.command("run")(commands.run)
 app.command("report")(commands.report)
 data_app.command("convert")(commands.convert)

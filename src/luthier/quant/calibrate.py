@@ -15,7 +15,7 @@ from luthier.graph import reference
 from luthier.graph.attrs import Activation
 from luthier.graph.op import Graph
 from luthier.quant.affine import ACTIVATION_TYPES, Levels, levels_of_range
-from luthier.quant.equalize import equalize, pairs
+from luthier.quant.equalize import Seen, equalize, tied
 from luthier.quant.gain import channel_means, moment_tensors, moments, output_gains
 from luthier.quant.observe import Histogram, Observer, choose_levels, merged
 from luthier.quant.plan import Plan
@@ -107,20 +107,24 @@ def equalized(
 ) -> tuple[Graph, dict[str, Array]]:
     """The graph with the channels of its tensors brought to one range, see `luthier.quant.equalize`."""
     graph = plan.graph
-    names = [pair.tensor for pair in pairs(plan)]
+    names = [name for one in tied(plan) for name in one.tensors]
     if not names:
         return graph, dict(constants)
     run = _watched(graph, constants, names, compile)
-    lows: dict[str, list[Array]] = {name: [] for name in names}
-    highs: dict[str, list[Array]] = {name: [] for name in names}
+    parts: dict[str, list[Seen]] = {name: [] for name in names}
     for batch in batches[: _some(_RANGE_IMAGES, batches)]:
         values = run(batch)
         for name in names:
-            axes = tuple(axis for axis in range(values[name].ndim) if axis != 1)
-            lows[name].append(values[name].min(axes))
-            highs[name].append(values[name].max(axes))
-    ranges = {name: (np.min(lows[name], 0), np.max(highs[name], 0)) for name in names}
-    return equalize(plan, constants, ranges, _gains(plan, constants, batches, compile))
+            x = values[name]
+            axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+            parts[name].append(Seen(x.min(axes), x.max(axes), channel_means(np.square(x))))
+    seen = {
+        name: Seen(
+            np.min([p.low for p in own], 0), np.max([p.high for p in own], 0), np.mean([p.power for p in own], 0)
+        )
+        for name, own in parts.items()
+    }
+    return equalize(plan, constants, seen, _gains(plan, constants, batches, compile))
 
 
 def _some(images: int, batches: Sequence[Batch]) -> int:

@@ -109,10 +109,6 @@ class Plan:
         alone = len(self.readers[source]) == 1 and source not in self.graph.outputs
         return alone and source in self._maker and _is_product(self._maker[source])
 
-    def reads_integers(self, op: Op) -> bool:
-        """Whether an op is a product in integers."""
-        return _is_product(op) and op.name in self.integer
-
     def quantised(self, op: Op) -> bool:
         """Whether the weights of a product are stored in its number type: not where integers could overflow."""
         return op.name in self.integer or self.numbers[op.name].activation not in INTEGER_TYPES
