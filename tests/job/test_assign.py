@@ -61,7 +61,7 @@ def test_a_limit_on_size_and_on_loss() -> None:
 
 def test_what_cannot_be_is_told() -> None:
     case, device = block(), get(DEVICE)
-    with pytest.raises(BudgetError, match=r"--max-size: no mixture of W8A16, W8A8, W4A8 keeps 10 B on .*; the least is"):
+    with pytest.raises(BudgetError, match=r"--max-size: no mixture of .* keeps 10 B on .*; the least is"):
         assign_numbers(case, device, Wish("size", 10.0))
     with pytest.raises(InputError, match="assign: needs two number types to choose from, got W8A8"):
         assign_numbers(case, device, Wish("size", 10.0, ("W8A8",)))

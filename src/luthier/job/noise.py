@@ -13,8 +13,11 @@ from luthier.arch.block import Precision
 from luthier.cost.macs import op_macs
 from luthier.cost.op_class import op_class
 from luthier.cost.summary import weight_bytes
-from luthier.errors import InputError
+from luthier.engine import compile as compile_graph
+from luthier.errors import DataError, InputError
 from luthier.graph.op import Graph
+from luthier.job.quantize import Options, read_images
+from luthier.job.weighted import weighted
 from luthier.quant.assign import prices, products, spread
 from luthier.quant.attribute import Source, attribute, gates
 from luthier.quant.calibrate import Compile, equalized, in_batches, with_numpy
@@ -107,6 +110,28 @@ class Case:
             found = run(graph, values, dict(zip(graph.inputs, batch, strict=True)))
             results.append(np.concatenate([found[name].reshape(len(batch[0]), -1) for name in graph.outputs], 1))
         return np.concatenate(results)
+
+
+def read_case(
+    model: str, data: str, options: Options, *, pretrained: str | None = None, resolution: int | None = None,
+    seed: int = 0, skip_bad: bool = False,
+) -> tuple[Case, Array | None]:  # fmt: skip
+    """A network and images as `luthier quantize` reads them, at batch 1; and the labels of those it judges on.
+
+    Args:
+        options: how many images.
+    Raises:
+        InputError: a network without weights.
+        DataError: images that cannot calibrate.
+    """
+    net = weighted(model, batch=1, pretrained=pretrained, resolution=resolution)
+    if net.weights == "random":
+        raise InputError(f"{model}: has no trained weights to quantise; give --pretrained, a run folder or a file")
+    images = read_images(net, model, data, options, seed, skip_bad)
+    if len(images.judged) == 0:
+        raise DataError(f"{data}: leaves no images to judge on beside those of the calibration; give more")
+    case = Case(net.name, net.weights, net.graph, net.constants, images.calibration, images.judged, compile_graph)
+    return case, images.labels
 
 
 def analyze_noise(
