@@ -22,9 +22,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_analysis_is_said_drawn_and_kept_as_numbers() -> None:
-    ended = in_process(
-        "quantize", "net.onnx", "--data", "images.npy", "--numbers", "W4A8", "--analyze", "--html", "noise.html", "--json"
-    )  # fmt: skip
+    words = ("--numbers", "W4A8", "--analyze", "--html", "noise.html", "--json")
+    ended = in_process("quantize", "net.onnx", "--data", "images.npy", *words)
     assert ended.code == 0, ended.err
     assert "in W4A8: SQNR of the outputs" in ended.err
     assert "% of the noise:" in ended.err
