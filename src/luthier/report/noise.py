@@ -87,10 +87,10 @@ def sources(found: NoiseAnalysis, rows: int = _ROWS) -> Table:
 def gate_rows(found: NoiseAnalysis) -> Table:
     """What each gate does to the noise that enters it."""
     columns = (
-        Column("gate"), Column("SQNR before, dB", "predicted", numeric=True),
-        Column("behind, dB", "predicted", numeric=True), Column("signal × , dB", numeric=True),
-        Column("noise × , dB", "predicted", numeric=True), Column("its own noise", "predicted", numeric=True),
-        Column("law − field, dB", numeric=True),
+        Column("gate"), Column("before, dB", "predicted", numeric=True),
+        Column("behind, dB", "predicted", numeric=True), Column("signal, dB", numeric=True),
+        Column("noise, dB", "predicted", numeric=True), Column("its own noise", "predicted", numeric=True),
+        Column("law − field", numeric=True),
     )  # fmt: skip
     return Table(
         columns,
@@ -157,7 +157,8 @@ def depth(found: NoiseAnalysis) -> Chart:
     """SQNR against depth."""
     from plotly.graph_objects import Figure
 
-    points = [one for one in found.tensors if one.kind in _CARRIERS]
+    # the last of each block: a gate's own layers, on maps of one pixel, are not on the way
+    points = list({one.block or one.op: one for one in found.tensors if one.kind in _CARRIERS}.values())
     thin = {"color": MUTED, "width": 1}
     traces = [
         _line("measured", points, [one.measured_db for one in points], line={"color": WINNER}, marker={"size": 6}),
@@ -173,8 +174,8 @@ def depth(found: NoiseAnalysis) -> Chart:
     axes = {"xaxis": axis("depth: share of the MACs, %"), "yaxis": axis("SQNR, dB")}
     figure = Figure(data=traces, layout=layout(400, **axes))
     note = (
-        "What convolutions, linear layers and sums write. Where a function flattens what follows, values are clipped "
-        "on purpose: such a dip means nothing to the next point."
+        "What the last convolution, linear layer or sum of each block writes. Where a function flattens what follows, "
+        "values are clipped on purpose: such a dip means nothing to the next point."
     )
     return Chart("depth", "How noise piles up", note, figure)
 
@@ -235,9 +236,12 @@ def lines(found: NoiseAnalysis) -> Group:
     parts: list[Text | RichTable] = [Text(headline(found)), Text(cause(found), "bold")]
     parts.append(grid(laws(found), tuple(column.title for column in laws(found).columns)))
     parts.append(grid(sources(found, _FEW), ("op", "what is rounded", "share", "alone, dB", "channel")))
-    for table in (gate_rows(found), remedies(found)):
+    for table, shown in (
+        (gate_rows(found), ("gate", "before, dB", "behind, dB", "signal, dB", "noise, dB", "its own noise")),
+        (remedies(found), ("remedy", "SQNR, dB", "gain, dB", "agreement", "weights")),
+    ):
         if table.rows:
-            parts.append(grid(table, tuple(column.title for column in table.columns)))
+            parts.append(grid(table, shown))
     if found.remedies:
         parts.append(Text(mended(found), "bold green"))
     return Group(*parts)
