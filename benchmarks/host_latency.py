@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from luthier.arch import presets
 from luthier.cost.calibrated import calibrated_latency
 from luthier.cost.macs import graph_macs
-from luthier.deploy.calibrate import calibrate, fastest
+from luthier.deploy.calibrate import calibrate
+from luthier.deploy.fit_costs import fastest
 from luthier.deploy.latency import open_session, time_calls
 from luthier.deploy.onnx_file import random_weights, to_onnx
 from luthier.deploy.quiet import Reference

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from luthier.deploy import calibrate
+from luthier.deploy import calibrate, calibrate_engine
 from luthier.device import Calibration, energy_table, get, host, measure, names
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -101,6 +101,7 @@ def test_measure_calibrates_when_asked(
     luthier: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = Calibration("a run time", 1, "a test", kernels={"add": {"byte": 1e-11}})
+    own = Calibration("Luthier", 1, "a test", kernels={"matmul": {"cycle": 1e-10}})
 
     def measured(table: Any, budget_s: float, say: Any, calibrations: Any) -> Any:
         device = host.describe(table)
@@ -108,7 +109,8 @@ def test_measure_calibrates_when_asked(
 
     monkeypatch.setattr(measure, "measure", measured)
     monkeypatch.setattr(calibrate, "calibrate", lambda device, say: known)
-    for options, kept in (((), ()), (("--calibrate",), (known,))):
+    monkeypatch.setattr(calibrate_engine, "calibrate_engine", lambda device, say: own)
+    for options, kept in (((), ()), (("--calibrate",), (own, known))):
         ended = luthier("device", "measure", *options)
         assert ended.code == 0, ended.err
         assert get("host").calibrations == kept

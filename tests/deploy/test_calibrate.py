@@ -9,8 +9,9 @@ import pytest
 
 from luthier.cost.calibrated import RUN, calibrated_latency, seconds, works
 from luthier.deploy import calibrate as module
-from luthier.deploy.calibrate import Sample, calibrate, fastest, fit, layout_block, loss, private_cache_bytes
+from luthier.deploy.calibrate import calibrate, layout_block, private_cache_bytes
 from luthier.deploy.calibration_set import assortment, calibration_set, chain
+from luthier.deploy.fit_costs import Sample, fastest, fit, loss
 from luthier.device import Calibration, Device, Figure, MemoryLevel, energy_table, host
 from luthier.device.read import device_from_text
 from luthier.device.write import device_to_text

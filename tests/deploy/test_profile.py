@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -142,3 +143,17 @@ def test_silu_spelled_out_is_one_kernel() -> None:
     graph = build.graph(build.conv("b", "b", x, 16))
     assert ("activation", ("gate", "product")) in [(kernel.kind, kernel.ops) for kernel in kernels(graph)]
     agree(graph)
+
+
+def test_energy_is_measured_where_the_processor_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def meter(run: Callable[[], int]) -> float:
+        counted.append(run())
+        return 2.0 / counted[0]
+
+    monkeypatch.setattr("luthier.deploy.profile.measured_energy_j", meter)
+    graph = chain(0)
+    found = profile(graph, random_weights(graph), budget_s=0.0, min_repeats=5)
+    assert counted == [5 + 3]  # the calls that warm up draw power too
+    assert found.energy_j == 0.25

@@ -59,7 +59,7 @@ def names(ops: tuple[Op, ...]) -> list[str]:
 
 WHERE = {
     ("relu", "relu"): [({"ce", "e"}, ["ce"], [], ["cd"]), ({"cd", "d"}, ["cd"], [], ["y"])],
-    ("identity", "relu6"): [({"ce", "e"}, ["ce"], [], ["cd"])],
+    ("identity", "relu6"): [({"ce"}, ["ce"], [], ["cd"])],
     ("hard_swish", "silu"): [({"e"}, [], ["e"], ["cd"])],
     ("relu6", "hard_swish"): [({"d"}, [], ["d"], ["y"])],
 }
@@ -116,8 +116,11 @@ def test_noise_by_hand() -> None:
     assert equal == pytest.approx((1 / 255) ** 2 / 12 * 2 * (16 + 7) * 36)
     (y,) = [op for op in graph.ops if op.name == "y"]
     values = {"y.weight": np.ones((4, 8, 1, 1))}
-    got = _weight_noise(plan, values, y, seen, {"y": np.full(4, 3.0)}, np.full(8, 2.0))
-    assert got == pytest.approx(4 * 3.0 * (2 / 127) ** 2 / 12 * (8 / 4) * 36)
+    gains = {"y": np.full(4, 3.0)}
+    assert _weight_noise(plan, values, y, seen, gains, np.full(8, 2.0)) < 1e-9, "ones are on the grid"
+    values["y.weight"][:, 0] = 1.25 / 127  # becomes 1 / 127
+    got = _weight_noise(plan, values, y, seen, gains, np.full(8, 2.0))
+    assert got == pytest.approx(4 * 3.0 * (2 * 0.25 / 127) ** 2 * (1 / 4) * 36**2, rel=1e-3)
 
 
 @pytest.mark.parametrize("function", ["relu", "hard_swish"])

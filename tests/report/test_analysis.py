@@ -95,7 +95,7 @@ def test_a_run_time_modelled_and_measured(found: Examination) -> None:
     profile = Profile(
         (KernelTime((first,), "Conv", 8, 1e-3), KernelTime((second,), "Conv", 8, 2e-3)), 4e-3, 0.0, 9, "ORT"
     )
-    both = dataclasses.replace(found, calibrated=calibrated, profile=profile)
+    both = dataclasses.replace(found, calibrated=(calibrated,), profile=profile)
     table = grids.kernels(both)
     assert table is not None
     assert table.rows[0][2:] == ("1 ms", "1 ms")

@@ -122,15 +122,18 @@ def document(found: Examination) -> dict[str, Any]:
         "predicted_latency_s": None if prediction is None else prediction.latency_s,
         "predicted_latency_s_kind": "predicted",
         "predicted_latency_s_interval": None if prediction is None else list(prediction.interval_s),
-        "runtime_latency_s": None if found.calibrated is None else found.calibrated.latency_s,
-        "runtime_latency_s_kind": "modelled",
-        "runtime": None if found.calibrated is None else found.calibrated.runtime,
+        "runtimes": [
+            {"runtime": known.runtime, "latency_s": known.latency_s, "latency_s_kind": "modelled"}
+            for known in found.calibrated
+        ],
         "measured_latency_s": None if found.profile is None else found.profile.whole_s,
         "measured_latency_s_kind": "measured",
         "measured_runtime": None if found.profile is None else found.profile.runtime,
         "measured_by_op_s": None if found.profile is None else found.profile.by_op(),
         "energy_j": totals.image_energy_j,
         "energy_j_kind": totals.image_energy_j_kind,
+        "measured_energy_j": None if found.profile is None else found.profile.energy_j,
+        "measured_energy_j_kind": "measured",
         "images_per_battery": totals.images_per_battery,
         "fits": analysis.fits,
         "verdict": analysis.verdict,

@@ -67,7 +67,11 @@ def measure(
         str, typer.Option("--time-limit", help="For the loops together; at least 2s, better 20s or more.")
     ] = "20s",
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Also calibrate the latency model for ONNX Runtime: 45 s more.")
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Also calibrate the latency models of Luthier's engine and ONNX Runtime: 2 min more.",
+        ),
     ] = False,
     as_json: limits.Json = False,
 ) -> None:
@@ -82,8 +86,9 @@ def measure(
         calibrations = []
         if calibrate:
             from luthier.deploy.calibrate import calibrate as calibrate_runtime
+            from luthier.deploy.calibrate_engine import calibrate_engine
 
-            calibrations.append(partial(calibrate_runtime, say=say))
+            calibrations += [partial(calibrate_engine, say=say), partial(calibrate_runtime, say=say)]
         device = run(energy_table, budget_s, say, calibrations)
     path = host.store(device, energy_table)
     _print(device)

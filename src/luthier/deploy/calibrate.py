@@ -1,13 +1,8 @@
 """What each kernel's work costs in ONNX Runtime on this machine: measured on small graphs, fitted, kept as data.
 
-    minimise  sum over kernels of  rho( (sum over kinds of work of amount * cost - time) / (time + t0) ),  cost >= 0
-
-rho is Huber's function: what a neighbour on the machine has disturbed counts in proportion, not squared; t0 keeps the
-clock's microsecond from ruling the fit of the smallest kernels.  A kernel's time is the mean of the fastest fifth of
-its runs in quiet moments (`luthier.deploy.quiet`): the machine left alone.  Last, all costs are scaled by the median
-over the graphs of whole time over modelled time, since the fastest runs of all kernels never fall into one call.
-
-Source: Lawson and Hanson 1974, chapter 23 (non-negative least squares); Huber 1964, doi 10.1214/aoms/1177703732.
+A kernel's time is the mean of the fastest fifth of its runs in quiet moments (`luthier.deploy.quiet`): the machine left
+alone.  `luthier.deploy.fit_costs` fits costs to them.  Last, all costs are scaled by the median over the graphs of
+whole time over modelled time, since the fastest runs of all kernels never fall into one call.
 """
 
 from __future__ import annotations
@@ -15,16 +10,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from luthier.cost.calibrated import RUN, Work, seconds, works
 from luthier.cost.onnxruntime import Kernel
 from luthier.deploy.calibration_set import calibration_set
+from luthier.deploy.fit_costs import Sample, fastest, fit, loss, robust
 from luthier.deploy.latency import open_session, runtime_name, time_calls
 from luthier.deploy.onnx_file import random_weights, to_onnx
 from luthier.deploy.profile import Node, owners, run_nodes
@@ -36,27 +32,12 @@ from luthier.graph.op import Graph
 
 #: told the share that is done, and what is going on
 Say = Callable[[float, str], None]
-_FASTEST: Final = 0.2
-_T0_S: Final = 2e-6
-_HUBER: Final = 0.1
-_PASSES: Final = 8
 #: how long one graph waits for a quiet moment, in each round
 _PATIENCE_S: Final = 0.6
 #: what one core may have of the last cache: neighbours of other machines take the rest, so it is fitted
-_SHARES_BYTES: Final = tuple(float(mib << 20) for mib in (8, 16, 24, 32, 48))
+SHARES_BYTES: Final = tuple(float(mib << 20) for mib in (8, 16, 24, 32, 48))
 #: where the device does not say what a core's own cache holds
 _CACHE_BYTES: Final = float(1 << 20)
-
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-
-
-class Sample(NamedTuple):
-    """One kernel: its class, its work, and how long it took."""
-
-    name: str
-    work: Work
-    time_s: float
 
 
 @dataclass
@@ -102,7 +83,7 @@ def calibrate(
     run_s, profiler_s = _outside([(fastest(m.whole), _inside(m), len(m.nodes)) for m in measured])
     own = private_cache_bytes(device)
     candidates = []
-    for share in _SHARES_BYTES:
+    for share in SHARES_BYTES:
         samples = [s for one in measured for s in _samples(one, (own, share), block, profiler_s)]
         costs = fit(samples)
         candidates.append((loss(samples, costs), share, costs))
@@ -119,65 +100,6 @@ def calibrate(
         runtime=runtime_name(threads), threads=threads, source=source,
         kernels={**costs, RUN: {"call": run_s}}, block=block, cache_bytes=(own, share),
     )  # fmt: skip
-
-
-def fit(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    """Seconds of one unit of each kind of work, by class; the formula is the module's.
-
-    All classes are fitted together, with one cost of a byte from beyond the caches.
-
-    Example: two costs from three exact times.
-        >>> rows = [({"call": 1.0, "byte": n}, 1e-6 + n * 2e-10) for n in (1e3, 1e5, 1e7)]
-        >>> costs = fit([Sample("add", work, time_s) for work, time_s in rows])["add"]
-        >>> {kind: f"{cost:.2e}" for kind, cost in costs.items()}
-        {'byte': '2.00e-10', 'call': '1.00e-06'}
-    """
-    columns = sorted({_column(s.name, kind) for s in samples for kind in s.work})
-    index = {column: number for number, column in enumerate(columns)}
-    amounts = np.zeros((len(samples), len(columns)))
-    for row, sample in zip(amounts, samples, strict=True):
-        for kind, amount in sample.work.items():
-            row[index[_column(sample.name, kind)]] = amount
-    times_s = np.array([sample.time_s for sample in samples])
-    costs = dict(zip(columns, _robust(amounts, times_s, times_s + _T0_S).tolist(), strict=True))
-    found: dict[str, dict[str, float]] = {}
-    for sample in samples:
-        for kind in sample.work:
-            if cost := costs[_column(sample.name, kind)]:
-                found.setdefault(sample.name, {})[kind] = cost
-    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
-
-
-def _column(name: str, kind: str) -> tuple[str, str]:
-    """Memory beyond the caches is the same for every kernel; all else is the kernel's own."""
-    return ("", kind) if kind == "far_byte" else (name, kind)
-
-
-def loss(samples: Sequence[Sample], costs: Mapping[str, Mapping[str, float]]) -> float:
-    """Mean of Huber's function of the relative errors: what `fit` makes small."""
-    errors = [abs(seconds(s.work, costs[s.name]) - s.time_s) / (s.time_s + _T0_S) for s in samples]
-    return float(np.mean([e * e / 2 if e < _HUBER else _HUBER * (e - _HUBER / 2) for e in errors]))
-
-
-def _robust(amounts: Floats, times_s: Floats, scale_s: Floats) -> Floats:
-    """Costs >= 0 that minimise Huber's function of (amounts @ costs - times) / scale, by reweighting."""
-    from sklearn.linear_model import LinearRegression
-
-    rows = amounts / scale_s[:, None]
-    units = np.maximum(np.abs(rows).max(axis=0), np.finfo(float).tiny)
-    weights = np.ones(len(rows))
-    model = LinearRegression(positive=True, fit_intercept=False)
-    for _ in range(_PASSES):
-        model.fit(rows / units, times_s / scale_s, sample_weight=weights)
-        errors = np.abs(model.predict(rows / units) - times_s / scale_s)
-        weights = np.minimum(1, _HUBER / np.maximum(errors, 1e-12))
-    return np.asarray(model.coef_ / units)
-
-
-def fastest(times_s: Iterable[float]) -> float:
-    """Mean of the fastest fifth: the machine left alone; the mean smooths the profiler's whole microseconds."""
-    ordered = sorted(times_s)
-    return float(np.mean(ordered[: max(1, int(len(ordered) * _FASTEST))]))
 
 
 def private_cache_bytes(device: Device) -> float:
@@ -237,7 +159,7 @@ def _outside(rows: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
         rows: whole, sum of kernels, number of kernels.
     """
     whole_s, inside_s, nodes = map(np.array, zip(*rows, strict=True))
-    run_s, profiler_s = _robust(np.stack([np.ones(len(nodes)), -nodes], axis=1), whole_s - inside_s, whole_s)
+    run_s, profiler_s = robust(np.stack([np.ones(len(nodes)), -nodes], axis=1), whole_s - inside_s, whole_s)
     return float(run_s), float(profiler_s)
 
 

@@ -18,6 +18,7 @@ from luthier.cost.onnxruntime import kernels
 from luthier.deploy.latency import open_session, runtime_name, time_calls
 from luthier.deploy.onnx_file import to_onnx
 from luthier.deploy.results import KernelTime, Profile
+from luthier.device.rapl import measured_energy_j
 from luthier.errors import DataError
 from luthier.graph.builder import Builder
 from luthier.graph.op import Graph
@@ -50,9 +51,16 @@ def profile(
         DataError: the run time cannot load the graph, or has nothing to run.
     """
     model = to_onnx(graph, weights)
-    whole_s = statistics.median(
-        time_calls(open_session(model, threads), budget_s=budget_s / 2, min_repeats=min_repeats)
-    )
+    session = open_session(model, threads)
+    times_s: list[float] = []
+
+    def calls() -> int:
+        times_s.extend(time_calls(session, budget_s=budget_s / 2, min_repeats=min_repeats))
+        return len(times_s) + min(3, min_repeats)  # it warms up with so many
+
+    if (energy_j := measured_energy_j(calls)) is None:
+        calls()
+    whole_s = statistics.median(times_s)
     nodes = run_nodes(model, threads, budget_s=budget_s / 2, min_repeats=min_repeats)
     if not nodes:
         raise DataError("profile: ONNX Runtime has no node to run; the graph computes nothing")
@@ -61,7 +69,7 @@ def profile(
         KernelTime(ops, node.kind, node.out_bytes, max(0.0, statistics.median(node.times_s) - profiler_s))
         for ops, node in zip(owners(graph, nodes), nodes, strict=True)
     )
-    return Profile(timed, whole_s, profiler_s, len(nodes[0].times_s), runtime_name(threads))
+    return Profile(timed, whole_s, profiler_s, len(nodes[0].times_s), runtime_name(threads), energy_j)
 
 
 @cache

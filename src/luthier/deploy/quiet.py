@@ -26,17 +26,39 @@ class Reference:
 
     Attributes:
         fastest_s: the fastest that it was seen.
+        seen_s: all its times.
     """
 
     def __init__(self, timer: Callable[[], float] | None = None) -> None:
         self._timer = timer or _reference()
         self.fastest_s = self._timer()
+        self.seen_s = [self.fastest_s]
 
     def slowdown(self) -> float:
         """Time of the reference now over its fastest, at least 1."""
         now_s = self._timer()
+        self.seen_s.append(now_s)
         self.fastest_s = min(self.fastest_s, now_s)
         return now_s / self.fastest_s
+
+    @property
+    def usual_s(self) -> float:
+        """Its median time."""
+        return statistics.median(self.seen_s)
+
+    def beside(self, measure: Callable[[], T]) -> tuple[T, float]:
+        """What `measure` returns, and the reference's mean time right before and after it.
+
+        What is measured over that, times `usual_s`, is what it takes on the machine at its usual speed.
+
+        Example:
+            >>> times = iter([1.0, 2.0, 4.0])
+            >>> Reference(lambda: next(times)).beside(lambda: "a")
+            ('a', 3.0)
+        """
+        before = self.slowdown() * self.fastest_s
+        result = measure()
+        return result, (before + self.slowdown() * self.fastest_s) / 2
 
     def quietly(self, measure: Callable[[], T], patience_s: float) -> T:
         """What `measure` returns in a quiet moment: at once, or as soon as there is one.

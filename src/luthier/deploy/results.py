@@ -34,6 +34,8 @@ class Profile:
         profiler_s: what the profiler adds to one node, see `profiler_overhead_s`; taken off every kernel.
         repeats: of the profiled run, those that another process disturbed left out.
         runtime: what ran it, with version and threads.
+        energy_j: of one run without the profiler, by the processor's counters, see `luthier.device.rapl`; None = they
+            cannot be read here.
     """
 
     kernels: tuple[KernelTime, ...]
@@ -41,6 +43,7 @@ class Profile:
     profiler_s: float
     repeats: int
     runtime: str
+    energy_j: float | None = None
 
     @property
     def parts_s(self) -> float:

@@ -162,8 +162,9 @@ def _convolution(kernel: Convolution, moved: _Moved) -> float:
     window, vectors, types = kernel.window, kernel.panels.total, kernel.types
     images, channels, height, width = kernel.source.shape
     out_h, out_w = window.out_hw
-    x_bytes, weight_bytes = types.x.bytes * channels * height * width, 4 * kernel.tap_steps * vectors * kernel.lanes
-    panel = 4 * kernel.tap_steps * kernel.panels.sizes[0] * kernel.lanes
+    steps = prod(window.kernel) * kernel.tap_steps
+    x_bytes, weight_bytes = types.x.bytes * channels * height * width, 4 * steps * vectors * kernel.lanes
+    panel = 4 * steps * kernel.panels.sizes[0] * kernel.lanes
     tiles = -(-out_w // kernel.block.rows) * out_h
     _passes(moved, types.x, images, channels, (height, width))
     _passes(moved, types.y, images, kernel.columns, window.out_hw)
@@ -171,7 +172,7 @@ def _convolution(kernel: Convolution, moved: _Moved) -> float:
     moved.again(x_bytes * (kernel.panels.count - 1) * images, x_bytes / kernel.row_tasks + panel)
     rows = types.x.bytes * window.kernel[0] * channels * kernel.block.rows * window.stride[1]
     moved.again(weight_bytes * (tiles - 1) * images, panel + rows)
-    one = product_cycles(kernel.block, out_w, vectors, kernel.tap_steps) + _epilogue(kernel.epilogue) * out_w * vectors
+    one = product_cycles(kernel.block, out_w, vectors, steps) + _epilogue(kernel.epilogue) * out_w * vectors
     return one * out_h * images
 
 
@@ -198,7 +199,8 @@ def _banded(kernel: Banded, moved: _Moved) -> float:
     producer, consumer = kernel.producer, kernel.consumer
     window, parts = consumer.window, consumer.row_tasks
     (in_h, in_w), (out_h, out_w) = window.in_hw, window.out_hw
-    steps, vectors, images = producer.tap_steps, producer.panels.total, consumer.images
+    steps = prod(producer.window.kernel) * producer.tap_steps
+    vectors, images = producer.panels.total, consumer.images
     twice = (parts - 1) * max(0, window.reach - window.stride[0])  # rows that neighbouring parts both make
     rows = in_h + twice
     made = product_cycles(producer.block, in_w, vectors, steps) + _epilogue(producer.epilogue) * in_w * vectors

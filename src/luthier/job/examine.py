@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from luthier.cost.analyser import analyze, deployed
 from luthier.cost.budget import Budget
 from luthier.cost.calibrated import CalibratedLatency, calibrated_latency
 from luthier.cost.changes import Advice
-from luthier.device import Device
+from luthier.device import Calibration, Device
 from luthier.device.host import predictor_path
 from luthier.errors import DataError, InputError
 from luthier.graph.fold import fold_norm_into_conv
@@ -124,14 +125,22 @@ def _predict(graph: Graph, device: Device) -> Prediction | None:
         return None
 
 
-def _calibrated(graph: Graph, device: Device, threads: int) -> CalibratedLatency | None:
+def _calibrated(graph: Graph, device: Device, threads: int) -> tuple[CalibratedLatency, ...]:
+    """In every run time that was calibrated on so many threads and knows all of the graph's kernels."""
+    found = []
     for calibration in device.calibrations:
         if calibration.threads == threads:
             try:
-                return calibrated_latency(graph, calibration)
+                found.append(_model(calibration)(graph, calibration))
             except InputError:  # another number type, or a kernel that was not calibrated
-                return None
-    return None
+                continue
+    return tuple(found)
+
+
+def _model(calibration: Calibration) -> Callable[[Graph, Calibration], CalibratedLatency]:
+    from luthier.engine.latency import RUNTIME, engine_latency
+
+    return engine_latency if calibration.runtime.startswith(RUNTIME) else calibrated_latency
 
 
 def _check_measurable(device: Device, question: Question) -> None:

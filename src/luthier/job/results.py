@@ -26,15 +26,15 @@ class Examination:
         advice: what to change; None where every limit is kept, or none is set.
         prediction: of the latency of one image, by the device's learnt predictor; None where there is none, or it
             knows nothing of such a network.
-        calibrated: modelled latency in the run time that the device was calibrated for; None where it was not, or not
-            for this network's number type and these threads.
+        calibrated: modelled latency in each run time that the device was calibrated for, on these threads; none where
+            it was not, or not for this network's number type or kernels.
         profile: measured on this machine; None where that was not asked.
     """
 
     analysis: Analysis
     advice: Advice | None
     prediction: Prediction | None
-    calibrated: CalibratedLatency | None
+    calibrated: tuple[CalibratedLatency, ...]
     profile: Profile | None
 
 

@@ -15,10 +15,10 @@ no rounding.
 t is chosen for the least noise at the outputs, as rounding alone makes it:
 
     sum over tensors    D^2 / 12 sum_c g[c] t[c]^2 n,    D = (max_c high[c] / t[c] - min_c low[c] / t[c]) / qmax
-    + dense readers     sum_o g_y[o] n_y s_o^2 / 12 sum_c E[x[c]^2] / t[c]^2 taps,                    (4)
-                        s_o = max |w[o, c] t[c]| / qmax_w
+    + dense readers     sum_o g_y[o] n_y^2 sum_c e[o, c]^2 E[x[c]^2] / t[c]^2                         (4)
 
-g is the gain to the outputs (`luthier.quant.gain`) and n the elements of a channel.  A depthwise reader has a scale for
+g is the gain to the outputs (`luthier.quant.gain`), n the elements of a channel, e what rounding does to w t.  An error
+of a weight is the same on all pixels and does not average out: hence n_y twice.  A depthwise reader has a scale for
 each channel's weights, and so loses nothing.  Tried are t = max(high, -low / rho)^a for some rho and a; a = 0 changes
 nothing.
 
@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from luthier.graph import attrs as kinds
 from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op, Tensor
-from luthier.quant.affine import ACTIVATION_TYPES, WEIGHT_TYPES
+from luthier.quant.affine import ACTIVATION_TYPES, WEIGHT_TYPES, quantize_weight, weight_scales
 from luthier.quant.plan import Plan
 
 Array = NDArray[Any]
@@ -89,9 +89,10 @@ def tied(plan: Plan) -> list[Tied]:
     maker = {op.outputs[0]: op for op in graph.ops}
     owners = Counter(name for op in graph.ops for name in op.constants.values())
     found = []
-    for members in {id(one): one for one in sets.values()}.values():
-        inside, made = set(members), [maker.get(name) for name in members]
-        readers = list({op.name: op for name in members for op in plan.readers[name]}.values())
+    for inside in (set(one) for one in {id(one): one for one in sets.values()}.values()):
+        members = [name for name in graph.tensors if name in inside]
+        made = [maker.get(name) for name in members]
+        readers = [op for op in graph.ops if inside.intersection(op.inputs)]
         ends = [op for op in readers if not _passes(graph, op, inside)]
         starts = [op for op in made if op is None or not _passes(graph, op, inside)]
         if not ends or inside.intersection(graph.outputs) or not all(_takes(plan, op, owners) for op in ends):
@@ -236,7 +237,9 @@ def _weight_noise(
     weight_type = plan.numbers[op.name].weight
     if weight_type not in WEIGHT_TYPES or (op.kind == "conv" and is_depthwise(plan.graph, op)):
         return 0.0
-    weight = np.abs(values[op.constants["weight"]] * _along(plan.graph, op, factors))
-    scales = weight.reshape(len(weight), -1).max(1) / WEIGHT_TYPES[weight_type].qmax
-    met = float((seen.power / factors**2).sum()) * prod(weight.shape[2:])
-    return float(gains[op.outputs[0]] @ scales**2) / 12 * met * prod(plan.graph.output_shape(op)[2:])
+    kind = WEIGHT_TYPES[weight_type]
+    weight = values[op.constants["weight"]] * _along(plan.graph, op, factors)
+    scales = weight_scales(weight, None, 1.0, kind).reshape(-1, *(1,) * (weight.ndim - 1))
+    error = weight - scales * quantize_weight(weight, scales.ravel(), kind)
+    met = (error**2).reshape(*weight.shape[:2], -1).sum(2) @ (seen.power / factors**2)
+    return float(gains[op.outputs[0]] @ met) * prod(plan.graph.output_shape(op)[2:]) ** 2

@@ -2,7 +2,7 @@
 
     int4      two to a byte, the earlier one in the lower half, as q + 8                              (1)
     int8      one to a byte;  int32, fp32: four bytes;  fp16, bf16: two bytes
-    scales    fp32, beside what they belong to
+    scales    fp32, beside what they belong to; a bias has that of its weight times its input's
 
 Reading needs NumPy and safetensors; nothing in the file is executed.
 """
@@ -63,7 +63,7 @@ def save(path: Path, graph: Graph, values: Mapping[str, Array]) -> int:
     arrays: dict[str, Array] = {}
     for name, tensor in graph.constants.items():
         arrays[name] = np.ascontiguousarray(_packed(tensor, values[name]))
-        if tensor.scale is not None:
+        if tensor.scale is not None and tensor.dtype != "int32":
             arrays[f"{name}|scale"] = np.array(tensor.scale, np.float32)
     data = serialise(arrays, {"schema": _SCHEMA, "graph": json.dumps(_described(graph))})
     files.write_bytes(path, data)
@@ -140,6 +140,11 @@ def _graph(document: dict[str, Any], held: Mapping[str, Array]) -> Graph:
         numbers = None if scale is None else tuple(scale.astype(np.float64).tolist())
         constants[one["name"]] = Tensor(**{**one, "shape": tuple(one["shape"]), "scale": numbers})
     tensors = {one["name"]: Tensor(**{**one, "shape": tuple(one["shape"])}) for one in document["tensors"]}
+    for op in ops:
+        bias = constants.get(op.constants.get("bias", ""))
+        if bias is not None and bias.dtype == "int32":
+            source, weight = tensors[op.inputs[0]].scale, constants[op.constants["weight"]].scale
+            constants[bias.name] = replace(bias, scale=tuple((source * np.array(weight)).tolist()))
     return Graph(tuple(document["inputs"]), tuple(document["outputs"]), tuple(ops), tensors, constants)
 
 

@@ -34,7 +34,7 @@ class Ncnn(Peer):
         path = folder / "model.onnx"
         path.write_bytes(model.read_bytes())
         done = subprocess.run(
-            [str(Path(spec.origin).with_name("pnnx")), str(path), f"inputshape=[{shape}]", "fp16=0", "optlevel=2"],
+            [str(Path(spec.origin).with_name("pnnx")), path.name, f"inputshape=[{shape}]", "fp16=0", "optlevel=2"],
             cwd=folder, capture_output=True, text=True, timeout=500,
         )  # fmt: skip
         made = folder / "model.ncnn.param"

@@ -61,12 +61,13 @@ def _content(found: Examination, title: str) -> dict[str, Any]:
 
 
 def in_runtime(found: Examination) -> list[tuple[str, str, str]]:
-    """The latency in a run time: name of the run time, latency, kind."""
-    rows = []
-    if found.calibrated is not None:
-        rows.append((found.calibrated.runtime, units.show(found.calibrated.latency_s, "latency"), "modelled"))
+    """The latency in a run time, and the energy where it can be measured: name of the run time, value, kind."""
+    rows = [(known.runtime, units.show(known.latency_s, "latency"), "modelled") for known in found.calibrated]
     if found.profile is not None:
         rows.append((found.profile.runtime, units.show(found.profile.whole_s, "latency"), "measured"))
+        if found.profile.energy_j is not None:
+            energy = f"{units.show(found.profile.energy_j, 'energy')} of the whole processor, idle power included,"
+            rows.append((found.profile.runtime, energy, "measured"))
     return rows
 
 

@@ -107,13 +107,16 @@ def kernels(found: Examination) -> Table | None:
     A run time computes several ops in one kernel: its time stands at the first of them.  What it does for itself, such
     as changes of layout, stands last.
     """
-    if found.calibrated is None and found.profile is None:
+    if not found.calibrated and found.profile is None:
         return None
-    modelled = {} if found.calibrated is None else found.calibrated.by_op()
+    # beside a measurement stands the model of what was measured
+    known = [one for one in found.calibrated if found.profile is None or one.runtime == found.profile.runtime]
+    calibrated = known[0] if known else None
+    modelled = {} if calibrated is None else calibrated.by_op()
     measured = {} if found.profile is None else found.profile.by_op()
     kinds = {op.name: op.op_class for op in found.analysis.ops}
     names = [op.name for op in found.analysis.ops if op.name in modelled or op.name in measured]
-    own_modelled = None if found.calibrated is None else found.calibrated.latency_s - sum(modelled.values())
+    own_modelled = None if calibrated is None else calibrated.latency_s - sum(modelled.values())
     own_measured = None if found.profile is None else found.profile.whole_s - sum(measured.values())
     return Table(
         columns=(
@@ -129,7 +132,7 @@ def kernels(found: Examination) -> Table | None:
             ("the run time itself", "", words.quantity(own_modelled, "latency"), _signed_time(own_measured)),
         ),
         foot=(
-            "all", "", words.quantity(None if found.calibrated is None else found.calibrated.latency_s, "latency"),
+            "all", "", words.quantity(None if calibrated is None else calibrated.latency_s, "latency"),
             words.quantity(None if found.profile is None else found.profile.whole_s, "latency"),
         ),
     )  # fmt: skip
