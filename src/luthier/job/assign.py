@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from luthier.arch.block import BITS, Precision
@@ -21,7 +20,7 @@ from luthier.job.noise import Case, agreement
 from luthier.quant.assign import Choice, Point, farthest, path, prices, products, spread, typed, within
 from luthier.quant.attribute import attribute
 from luthier.quant.local import Local
-from luthier.quant.noise import decibels, predict
+from luthier.quant.noise import decibels
 from luthier.quant.numbers import name_of, parse_numbers
 from luthier.quant.quantize import quantize
 from luthier.quant.results import Assignment, Mixture
@@ -140,8 +139,7 @@ def _bills(case: Case, types: Mapping[str, Precision]) -> dict[str, dict[str, fl
         )  # fmt: skip
         locals_.append(Local(graph, constants, small, values))
     images = case.fed(case.images[:_PRICED_IMAGES])
-    widths = {name: float(np.sqrt(noise.mean())) for name, noise in predict(trial.local, images).noise.items()}
-    found = attribute(locals_, images, widths=widths)
+    found = attribute(locals_, images)
     return prices(graph, dict(zip(types, found, strict=True)))
 
 

@@ -161,9 +161,8 @@ def analyze_noise(
     tell(0.3, "measuring")
     found = measure(local, trial.values, fed)
     tell(0.4, "pricing sources")
-    widths = {name: float(np.sqrt(noise.mean())) for name, noise in fields.noise.items()}
     few = case.fed(case.images[:_PRICED_IMAGES])
-    (sources,) = attribute([local], few, widths=widths, probes=probes)
+    (sources,) = attribute([local], few, probes=probes)
     want = case.outputs(case.graph, case.constants)
     tried: list[Remedy] = []
     if remedies:
