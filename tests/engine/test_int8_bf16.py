@@ -175,7 +175,7 @@ def test_gates_and_residuals(target: Target, threads: int) -> None:
 
 def test_it_is_nearer_than_integers_alone() -> None:
     errors = {"int8": 0.0, "int8_bf16": 0.0}
-    for seed in range(4):
+    for seed in range(8):
         graph, constants, x = _made(seed)
         want = exact(graph, constants, x)
         for dtype in errors:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luthier.cli import limits, output
+from luthier.cli import limits, noise, output
 from luthier.errors import InputError
 from luthier.units import show
 
@@ -39,6 +39,20 @@ def quantize(
     ] = False,
     qat: Annotated[bool, typer.Option("--qat", help="Train with the rounding behind calibration.")] = False,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of --qat.")] = 5,
+    analyze: Annotated[
+        bool, typer.Option("--analyze", help="Tell where the noise comes from and what mends it; writes no network.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="With --analyze: a page of it.")] = None,
+    device: limits.Device = "host",
+    max_energy: limits.MaxEnergy = None,
+    max_size: limits.MaxSize = None,
+    max_latency: limits.MaxLatency = None,
+    max_loss: Annotated[
+        float | None, typer.Option("--max-loss", help="Accuracy that mixed number types may lose, in points.")
+    ] = None,
+    candidates: Annotated[
+        str, typer.Option("--candidates", help="Number types to choose from under a limit, the widest first.")
+    ] = "W8A16,W8A8,W4A8",
     pretrained: limits.Pretrained = None,
     resolution: limits.Resolution = None,
     seed: limits.Seed = 0,
@@ -57,6 +71,16 @@ def quantize(
         numbers=parse_numbers(numbers), observer=known[0], equalize=not no_equalize, round_to_sums=round_to_sums,
         images=images, qat_epochs=epochs if qat else 0,
     )  # fmt: skip
+    given = {"energy": max_energy, "size": max_size, "latency": max_latency, "loss": max_loss}
+    source = noise.Asked(model, data, options, pretrained, resolution, seed, skip_bad)
+    if html is not None and not analyze:
+        raise InputError(f"--html {html}: shows an analysis; give --analyze too")
+    if analyze:
+        noise.analysis(source, numbers, html, as_json=as_json)
+        return
+    if any(value is not None for value in given.values()):
+        options = replace(options, by_op=noise.assigned(source, device, given, candidates.split(",")))
+        numbers = "mixed"
     stem = Path(model.removeprefix("timm:").rpartition(":")[2]).stem
     console = output.console()
     with output.progress(console) as progress:

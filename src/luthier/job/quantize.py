@@ -27,7 +27,8 @@ from luthier.job.resolve import described
 from luthier.job.results import QuantizedModel
 from luthier.job.weighted import Weighted, weighted
 from luthier.quant import packed
-from luthier.quant.numbers import name_of
+from luthier.quant.assign import spread
+from luthier.quant.numbers import Numbers, name_of, parse_numbers
 from luthier.quant.observe import Observer
 from luthier.quant.quantize import quantize
 from luthier.quant.simulate import simulate
@@ -64,6 +65,7 @@ class Options:
         images: calibration images at most.
         judge: images to judge on at most.
         qat_epochs: of training behind calibration; 0 = none.
+        by_op: products and the names of their number types, where they differ; `numbers` is then that of no other.
     """
 
     numbers: Precision
@@ -73,6 +75,18 @@ class Options:
     images: int = 256
     judge: int = 2000
     qat_epochs: int = 0
+    by_op: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def said(self) -> str:
+        """The number types, in a word."""
+        return "mixed" if self.by_op else name_of(self.numbers)
+
+    def numbers_of(self, graph: Graph) -> Numbers:
+        """What `luthier.quant.quantize` takes."""
+        if not self.by_op:
+            return self.numbers
+        return spread(graph, {name: parse_numbers(types) for name, types in self.by_op})
 
 
 def quantize_model(
@@ -112,15 +126,16 @@ def quantize_model(
         raise InputError(f"--qat: trains on labelled images, and {data} has none; leave it out")
     say(0.2, "calibrating")
     graph, values = quantize(
-        net.graph, net.constants, images.calibration, numbers=options.numbers, observer=options.observer,
-        equalize=options.equalize, round_to_sums=options.round_to_sums, compile=compile_graph,
+        net.graph, net.constants, images.calibration, numbers=options.numbers_of(net.graph),
+        observer=options.observer, equalize=options.equalize, round_to_sums=options.round_to_sums,
+        compile=compile_graph,
     )  # fmt: skip
     with open_run(folder, request) as run:
         if images.splits is not None and options.qat_epochs:
             say(0.4, "training")
             graph, values = _trained(graph, values, images.splits, options, run, model, seed)
         say(0.8, "judging")
-        found = replace(_judged(net, graph, values, images), model=model, numbers=name_of(options.numbers))
+        found = replace(_judged(net, graph, values, images), model=model, numbers=options.said)
         return _written(found, graph, values, folder, options, len(images.calibration))
 
 

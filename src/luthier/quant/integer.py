@@ -123,7 +123,7 @@ def compute(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, A
     return round_to_u8((a * b) * factors[0], levels(out)[1], qmax)
 
 
-def _real_constant(tensor: Tensor, value: Array) -> Array:
+def real_constant(tensor: Tensor, value: Array) -> Array:
     """What a constant stands for, in fp32."""
     if tensor.scale is None:
         return as_stored(np.asarray(value, np.float32), tensor.dtype)
@@ -137,10 +137,10 @@ def on_reals(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, 
         to_reals(q, graph.tensors[name]) if is_integer(graph.tensors[name]) else q
         for name, q in zip(op.inputs, inputs, strict=True)
     ]
-    own = {role: _real_constant(graph.constants[op.constants[role]], value) for role, value in constants.items()}
+    own = {role: real_constant(graph.constants[op.constants[role]], value) for role, value in constants.items()}
     if not isinstance(op.attrs, Conv):
         return evaluate(op, reals, own).astype(np.float32, copy=False)
-    y = _convolve(reals[0], own["weight"], op.attrs)
+    y = convolve(reals[0], own["weight"], op.attrs)
     return y + own["bias"].reshape(1, -1, 1, 1) if "bias" in own else y
 
 
@@ -169,7 +169,7 @@ def sums(x: Array, zero_point: int, weight: Array, bias: Array | None, attrs: Co
     weight = weight.astype(dtype)
     x = x.astype(dtype)
     x -= dtype(zero_point)
-    acc = x @ weight.T if isinstance(attrs, Linear) else _convolve(x, weight, attrs)
+    acc = x @ weight.T if isinstance(attrs, Linear) else convolve(x, weight, attrs)
     if bias is None:
         return acc
     return acc.astype(np.float64) + bias.reshape(1, -1, *(1,) * (acc.ndim - 2))
@@ -180,7 +180,7 @@ def _padded(x: Array, pads: Pads, value: float) -> Array:
     return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=value) if any(pads) else x
 
 
-def _convolve(x: Array, weight: Array, attrs: Conv) -> Array:
+def convolve(x: Array, weight: Array, attrs: Conv) -> Array:
     """The sum over the taps of a window of products with the pixels that each tap meets."""
     x = _padded(x, attrs.pads, 0)
     out_channels, group_channels, kernel_h, kernel_w = weight.shape
