@@ -280,8 +280,9 @@ def main() -> int:
 HEADER = """# Quantised networks on photographs
 
 Measured by `python benchmarks/quantization.py`: calibrated on 250 images of nips2017_a, judged on imagenet_samples
-(which share no image), nothing tuned on either. Change: points of top-1 against the same network's fp32 on the same
-images, with the paired 95 % interval (Agresti and Min 2005). Agree: images with the answer of fp32. SQNR: of the
+(which share no image). The method itself was chosen among variants that were compared on these judged images, so our
+rows are on the kind side by as much as that choice is worth. Change: points of top-1 against the same network's fp32
+on the same images, with the paired 95 % interval (Agresti and Min 2005). Agree: images with the answer of fp32. SQNR: of the
 scores. W4A4 is simulated, on every fifth image. "Not equalised, functions by table" is the plain
 method that Luthier started from.
 

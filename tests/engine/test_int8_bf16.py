@@ -158,7 +158,9 @@ def test_what_is_stored_as_what() -> None:
 @TARGETS
 @pytest.mark.parametrize("threads", [1, 3])
 def test_gates_and_residuals(target: Target, threads: int) -> None:
-    """The reference rounds to integers where the plan does, but keeps numbers as fp32: half a step of bf16 each."""
+    """The reference rounds to integers where the plan does, and every number to bf16, also those that a step
+    never stores: half a step of bf16 each.
+    """
     graph, constants, x = _made()
     mixed, values = in_number_type(graph, constants, "int8_bf16", x)
     plan = compile(mixed, values, target=target, threads=threads, debug=True, schedule=fused(mixed, rows=5))
