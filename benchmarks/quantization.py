@@ -282,8 +282,8 @@ HEADER = """# Quantised networks on photographs
 Measured by `python benchmarks/quantization.py`: calibrated on 250 images of nips2017_a, judged on imagenet_samples
 (which share no image). The method itself was chosen among variants that were compared on these judged images, so our
 rows are on the kind side by as much as that choice is worth. Change: points of top-1 against the same network's fp32
-on the same images, with the paired 95 % interval (Agresti and Min 2005). Agree: images with the answer of fp32. SQNR: of the
-scores. W4A4 is simulated, on every fifth image. "Not equalised, functions by table" is the plain
+on the same images, with the paired 95 % interval (Agresti and Min 2005). Agree: images with the answer of
+fp32. SQNR: of the scores. W4A4 is simulated, on every fifth image. "Not equalised, functions by table" is the plain
 method that Luthier started from.
 
 MobileNetV3-Small's published weights lie on an int8 grid per output channel already (they were dequantised from an
