@@ -13,7 +13,7 @@ from luthier.errors import InputError
 from luthier.units import show
 
 if TYPE_CHECKING:
-    from luthier.job.results import QuantizedModel
+    from luthier.quant.results import QuantizedModel
 
 
 def quantize(

@@ -24,13 +24,13 @@ from luthier.job.classify import read_preprocess
 from luthier.job.folder import RunFolder, open_run
 from luthier.job.request import Request
 from luthier.job.resolve import described
-from luthier.job.results import QuantizedModel
 from luthier.job.weighted import Weighted, weighted
 from luthier.quant import packed
 from luthier.quant.assign import spread
 from luthier.quant.numbers import Numbers, name_of, parse_numbers
 from luthier.quant.observe import Observer
 from luthier.quant.quantize import quantize
+from luthier.quant.results import QuantizedModel
 from luthier.quant.simulate import simulate
 from luthier.train.preprocess import IMAGENET_MEAN, IMAGENET_STD, Triple, preprocess_for
 

@@ -1,9 +1,10 @@
-"""What an analysis of quantisation noise found, and what an assignment chose, as frozen data."""
+"""What quantisation cost, what an analysis of its noise found, and what an assignment chose, as frozen data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,3 +194,46 @@ class Assignment:
     uniform: tuple[Mixture, ...]
     numbers: tuple[tuple[str, str], ...]
     remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizedModel:
+    """A network in numbers of few bits, and what they cost.
+
+    Attributes:
+        model, weights: as the user named it, and where its weights come from.
+        numbers: number types, such as W8A8.
+        folder: of the run: `quantized.safetensors` (packed), `model.onnx` (QDQ).
+        runtime: what judged it: the engine, or a simulation of what the engine does not run.
+        calibration_images, judged_images: how many; none is in both.
+        accuracy_before, accuracy_after: share of right answers of fp32 and of the numbers; None without labels.
+        change, change_interval: of the accuracy on the same images, with its 95 % interval; None without labels.
+        agreement: share of the images on which both give the same answer.
+        sqnr_db: power of the fp32 scores over that of the difference.
+        integer_ops: how many ops compute with integers.
+        real_ops: names of those that do not, but for functions computed from a sum.
+        weight_bytes_before, weight_bytes_after: of the constants as stored; two 4-bit numbers share a byte.
+        file_bytes, onnx_bytes: of the two files; 0 = not written.
+        qat_epochs: of training behind calibration.
+    """
+
+    model: str
+    weights: str
+    numbers: str
+    folder: str
+    runtime: Literal["engine", "simulation"]
+    calibration_images: int
+    judged_images: int
+    accuracy_before: float | None
+    accuracy_after: float | None
+    change: float | None
+    change_interval: tuple[float, float] | None
+    agreement: float
+    sqnr_db: float
+    integer_ops: int
+    real_ops: tuple[str, ...]
+    weight_bytes_before: int
+    weight_bytes_after: int
+    file_bytes: int
+    onnx_bytes: int
+    qat_epochs: int
