@@ -70,8 +70,8 @@ def assign_numbers(
     graph = case.graph
     types = {name_of(parse_numbers(name)): parse_numbers(name) for name in wish.candidates}
     say(0.0, "pricing number types")
-    bills = _bills(case, types)
-    cost = _cost(device, wish.objective)
+    bills, added = _bills(case, types)
+    cost = _cost(device, wish.objective, added)
     say(0.3, "searching")
     points = list(path(graph, bills, cost, wish.fixed))
     want = case.outputs(graph, case.constants)
@@ -125,8 +125,11 @@ def assign_numbers(
     )  # fmt: skip
 
 
-def _bills(case: Case, types: Mapping[str, Precision]) -> dict[str, dict[str, float]]:
-    """Prices of every candidate: all of one fp32 graph, whose channels are equalised for the narrowest activations."""
+def _bills(case: Case, types: Mapping[str, Precision]) -> tuple[dict[str, dict[str, float]], int]:
+    """Prices of every candidate: all of one fp32 graph, whose channels are equalised for the narrowest activations.
+
+    And bytes of the constants that quantising adds there, corrected biases and factors of channels: no type needs more.
+    """
     everything = products(case.graph)
     narrow = min(types.values(), key=lambda kind: (BITS[kind.activation], -BITS[kind.weight]))
     trial = case.tried({op.name: narrow for op in everything})
@@ -140,15 +143,17 @@ def _bills(case: Case, types: Mapping[str, Precision]) -> dict[str, dict[str, fl
         locals_.append(Local(graph, constants, small, values))
     images = case.fed(case.images[:_PRICED_IMAGES])
     found = attribute(locals_, images)
-    return prices(graph, dict(zip(types, found, strict=True)))
+    plain = typed(case.graph, spread(case.graph, {op.name: narrow for op in everything}))
+    added = weight_bytes(trial.quantized) - weight_bytes(plain)
+    return prices(graph, dict(zip(types, found, strict=True))), added
 
 
-def _cost(device: Device, objective: Objective) -> Callable[[Graph], float]:
-    """Of one image, by the device's model; a loss is limited at the least energy."""
+def _cost(device: Device, objective: Objective, added: int) -> Callable[[Graph], float]:
+    """Of one image, by the device's model; a loss is limited at the least energy, and a size has `added` bytes more."""
 
     def cost(graph: Graph) -> float:
         if objective == "size":
-            return float(weight_bytes(graph))
+            return float(weight_bytes(graph) + added)
         totals = analyze(graph, device).totals
         found = totals.image_latency_s if objective == "latency" else totals.image_energy_j
         if found is None:
