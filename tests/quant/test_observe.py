@@ -110,5 +110,7 @@ def test_every_observer_keeps_to_its_integers(observer: Any, seed: int, symmetri
     assert 0 <= levels.zero_point <= kind.qmax
     if symmetric:
         assert levels.zero_point == (kind.qmax + 1) // 2
-    # no range is wider than what was seen, but for symmetry
-    assert levels.scale * kind.qmax <= 2 * max(values.max(), -values.min()) * (1 + 1e-6)
+    # no range is wider than what was seen: on one side of the middle, or from end to end with 0 in it
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    steps, seen_range = (kind.qmax // 2, max(high, -low)) if symmetric else (kind.qmax, high - low)
+    assert levels.scale * steps <= seen_range * (1 + 1e-6)
