@@ -124,3 +124,20 @@ def paired_loss(lost: int, won: int, count: int, confidence: float = 0.95) -> tu
     n, b, c = count + 2, lost + 0.5, won + 0.5
     centre, half = (b - c) / n, z * math.sqrt(b + c - (b - c) ** 2 / n) / n
     return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def paired(before: Sequence[bool], after: Sequence[bool], confidence: float = 0.95) -> tuple[float, float, float]:
+    """Change of a share that was seen twice on the same trials, with its interval.
+
+        d = (c - b) / n,  b and c trials that were right only before, only after                      (1)
+
+    Returns:
+        d, and the ends of its interval: those of `paired_loss`, turned round.
+    Example:
+        >>> [round(value, 3) for value in paired([True] * 9 + [False], [True] * 8 + [False] * 2)]
+        [-0.1, -0.359, 0.193]
+    """
+    b = sum(x and not y for x, y in zip(before, after, strict=True))
+    c = sum(y and not x for x, y in zip(before, after, strict=True))
+    low, high = paired_loss(b, c, len(before), confidence)
+    return (c - b) / len(before), -high, -low

@@ -18,6 +18,8 @@ from luthier.graph import Graph
 from luthier.graph import attrs as kinds
 from luthier.graph.integers import levels, to_reals
 from luthier.quant import integer, quantize
+from luthier.quant.numbers import OFFERED
+from luthier.quant.simulate import simulate
 
 Array = np.ndarray[Any, Any]
 OPTIMISATION = {
@@ -118,3 +120,14 @@ def test_a_graph_of_numbers_is_refused() -> None:
     graph, constants, _ = small()
     with pytest.raises(SpecError, match="no tensor of the graph carries a scale; quantise it first"):
         to_qdq(graph, constants)
+
+
+@pytest.mark.parametrize("name", ["W4A8", "W4A4", "W8A16"])
+def test_every_number_type_runs_elsewhere(name: str) -> None:
+    graph, constants, images = small()
+    numbers = {"deep": OFFERED[name]} if name == "W8A16" else OFFERED[name]
+    made, values = quantize(graph, constants, images, numbers=numbers)
+    (got,) = run_onnx(to_qdq(made, values), {"x": images[:4]}, OPTIMISATION["as written"])
+    want = simulate(made, values, (images[:4],))["y"]
+    # a level that differs by one moves an answer by some thousandths of the largest; of 4 bits, by some hundredths
+    assert np.abs(got - want).max() <= (5e-2 if name == "W4A4" else 5e-3) * np.abs(want).max()

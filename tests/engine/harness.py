@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from luthier.device.jit import Library, assemble
 from luthier.engine.emit import Module
-from luthier.engine.kernels.element import FP32, Element, from_bf16
+from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.layout import Layout
 from luthier.engine.memory import Guarded
 from luthier.engine.target import Target
+from luthier.graph.halves import from_bf16
 
 Array = NDArray[Any]
 SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from luthier.arch import Network, Precision
-from luthier.engine.kernels.element import from_bf16, to_bf16
 from luthier.graph import Graph, fold_norm_into_conv, from_network
+from luthier.graph.halves import from_bf16, to_bf16
 from luthier.graph.integers import in_integers
 from luthier.graph.precision import with_precision
 from luthier.graph.reference import evaluate
@@ -63,7 +63,7 @@ def posed(graph: Graph, constants: dict[str, Array], x: Array, dtype: str, image
         truth: what the graph means, in double precision.
     """
     if dtype == "int8":
-        graph, constants = quantize(graph, constants, images, correct_bias=False)
+        graph, constants = quantize(graph, constants, images, correct_bias=False, from_sums=())
         want = integer.run(graph, constants, {graph.inputs[0]: x})[graph.outputs[0]]
         whole = all(in_integers(graph, op) for op in graph.ops)
         return Posed(graph, constants, want, 0.0 if whole else TOLERANCE["int8"], relative_error(want, truth))

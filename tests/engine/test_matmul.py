@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from tests.engine.harness import call, integers, spread, view
 
-from luthier.engine.kernels.element import BFLOAT16, FP32, Types, as_stored
+from luthier.engine.kernels.element import BFLOAT16, FP32, Types
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import Matmul, matmul
 from luthier.engine.kernels.register_block import Block
 from luthier.engine.layout import Layout
 from luthier.engine.target import Target, host, runnable
+from luthier.graph.halves import as_stored
 
 #: the host's own, without its matrix unit, without bf16, and narrower ones
 KINDS = {t.isa: t for t in runnable()}

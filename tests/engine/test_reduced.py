@@ -16,11 +16,11 @@ from tests.random_networks import networks
 from luthier.arch import Network, Precision
 from luthier.arch.presets import get
 from luthier.engine import Target, compile, host, runnable
-from luthier.engine.kernels.element import as_stored, from_bf16, to_bf16
 from luthier.engine.lower import lower
 from luthier.engine.reduced import as_bf16
 from luthier.errors import InputError, ShapeError, SpecError
 from luthier.graph import Graph, from_network
+from luthier.graph.halves import as_stored, from_bf16, to_bf16
 from luthier.graph.precision import with_precision
 from luthier.graph.reference import evaluate
 

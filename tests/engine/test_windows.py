@@ -14,7 +14,7 @@ from tests.engine.harness import Array, call, integers, spread, view
 from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
-from luthier.engine.kernels.element import BFLOAT16, FP32, Element, Types, as_stored
+from luthier.engine.kernels.element import BFLOAT16, FP32, Element, Types
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.kernel import Kernel
 from luthier.engine.kernels.pool import Pooling, global_pooling
@@ -23,6 +23,7 @@ from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
 from luthier.engine.target import Target, host, runnable
 from luthier.graph.attrs import Conv, Pool
+from luthier.graph.halves import as_stored
 from luthier.graph.reference import FUNCTIONS, adaptive_pool2d, conv2d, pool2d
 from luthier.graph.shapes import out_size
 

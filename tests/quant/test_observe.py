@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.errors import InputError
-from luthier.quant.affine import levels_of_range
-from luthier.quant.observe import Histogram, choose_levels, merged
+from luthier.quant.affine import U8, IntegerType, levels_of_range
+from luthier.quant.observe import OBSERVERS, Histogram, _divergence, choose_levels, merged
 
 Array = np.ndarray[Any, Any]
 
@@ -82,5 +82,33 @@ def test_a_quiet_channel_with_weight_gets_fine_levels() -> None:
 
 
 def test_an_unknown_observer_is_named() -> None:
-    with pytest.raises(InputError, match="must be one of minmax, percentile, mse, got 'entropy'"):
-        choose_levels(seen(np.ones(3)), "entropy")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="must be one of minmax, percentile, mse, entropy, got 'median'"):
+        choose_levels(seen(np.ones(3)), "median")  # type: ignore[arg-type]
+
+
+def test_entropy_by_hand() -> None:
+    """Four bins in two levels: P = (0.4, 0.1, 0.1, 0.4) against Q = (0.25, 0.25, 0.25, 0.25)."""
+    x, counts = np.array([0.6, 1.4, 1.6, 2.4]), np.array([4.0, 1.0, 1.0, 4.0])
+    want = 2 * 0.4 * np.log(0.4 / 0.25) + 2 * 0.1 * np.log(0.1 / 0.25)
+    assert _divergence(x, counts, (0.0, 3.0), 1.0) == pytest.approx(want)
+    # what is clipped joins the last bin of P, and not of Q
+    p, q = np.array([0.4, 0.1, 0.5]), np.array([2.5, 2.5, 1.0]) / 6
+    assert _divergence(x, counts, (0.0, 2.0), 1.0) == pytest.approx(float(p @ np.log(p / q)))
+
+
+@pytest.mark.parametrize("observer", ["percentile", "entropy"])
+def test_a_lone_outlier_is_clipped(observer: Any) -> None:
+    values = np.append(np.random.default_rng(0).normal(size=40_000), 60.0).astype(np.float32).reshape(1, 1, -1)
+    assert choose_levels(seen(values), observer).scale < 0.5 * choose_levels(seen(values), "minmax").scale
+
+
+@given(st.sampled_from(OBSERVERS), st.integers(0, 99), st.booleans(), st.sampled_from([U8, IntegerType(4, False)]))
+@settings(max_examples=25)
+def test_every_observer_keeps_to_its_integers(observer: Any, seed: int, symmetric: bool, kind: IntegerType) -> None:
+    values = np.random.default_rng(seed).normal(seed % 3 - 1, size=(1, 2, 500)).astype(np.float32)
+    levels = choose_levels(seen(values), observer, kind=kind, symmetric=symmetric)
+    assert 0 <= levels.zero_point <= kind.qmax
+    if symmetric:
+        assert levels.zero_point == (kind.qmax + 1) // 2
+    # no range is wider than what was seen, but for symmetry
+    assert levels.scale * kind.qmax <= 2 * max(values.max(), -values.min()) * (1 + 1e-6)

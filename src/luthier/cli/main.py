@@ -16,6 +16,7 @@ from luthier.cli.compile import compile_model
 from luthier.cli.lab import lab
 from luthier.cli.output import guarded
 from luthier.cli.probe import probe
+from luthier.cli.quantize import quantize
 from luthier.cli.retrofit import retrofit
 from luthier.cli.scale import scale
 from luthier.errors import InputError
@@ -43,6 +44,7 @@ app.command("compile")(compile_model)
 app.command("bench")(bench)
 app.command("probe")(probe)
 app.command("lab")(lab)
+app.command("quantize")(quantize)
 app.command("run")(commands.run)
 app.command("report")(commands.report)
 data_app.command("convert")(commands.convert)

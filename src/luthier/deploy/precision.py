@@ -64,9 +64,8 @@ def in_number_type(
     if samples is None:
         raise InputError(f"--dtype {dtype}: needs images to calibrate on; give --calibrate FILE.npy")
     from luthier.engine import compile as compile_graph
-    from luthier.graph.mixed import but_products
     from luthier.quant import quantize
 
-    if dtype == "int8":
-        return quantize(graph, constants, samples, compile=compile_graph)
-    return quantize(graph, constants, samples, keep=but_products(graph), numbers="bf16", compile=compile_graph)
+    # no function is computed from a sum, so that only integers, or only the numbers meant, lie between products
+    mixed = dtype == "int8_bf16"
+    return quantize(graph, constants, samples, from_sums=(), products_only=mixed, compile=compile_graph)

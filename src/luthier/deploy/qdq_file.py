@@ -6,19 +6,26 @@ Every tensor with a scale passes such a pair; weights are stored as int8 and bia
 DequantizeLinear.  A run time that fuses the pairs computes with integers; one that does not computes the same numbers
 in fp32 but for the last bit of its sums: where a sum then lies next to the middle between two levels, the level differs
 by one from `luthier.quant.integer`.
+
+Tensors of 4 bits are clipped to their range before an 8-bit pair; those of fp16 and bf16 pass a pair of casts.  Weights
+of 4 bits are stored as int8 (opset 20 has no smaller type).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from luthier.deploy.onnx_file import WRITERS, Array, Writer, serialise
 from luthier.errors import SpecError
-from luthier.graph.integers import levels
-from luthier.graph.op import Graph, Op, Tensor
+from luthier.graph.integers import is_integer, levels, qmax_of
+from luthier.graph.op import DType, Graph, Op, Tensor
+
+#: ONNX's numbers for the types that a Cast goes to
+_FLOAT: Final = 1
+_CASTS: Final[dict[DType, int]] = {"fp16": 10, "bf16": 16}
 
 
 def to_qdq(graph: Graph, constants: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -31,14 +38,21 @@ def to_qdq(graph: Graph, constants: Mapping[str, Array], metadata: Mapping[str, 
     Returns:
         The bytes of an ONNX model, opset 20, all weights inside.
     Raises:
-        SpecError: the graph is not quantised, or an op has no ONNX form.
+        SpecError: the graph is not quantised, or only its products are, or an op has no ONNX form.
     """
     if all(tensor.scale is None for tensor in graph.tensors.values()):
         raise SpecError("to_qdq: no tensor of the graph carries a scale; quantise it first, see luthier.quant.quantize")
+    for tensor in graph.tensors.values():
+        if tensor.scale is not None and not is_integer(tensor):
+            raise SpecError(
+                f"to_qdq: tensor {tensor.name!r} is rounded by some of its readers; quantise all that it feeds"
+            )
     writer = _Pairs(graph)
     for name in graph.inputs:
         if graph.tensors[name].scale is not None:
             writer.pair(graph.tensors[name], name, f"{name}.real")
+        elif graph.tensors[name].dtype in _CASTS:
+            writer.halves(graph.tensors[name])
     for tensor in graph.constants.values():
         writer.constant(tensor)
     for op in graph.ops:
@@ -66,6 +80,14 @@ class _Pairs(Writer):
                 node.output[0] = f"{name}.exact"
         if tensor.scale is not None:
             self.pair(tensor, f"{name}.exact", name if name in self.graph.outputs else f"{name}.real")
+        elif tensor.dtype in _CASTS:
+            self.halves(tensor)
+
+    def halves(self, tensor: Tensor) -> None:
+        """Numbers of 16 bits, as fp32 for their readers."""
+        self._add("Cast", [tensor.name], f"{tensor.name}.half", to=_CASTS[tensor.dtype])
+        self._add("Cast", [f"{tensor.name}.half"], f"{tensor.name}.real", to=_FLOAT)
+        self.reals[tensor.name] = f"{tensor.name}.real"
 
     def pair(self, tensor: Tensor, exact: str, real: str) -> None:
         """exact -> QuantizeLinear -> DequantizeLinear -> real."""
@@ -74,6 +96,14 @@ class _Pairs(Writer):
             f"{tensor.name}.scale": np.array(scale, np.float32),
             f"{tensor.name}.zero_point": np.array(zero_point, np.uint8),
         }
+        if tensor.dtype == "int4":
+            bounds = [f"{tensor.name}.low", f"{tensor.name}.high"]
+            self.values |= {
+                bound: np.array(scale * np.float32(q - zero_point), np.float32)
+                for bound, q in zip(bounds, (0, qmax_of(tensor)), strict=True)
+            }
+            self._add("Clip", [exact, *bounds], f"{tensor.name}.clipped")
+            exact = f"{tensor.name}.clipped"
         ends = [f"{tensor.name}.scale", f"{tensor.name}.zero_point"]
         self._add("QuantizeLinear", [exact, *ends], f"{tensor.name}.levels")
         self._add("DequantizeLinear", [f"{tensor.name}.levels", *ends], real)

@@ -20,7 +20,7 @@ from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.channels import over_channels
 from luthier.engine.kernels.conv import Convolution, convolution
 from luthier.engine.kernels.depthwise import Depthwise, depthwise
-from luthier.engine.kernels.element import ELEMENTS, FP32, Element, Types, as_stored
+from luthier.engine.kernels.element import ELEMENTS, FP32, Element, Types
 from luthier.engine.kernels.elementwise import ElementwiseKind, elementwise
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.matmul import matmul
@@ -57,6 +57,7 @@ from luthier.graph.attrs import (
     Softmax,
     Subsample,
 )
+from luthier.graph.halves import as_stored
 from luthier.graph.mbconv import is_depthwise, is_pointwise
 from luthier.graph.op import Graph, Op
 from luthier.schedule import AUTO, WHOLE, Choice, Schedule, Tile

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from luthier.engine.bands import projects, separate
 from luthier.engine.estimate8 import estimate8
-from luthier.engine.kernels.element import as_stored
 from luthier.engine.kernels.int8.elementwise import Binary8, Unary8
 from luthier.engine.kernels.int8.pool import Pooling8
 from luthier.engine.kernels.int8.result import Result, numbers
@@ -25,7 +24,9 @@ from luthier.engine.patterns import Fused, Patterns
 from luthier.engine.products8 import Products8, without_views
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.target import Target
+from luthier.errors import UnsupportedError
 from luthier.graph.attrs import Activation, AdaptivePool, Add, GlobalPool, Mul, Pool
+from luthier.graph.halves import as_stored
 from luthier.graph.integers import in_integers, is_integer, levels, multipliers
 from luthier.graph.op import Graph, Op
 from luthier.schedule import Schedule
@@ -50,9 +51,16 @@ def lower_integers(
             and int32.
     Raises:
         InputError: a sum of products may not fit in 32 bits.
+        UnsupportedError: a tensor of 4 bits, or of fp16.
         ShapeError: a constant is missing or has another shape.
     """
     check_constants(graph, constants)
+    for tensor in graph.tensors.values():
+        if tensor.dtype in ("int4", "fp16"):
+            raise UnsupportedError(
+                f"engine: tensor {tensor.name!r} is stored as {tensor.dtype} in a quantised graph; the engine has "
+                "int8, bf16 and fp32 there, luthier.quant.simulate the rest"
+            )
     values = {name: as_stored(constants[name], tensor.dtype) for name, tensor in graph.constants.items()}
     return IntegerLowering(graph, values, target, order, least_tasks, schedule).result()
 

@@ -3,27 +3,29 @@
     real = scale * (q - zero_point)                                                                  (1)
 
 An `int8` activation is stored unsigned, q in 0 .. 255, with one scale and one zero point; an `int8` weight signed, q in
--127 .. 127, zero point 0, one scale per output channel; a bias is `int32` with scale s_x * s_w[c].  Scales are
-exact in float32.  An op runs in integers when all that it reads carries scales; `luthier.quant.integer` says what it
-computes.
+-127 .. 127, zero point 0, one scale per output channel; a bias is `int32` with scale s_x * s_w[c].  `int4` is the same
+with q in 0 .. 15 and -7 .. 7.  Scales are exact in float32.  An op runs in integers when all that it reads carries
+scales; `luthier.quant.integer` says what it computes.
 
-A tensor is stored in one of four ways:
+A tensor is stored in one of five ways:
 
-    int8, scale                 the integers
+    int8 or int4, scale         the integers
     fp32, no scale              numbers; a conv or linear op in integers writes its sum times fp32(s_x * s_w[c])
+    fp16 or bf16, no scale      numbers, rounded to it
     fp32, scale (an output)     computed to integers, handed out by (1); a reader in integers gets the integers back
-    bf16, scale                 numbers; a conv or linear op in integers rounds them to integers as it reads them
+    bf16, scale                 numbers, rounded to bf16; a conv or linear op in integers reads them by (1), rounded
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier.graph.attrs import Activation, Conv, GlobalPool, Linear, OpKind, Pool
-from luthier.graph.op import Graph, Op, Tensor
+from luthier.graph.op import DType, Graph, Op, Tensor
 from luthier.graph.reference import activate
 
 Array = NDArray[Any]
@@ -33,6 +35,7 @@ INTEGER_KINDS: Final[frozenset[OpKind]] = frozenset(
     {"conv", "linear", "activation", "add", "mul", "pool", "global_pool", "adaptive_pool", "concat", "pad", "slice",
      "reshape", "flatten", "shuffle", "subsample"}
 )  # fmt: skip
+INTEGER_TYPES: Final[frozenset[DType]] = frozenset({"int8", "int4"})
 #: kinds that move numbers and change none: what they write has the scale of what they read
 MOVES: Final[frozenset[OpKind]] = frozenset({"concat", "pad", "slice", "reshape", "flatten", "shuffle", "subsample"})
 
@@ -48,7 +51,7 @@ def in_integers(graph: Graph, op: Op) -> bool:
         return False
     if isinstance(op.attrs, Conv | Linear):
         scaled = graph.tensors[op.inputs[0]].scale is not None
-        return scaled and graph.constants[op.constants["weight"]].dtype == "int8"
+        return scaled and graph.constants[op.constants["weight"]].dtype in INTEGER_TYPES
     return all(is_integer(graph.tensors[name]) for name in (*op.inputs, *op.outputs))
 
 
@@ -63,6 +66,24 @@ def keeps_scale(op: Op) -> bool:
             return op.kind in MOVES
 
 
+def scale_sets(ops: Iterable[Op], names: Iterable[str]) -> list[list[str]]:
+    """Tensors in sets that have one scale each.
+
+    Args:
+        ops: those in integers, in order.
+        names: the tensors that have a scale.
+    """
+    sets = {name: [name] for name in names}
+    for op in ops:
+        if keeps_scale(op):
+            for name in op.inputs:
+                mine, other = sets[op.outputs[0]], sets[name]
+                if mine is not other:
+                    mine += other
+                    sets.update(dict.fromkeys(other, mine))
+    return list({id(members): members for members in sets.values()}.values())
+
+
 def levels(tensor: Tensor) -> tuple[np.float32, int]:
     """Scale and zero point of an activation that has them."""
     assert isinstance(tensor.scale, float), f"{tensor.name}: {tensor.scale}"
@@ -70,8 +91,13 @@ def levels(tensor: Tensor) -> tuple[np.float32, int]:
     return np.float32(tensor.scale), tensor.zero_point
 
 
-def round_to_u8(value: Array, zero_point: int) -> Array:
-    """clamp(rint(value) + zero_point, 0, 255): halves to even, NaN to 0.
+def qmax_of(tensor: Tensor) -> int:
+    """The largest integer that an activation with a scale holds; an output's integers have 8 bits."""
+    return 15 if tensor.dtype == "int4" else 255
+
+
+def round_to_u8(value: Array, zero_point: int, qmax: int = 255) -> Array:
+    """clamp(rint(value) + zero_point, 0, qmax): halves to even, NaN to 0.
 
     Example:
         >>> round_to_u8(np.array([-9.0, -0.5, 0.5, 1.5, 300.0, np.nan], np.float32), 3).tolist()
@@ -80,14 +106,14 @@ def round_to_u8(value: Array, zero_point: int) -> Array:
     rounded = np.rint(value)
     rounded += np.float32(zero_point)
     np.fmax(rounded, np.float32(0), out=rounded)
-    np.fmin(rounded, np.float32(255), out=rounded)
+    np.fmin(rounded, np.float32(qmax), out=rounded)
     return rounded.astype(np.uint8)
 
 
 def to_integers(x: Array, tensor: Tensor) -> Array:
     """q = clamp(rint(x / scale) + zero_point), the division in float32; uint8."""
     scale, zero_point = levels(tensor)
-    return round_to_u8(np.asarray(x, np.float32) / scale, zero_point)
+    return round_to_u8(np.asarray(x, np.float32) / scale, zero_point, qmax_of(tensor))
 
 
 def to_reals(q: Array, tensor: Tensor) -> Array:
@@ -132,7 +158,7 @@ def multipliers(graph: Graph, op: Op, count: int = 1) -> NDArray[np.float32]:
 
 
 def activation_table(attrs: Activation, source: Tensor, result: Tensor) -> NDArray[np.uint8]:
-    """T[q] = clamp(rint(f(s_x * (q - z_x)) / s_y) + z_y), all in double precision; (256,).
+    """T[q] = clamp(rint(f(s_x * (q - z_x)) / s_y) + z_y), all in double precision; (256,); past qmax as at qmax.
 
     With one scale and zero point on both sides, relu is max(q, z), and relu6 min(max(q, z), clamp(rint(6 / s) + z)).
 
@@ -142,6 +168,6 @@ def activation_table(attrs: Activation, source: Tensor, result: Tensor) -> NDArr
         [100, 100, 100, 101, 112, 112]
     """
     (scale, zero_point), (result_scale, result_zero) = levels(source), levels(result)
-    reals = float(scale) * (np.arange(256.0) - zero_point)
+    reals = float(scale) * (np.minimum(np.arange(256.0), qmax_of(source)) - zero_point)
     table = np.rint(activate(reals, attrs) / float(result_scale)) + result_zero
-    return np.asarray(np.clip(table, 0, 255), np.uint8)
+    return np.asarray(np.clip(table, 0, qmax_of(result)), np.uint8)

@@ -103,7 +103,7 @@ def compile_model(
     _check_absent(path or Path(f"{stem}.plan"), force)
     try:
         net = weighted(model, batch=batch, resolution=resolution, pretrained=pretrained)
-        graph, constants = in_number_type(net.graph, net.constants, dtype, _images(calibrate))
+        graph, constants = in_number_type(net.graph, net.constants, dtype, _calibration(calibrate))
         tuning, curves = _tuned(graph, constants, threads, tune, with_curves, say)
         begin = time.perf_counter()
         plan = compile_graph(graph, constants, threads=threads)
@@ -142,15 +142,22 @@ def _tuned(
     return tuning, curves
 
 
-def _images(path: Path | None) -> np.ndarray[Any, Any] | None:
-    if path is None:
-        return None
+def _calibration(path: Path | None) -> Array | None:
+    return None if path is None else read_npy("--calibrate", path)
+
+
+def read_npy(option: str, path: Path) -> Array:
+    """Images (N, C, H, W) float32 of a `.npy`.
+
+    Raises:
+        DataError: the file is not one; the message begins with `option`.
+    """
     try:
         images = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"--calibrate {path}: cannot be read ({str(error).splitlines()[0][:120]})") from None
+        raise DataError(f"{option} {path}: cannot be read ({str(error).splitlines()[0][:120]})") from None
     if not isinstance(images, np.ndarray) or images.dtype != np.float32 or images.ndim != 4:
-        raise DataError(f"--calibrate {path}: must be one float32 array (N, C, H, W), normalised")
+        raise DataError(f"{option} {path}: must be one float32 array (N, C, H, W), normalised")
     return images
 
 

@@ -15,6 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.arch.block import NumberType
+
 Array = NDArray[Any]
 #: the least scale: its reciprocal and its products with other scales stay normal float32 numbers
 LEAST_SCALE: Final = 2.0**-40
@@ -48,6 +50,9 @@ class IntegerType:
 
 S8: Final = IntegerType(8, True)
 U8: Final = IntegerType(8, False)
+#: how weights and activations of a number type are stored
+WEIGHT_TYPES: Final[dict[NumberType, IntegerType]] = {"int8": S8, "int4": IntegerType(4, True)}
+ACTIVATION_TYPES: Final[dict[NumberType, IntegerType]] = {"int8": U8, "int4": IntegerType(4, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +73,63 @@ class Levels:
         return np.asarray(self.scale * (q - self.zero_point))
 
 
-def levels_of_range(low: float, high: float, kind: IntegerType = U8) -> Levels:
+def levels_of_range(low: float, high: float, kind: IntegerType = U8, *, symmetric: bool = False) -> Levels:
     """Equation (2); a range of nothing but 0 has scale 1.
 
+    Args:
+        symmetric: as far below 0 as above; unsigned integers then have their zero point in the middle.
     Example:
         >>> levels_of_range(-1.0, 3.0)
         Levels(scale=0.01568627543747425, zero_point=64)
+        >>> levels_of_range(-1.0, 3.0, symmetric=True).zero_point
+        128
     """
     low, high = min(low, 0.0), max(high, 0.0)
+    if symmetric and low < high:
+        middle = (kind.qmin + kind.qmax + 1) // 2
+        return Levels(float(np.float32(max(max(high, -low) / (kind.qmax - middle), LEAST_SCALE))), middle)
     if low == high:
         return Levels(1.0, kind.qmin)
     scale = float(np.float32(max((high - low) / (kind.qmax - kind.qmin), LEAST_SCALE)))
     return Levels(scale, int(np.clip(kind.qmin + round(-low / scale), kind.qmin, kind.qmax)))
 
 
-def weight_scales(weight: Array, bias: Array | None, source_scale: float, kind: IntegerType = S8) -> Array:
+def weight_scales(
+    weight: Array, bias: Array | None, source_scale: float, kind: IntegerType = S8, *, per_channel: bool = True
+) -> Array:
     """One symmetric scale per output channel.
 
-        s_w[c] = max(max |w[c]| / qmax,  |b[c]| / (s_x * 2^29))                                      (3)
+        s_w[c] = max(share[c] max |w[c]| / qmax,  |b[c]| / (s_x * 2^29))                             (3)
 
-    The second term keeps the 32-bit sum of a channel with next to no weights from overflowing.
+    The second term keeps the 32-bit sum of a channel with next to no weights from overflowing.  Weights of 8 bits have
+    share 1; of fewer, the share of 1, 0.95, ... 0.3 that loses least: sum (w - s_w rint(w / s_w))^2, clamped.
 
     Args:
         weight: (C_out, ...).
         bias: (C_out,) or None.
         source_scale: s_x.
+        per_channel: False = all channels have the largest one's.
     Returns:
         (C_out,) float64, exact in float32.
     """
-    largest = np.abs(weight.reshape(len(weight), -1)).max(1).astype(np.float64) / kind.qmax
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
+    largest = np.abs(rows).max(1) / kind.qmax
+    if kind.bits < 8:
+        largest = _least_error(rows, largest, kind)
+    if not per_channel:
+        largest = np.full_like(largest, largest.max())
     if bias is not None:
         largest = np.maximum(largest, np.abs(bias) / (source_scale * _LARGEST_BIAS))
     return np.asarray(np.maximum(largest, LEAST_SCALE).astype(np.float32), np.float64)
+
+
+def _least_error(rows: Array, largest: Array, kind: IntegerType) -> Array:
+    """Of the shares of the largest scale, each row's best."""
+    scales = np.maximum(largest, LEAST_SCALE) * np.linspace(1.0, 0.3, 15)[:, None]
+    lost = [
+        ((s[:, None] * np.clip(np.rint(rows / s[:, None]), kind.qmin, kind.qmax) - rows) ** 2).sum(1) for s in scales
+    ]
+    return np.asarray(np.take_along_axis(scales, np.argmin(lost, 0)[None], 0)[0])
 
 
 def quantize_weight(weight: Array, scales: Array, kind: IntegerType = S8) -> Array:

@@ -14,15 +14,17 @@ from luthier.errors import DataError, ShapeError
 from luthier.graph import reference
 from luthier.graph.attrs import Activation
 from luthier.graph.op import Graph
-from luthier.quant.affine import Levels, levels_of_range
+from luthier.quant.affine import ACTIVATION_TYPES, Levels, levels_of_range
+from luthier.quant.equalize import Seen, equalize, tied
 from luthier.quant.gain import channel_means, moment_tensors, moments, output_gains
 from luthier.quant.observe import Histogram, Observer, choose_levels, merged
 from luthier.quant.plan import Plan
 
 Array = NDArray[Any]
 Batch = tuple[Array, ...]
-#: images that the gains are measured on
+#: images that the gains, and the ranges of channels, are measured on
 _MOMENT_IMAGES: Final = 16
+_RANGE_IMAGES: Final = 64
 _LEAST_WEIGHT: Final = 0.01
 #: makes a graph ready to run: arrays in the order of its inputs -> its output, or a tuple of them
 Compile = Callable[[Graph, Mapping[str, Array]], Callable[..., Any]]
@@ -100,14 +102,50 @@ def _watched(
     return call
 
 
+def equalized(
+    plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile = with_numpy
+) -> tuple[Graph, dict[str, Array]]:
+    """The graph with the channels of its tensors brought to one range, see `luthier.quant.equalize`."""
+    graph = plan.graph
+    names = [name for one in tied(plan) for name in one.tensors]
+    if not names:
+        return graph, dict(constants)
+    run = _watched(graph, constants, names, compile)
+    parts: dict[str, list[Seen]] = {name: [] for name in names}
+    for batch in batches[: _some(_RANGE_IMAGES, batches)]:
+        values = run(batch)
+        for name in names:
+            x = values[name]
+            axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+            parts[name].append(Seen(x.min(axes), x.max(axes), channel_means(np.square(x))))
+    seen = {
+        name: Seen(
+            np.min([p.low for p in own], 0), np.max([p.high for p in own], 0), np.mean([p.power for p in own], 0)
+        )
+        for name, own in parts.items()
+    }
+    return equalize(plan, constants, seen, _gains(plan, constants, batches, compile))
+
+
+def _some(images: int, batches: Sequence[Batch]) -> int:
+    """Batches that hold so many images."""
+    return -(-images // len(batches[0][0]))
+
+
+def _gains(
+    plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile
+) -> Mapping[str, Array]:
+    graph = plan.graph
+    run = _watched(graph, constants, moment_tensors(graph), compile)
+    measured = [moments(graph, run(batch)) for batch in batches[: _some(_MOMENT_IMAGES, batches)]]
+    return output_gains(graph, constants, measured)
+
+
 def _channel_weights(
     plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile
 ) -> dict[str, Array]:
     """How much an error in each channel of a tensor counts: its gain to the outputs, behind the function if any."""
-    graph = plan.graph
-    run = _watched(graph, constants, moment_tensors(graph), compile)
-    first = batches[: -(-_MOMENT_IMAGES // len(batches[0][0]))]
-    gains = output_gains(graph, constants, [moments(graph, run(batch)) for batch in first])
+    gains = _gains(plan, constants, batches, compile)
     behind = {name: op.outputs[0] for name in plan.scaled if (op := plan.function_op(name)) is not None}
     return {name: _relative(gains[behind.get(name, name)]) for name in plan.scaled}
 
@@ -118,22 +156,30 @@ def _relative(gain: Array) -> Array:
     return np.asarray(gain / mean + _LEAST_WEIGHT) if mean > 0 else np.ones_like(gain)
 
 
-def calibrate(plan: Plan, observed: Observed, observer: Observer = "mse") -> dict[str, Levels]:
+def calibrate(
+    plan: Plan, observed: Observed, observer: Observer = "mse", *, symmetric: bool = False
+) -> dict[str, Levels]:
     """Scale and zero point of every tensor that is to be stored in integers.
 
     The range of a gate (sigmoid, hard-sigmoid) and of a softmax is known, [0, 1], whatever was observed.
+
+    Args:
+        symmetric: every range reaches as far below 0 as above.
     """
     levels: dict[str, Levels] = {}
     for members in plan.shared():
         counted = [name for name in members if plan.counted(name)]
+        kind = ACTIVATION_TYPES[plan.stored[members[0]]]
         known = [bounds for name in counted if (bounds := plan.known_range(name)) is not None]
         if len(known) == len(counted):
-            chosen = levels_of_range(min(low for low, _ in known), max(high for _, high in known))
+            ends = min(low for low, _ in known), max(high for _, high in known)
+            chosen = levels_of_range(*ends, kind, symmetric=symmetric)
         else:
             reader = plan.function_op(members[0]) if len(members) == 1 else None
             attrs = None if reader is None else reader.attrs
             function = partial(reference.activate, attrs=attrs) if isinstance(attrs, Activation) else None
-            chosen = choose_levels(merged(observed.histograms[name] for name in counted), observer, function)
+            seen = merged(observed.histograms[name] for name in counted)
+            chosen = choose_levels(seen, observer, function, kind=kind, symmetric=symmetric)
         levels.update(dict.fromkeys(members, chosen))
     return levels
 

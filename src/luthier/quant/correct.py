@@ -1,6 +1,6 @@
-"""Bias correction: every channel of a quantised sum keeps the mean it has in fp32.
+"""Layer by layer, on what the layers before hand on: weights rounded to sums, and biases that keep every mean.
 
-    b'[c] = b[c] + rint((E[y_fp32[c]] - E[y_int[c]]) / (s_x * s_w[c]))                               (1)
+    b'[c] = rint((E[y_fp32[c]] - E[sum without bias]) / (s_x * s_w[c]))                              (1)
 
 Rounding errors of weights and activations have a mean, and what follows may amplify it: a depthwise kernel whose taps
 nearly cancel multiplies a large input by a small sum.  Layers are corrected in order, each on what the corrected ones
@@ -11,72 +11,111 @@ Source: Nagel et al. 2019, arXiv:1906.04721, section 4.2, with the means measure
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier.graph.attrs import Conv, Linear
-from luthier.graph.integers import in_integers, levels, sum_scales, to_integers
+from luthier.graph.integers import in_integers, levels, sum_scales, to_reals
 from luthier.graph.op import Graph, Op, Tensor
+from luthier.quant.affine import WEIGHT_TYPES
 from luthier.quant.calibrate import Batch
 from luthier.quant.gain import channel_means
-from luthier.quant.integer import compute, read_integers, sums
+from luthier.quant.integer import as_tensor, compute, on_reals, read_integers, sums
+from luthier.quant.rounding import covariances, round_to_sums
 
 Array = NDArray[Any]
 
 
-def correct_biases(
-    graph: Graph, constants: Mapping[str, Array], batches: Sequence[Batch], means: Mapping[str, Array]
-) -> tuple[Graph, dict[str, Array]]:
-    """Equation (1) for every convolution and linear layer in integers; a bias is added where there was none.
+def refine(
+    graph: Graph, constants: Mapping[str, Array], batches: Sequence[Batch], means: Mapping[str, Array] | None,
+    exact: Mapping[str, Array] = MappingProxyType({}),
+) -> tuple[Graph, dict[str, Array]]:  # fmt: skip
+    """Equation (1) for every product with integer weights; a bias is added where there was none.
 
     Args:
         graph: quantised.
         constants: its values by name.
         batches: float32 arrays in the order of the graph's inputs.
-        means: in fp32, of what those layers write, by the tensor's name; (C_out,).
+        means: in fp32, of what those layers write, by the tensor's name; (C_out,).  None = biases stay.
+        exact: weights before rounding, by name; those are rounded as `luthier.quant.rounding` says first.
     """
     values = dict(constants)
     described, ops = dict(graph.constants), []
-    stored: dict[str, list[Array]] = {
-        name: [to_integers(batch[i], graph.tensors[name]) for batch in batches]
-        if graph.tensors[name].scale is not None
-        else [batch[i] for batch in batches]
+    stored: dict[str, list[Callable[[], Array]]] = {
+        name: [partial(as_tensor, batch[i], graph.tensors[name]) for batch in batches]
         for i, name in enumerate(graph.inputs)
     }
     last_reader = {name: op.name for op in graph.ops for name in op.inputs}
     for op in graph.ops:
-        if isinstance(op.attrs, Conv | Linear) and in_integers(graph, op):
-            op, bias = _with_bias(graph, op)
-            described[bias.name] = bias
-            source = graph.tensors[op.inputs[0]]
-            read = [read_integers(x, source) for x in stored[source.name]]
-            values[bias.name] = _corrected(graph, op, values, read, means[op.outputs[0]])
+        if isinstance(op.attrs, Conv | Linear) and graph.constants[op.constants["weight"]].scale is not None:
+            weight, source = op.constants["weight"], stored[op.inputs[0]]
+            if weight in exact:
+                values[weight] = _rounded(graph, op, exact[weight], source)
+            if means is not None:
+                op, bias = _with_bias(graph, op)
+                described[bias.name] = bias
+                graph = replace(graph, constants=described)
+                values[bias.name] = _corrected(graph, op, values, source, means[op.outputs[0]])
         own = {role: values[name] for role, name in op.constants.items()}
-        sources = zip(*(stored[name] for name in op.inputs), strict=True)
-        stored[op.outputs[0]] = [compute(graph, op, list(arrays), own) for arrays in sources]
+        out = [
+            partial(_computed, graph, op, arrays, own) for arrays in zip(*(stored[n] for n in op.inputs), strict=True)
+        ]
+        # sums that a function is computed from are never kept: numbers of 32 bits, and many
+        passing = op.kind in ("conv", "linear") and graph.tensors[op.outputs[0]].scale is None
+        stored[op.outputs[0]] = [*out] if passing else [partial(_same, make()) for make in out]
         for name in op.inputs:
             if last_reader[name] == op.name:
                 stored.pop(name, None)
         ops.append(op)
-    return replace(graph, ops=tuple(ops), constants=described), values
+    return replace(graph, ops=tuple(ops)), values
+
+
+def _computed(graph: Graph, op: Op, inputs: Sequence[Callable[[], Array]], own: Mapping[str, Array]) -> Array:
+    return compute(graph, op, [make() for make in inputs], own)
+
+
+def _same(array: Array) -> Array:
+    return array
 
 
 def _with_bias(graph: Graph, op: Op) -> tuple[Op, Tensor]:
     if "bias" in op.constants:
         return op, graph.constants[op.constants["bias"]]
-    unit = tuple(sum_scales(graph, op).tolist())
-    bias = Tensor(f"{op.name}.bias", (len(unit),), "int32", unit, 0)
+    name, count = f"{op.name}.bias", graph.output_shape(op)[1]
+    bias = Tensor(name, (count,))
+    if in_integers(graph, op):
+        bias = Tensor(name, (count,), "int32", tuple(sum_scales(graph, op).tolist()), 0)
     return replace(op, constants={**op.constants, "bias": bias.name}), bias
 
 
-def _corrected(graph: Graph, op: Op, values: Mapping[str, Array], batches: Sequence[Array], want: Array) -> Array:
+def _rounded(graph: Graph, op: Op, exact: Array, batches: Sequence[Callable[[], Array]]) -> Array:
     assert isinstance(op.attrs, Conv | Linear)
+    source, weight = graph.tensors[op.inputs[0]], graph.constants[op.constants["weight"]]
+    reals = (
+        x if source.scale is None else to_reals(read_integers(x, source), source) for x in (make() for make in batches)
+    )
+    met = covariances(reals, op.attrs, exact.shape[2:])
+    kind = WEIGHT_TYPES[weight.dtype]  # type: ignore[index]  # int8 or int4, since it has a scale
+    return round_to_sums(exact, np.array(weight.scale), met, kind)
+
+
+def _corrected(
+    graph: Graph, op: Op, values: Mapping[str, Array], batches: Sequence[Callable[[], Array]], want: Array
+) -> Array:
+    assert isinstance(op.attrs, Conv | Linear)
+    own = {"weight": values[op.constants["weight"]]}
+    if not in_integers(graph, op):
+        got = np.mean([channel_means(on_reals(graph, op, [make()], own)) for make in batches], 0)
+        return np.asarray(want - got, np.float32)
     unit = sum_scales(graph, op)
-    zero = levels(graph.tensors[op.inputs[0]])[1]
-    weight, bias = values[op.constants["weight"]], values.get(op.constants["bias"], np.zeros(len(unit), np.int32))
-    got = unit * (np.mean([channel_means(sums(x, zero, weight, None, op.attrs)) for x in batches], 0) + bias)
-    return np.asarray(bias + np.rint((want - got) / unit), np.int32)
+    source = graph.tensors[op.inputs[0]]
+    read = (read_integers(make(), source) for make in batches)
+    zero = levels(source)[1]
+    got = np.mean([channel_means(sums(x, zero, own["weight"], None, op.attrs)) for x in read], 0)
+    return np.asarray(np.rint(want / unit - got), np.int32)

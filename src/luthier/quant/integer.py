@@ -1,7 +1,7 @@
 """What a quantised graph computes, integer for integer: the oracle for kernels and exported files.
 
 Every float32 operation below is rounded once, none is contracted; rint takes halves to even; z is a zero point, q' =
-q - z; m as in `luthier.graph.integers.multipliers`; every result is clamped to 0 .. 255.
+q - z; m as in `luthier.graph.integers.multipliers`; every result is clamped to 0 .. 255 (0 .. 15 where it is `int4`).
 
     quantise                  q_y = rint(x / s_y) + z_y
     conv, linear              acc = sum q'_x q_w + b (exact);  q_y = rint(fp32(acc) * m[c]) + z_y             (1)
@@ -14,7 +14,10 @@ q - z; m as in `luthier.graph.integers.multipliers`; every result is clamped to 
     maxima                    q_y = max q_x, padding aside                                                    (7)
     concat, pad, slice,       the integers themselves; pad writes z                                           (8)
     reshape, shuffle, ...
-    any other op              fp32: to_integers(op(to_reals(q_x)))                                            (9)
+    any other op              fp32, on real numbers: to_integers(op(to_reals(q_x))), or rounded to fp16 or
+                              bf16 where that is what is stored; constants are q s, or rounded likewise       (9)
+
+So the same oracle says what a mixture of number types computes.
 
 Sums are taken by floating-point products whose every partial sum is an integer that the type holds: exact, and quick.
 """
@@ -29,6 +32,7 @@ from numpy.typing import NDArray
 
 from luthier.errors import ShapeError
 from luthier.graph.attrs import Activation, AdaptivePool, Conv, GlobalPool, Linear, Pad, Pads, Pool
+from luthier.graph.halves import as_stored
 from luthier.graph.integers import (
     activation_table,
     in_integers,
@@ -36,6 +40,7 @@ from luthier.graph.integers import (
     keeps_scale,
     levels,
     multipliers,
+    qmax_of,
     round_to_u8,
     to_integers,
     to_reals,
@@ -70,7 +75,7 @@ def run_all(graph: Graph, constants: Mapping[str, Array], inputs: Mapping[str, A
         if name not in inputs or inputs[name].shape != tensor.shape:
             got = inputs[name].shape if name in inputs else "nothing"
             raise ShapeError(f"integer.run: input {name!r} must have shape {tensor.shape}, got {got}")
-        values[name] = to_integers(inputs[name], tensor) if is_integer(tensor) else inputs[name]
+        values[name] = as_tensor(inputs[name], tensor)
     for op in graph.ops:
         sources = [values[name] for name in op.inputs]
         own = {role: constants[name] for role, name in op.constants.items()}
@@ -87,12 +92,8 @@ def compute(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, A
     """One op, equations (1) to (9), on arrays as they are stored."""
     out = graph.tensors[op.outputs[0]]
     if not in_integers(graph, op):
-        reals = [
-            to_reals(q, graph.tensors[name]) if is_integer(graph.tensors[name]) else q
-            for name, q in zip(op.inputs, inputs, strict=True)
-        ]
-        y = evaluate(op, reals, {role: np.asarray(value, np.float32) for role, value in constants.items()})
-        return to_integers(y, out) if is_integer(out) else y.astype(np.float32)
+        return as_tensor(on_reals(graph, op, inputs, constants), out)
+    qmax = qmax_of(out)
     x = read_integers(inputs[0], graph.tensors[op.inputs[0]])
     _, zero = levels(graph.tensors[op.inputs[0]])
     match op.attrs:
@@ -100,7 +101,7 @@ def compute(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, A
             acc = sums(x, zero, constants["weight"], constants.get("bias"), attrs)
             scaled = acc.astype(np.float32)
             scaled *= multipliers(graph, op).reshape(1, -1, *(1,) * (acc.ndim - 2))
-            return round_to_u8(scaled, levels(out)[1]) if is_integer(out) else scaled
+            return round_to_u8(scaled, levels(out)[1], qmax) if is_integer(out) else as_stored(scaled, out.dtype)
         case Activation() as attrs:
             return activation_table(attrs, graph.tensors[op.inputs[0]], out)[x]
         case Pool(reduce="max") as attrs:
@@ -117,9 +118,35 @@ def compute(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, A
     a, b = (_centred(q, levels(graph.tensors[name])[1]) for name, q in zip(op.inputs, inputs, strict=True))
     factors = multipliers(graph, op)
     if op.kind == "add":
-        return round_to_u8(a * factors[0] + b * factors[1], levels(out)[1])
+        return round_to_u8(a * factors[0] + b * factors[1], levels(out)[1], qmax)
     assert op.kind == "mul", op.kind
-    return round_to_u8((a * b) * factors[0], levels(out)[1])
+    return round_to_u8((a * b) * factors[0], levels(out)[1], qmax)
+
+
+def real_constant(tensor: Tensor, value: Array) -> Array:
+    """What a constant stands for, in fp32."""
+    if tensor.scale is None:
+        return as_stored(np.asarray(value, np.float32), tensor.dtype)
+    along = np.array(tensor.scale, np.float32).reshape(-1, *(1,) * (value.ndim - 1))
+    return np.asarray(value.astype(np.float32) * along)
+
+
+def on_reals(graph: Graph, op: Op, inputs: list[Array], constants: Mapping[str, Array]) -> Array:
+    """One op in fp32 on what arrays as they are stored stand for; not rounded to what its output stores."""
+    reals = [
+        to_reals(q, graph.tensors[name]) if is_integer(graph.tensors[name]) else q
+        for name, q in zip(op.inputs, inputs, strict=True)
+    ]
+    own = {role: real_constant(graph.constants[op.constants[role]], value) for role, value in constants.items()}
+    if not isinstance(op.attrs, Conv):
+        return evaluate(op, reals, own).astype(np.float32, copy=False)
+    y = convolve(reals[0], own["weight"], op.attrs)
+    return y + own["bias"].reshape(1, -1, 1, 1) if "bias" in own else y
+
+
+def as_tensor(y: Array, tensor: Tensor) -> Array:
+    """Real numbers as a tensor stores them."""
+    return to_integers(y, tensor) if is_integer(tensor) else as_stored(y, tensor.dtype)
 
 
 def _handed_out(graph: Graph, name: str, value: Array) -> Array:
@@ -142,7 +169,7 @@ def sums(x: Array, zero_point: int, weight: Array, bias: Array | None, attrs: Co
     weight = weight.astype(dtype)
     x = x.astype(dtype)
     x -= dtype(zero_point)
-    acc = x @ weight.T if isinstance(attrs, Linear) else _convolve(x, weight, attrs)
+    acc = x @ weight.T if isinstance(attrs, Linear) else convolve(x, weight, attrs)
     if bias is None:
         return acc
     return acc.astype(np.float64) + bias.reshape(1, -1, *(1,) * (acc.ndim - 2))
@@ -153,7 +180,7 @@ def _padded(x: Array, pads: Pads, value: float) -> Array:
     return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=value) if any(pads) else x
 
 
-def _convolve(x: Array, weight: Array, attrs: Conv) -> Array:
+def convolve(x: Array, weight: Array, attrs: Conv) -> Array:
     """The sum over the taps of a window of products with the pixels that each tap meets."""
     x = _padded(x, attrs.pads, 0)
     out_channels, group_channels, kernel_h, kernel_w = weight.shape
@@ -203,7 +230,8 @@ def _average(graph: Graph, op: Op, x: Array, zero_point: int) -> Array:
     factors = np.empty(counts.shape, np.float32)
     for count in np.unique(counts):
         factors[counts == count] = multipliers(graph, op, int(count))[0]
-    return round_to_u8(acc.astype(np.float32) * factors, levels(graph.tensors[op.outputs[0]])[1])
+    out = graph.tensors[op.outputs[0]]
+    return round_to_u8(acc.astype(np.float32) * factors, levels(out)[1], qmax_of(out))
 
 
 def _adaptive(graph: Graph, op: Op, centred: Array) -> tuple[Array, Array]:

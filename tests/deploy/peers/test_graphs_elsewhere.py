@@ -12,11 +12,11 @@ from op_graphs import GRAPHS, filled, one_op
 from random_graphs import networks
 
 from luthier.arch import Network
-from luthier.deploy.peers.torch_graph import GraphModule
 from luthier.errors import PeerError
 from luthier.graph import Graph, fold_norm_into_conv, from_network, reference
 from luthier.graph import attrs as kinds
 from luthier.graph.untrained import random_weights
+from luthier.nn.graph_module import GraphModule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

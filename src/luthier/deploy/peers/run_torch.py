@@ -33,8 +33,8 @@ class Torch(Peer):
         """A module that calls torch's functions in the order of the graph, compiled."""
         import torch
 
-        from luthier.deploy.peers.torch_graph import GraphModule
         from luthier.graph.from_onnx import from_onnx
+        from luthier.nn.graph_module import GraphModule
 
         torch.set_num_threads(threads)
         torch._inductor.config.freezing = True

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from luthier.engine.emit import BF16, I16, I32, Function, Index, Type, Value, vector
 from luthier.engine.target import Target
+from luthier.graph.halves import to_bf16
 from luthier.graph.op import DType
 
 Array = NDArray[Any]
@@ -82,34 +83,6 @@ def _rounded(f: Function, value: Value) -> Value:
     nan = f.is_nan(value)
     kept = f.select(nan, Value(wide, number(0x7FC00000)), raised)
     return f.assign(narrow, f"trunc {f.assign(wide, f'lshr {kept}, {number(16)}')} to {narrow.text}")
-
-
-def to_bf16(values: Array) -> Array:
-    """Equation (1) in NumPy: 16-bit words.
-
-    Example:
-        >>> [hex(word) for word in to_bf16(np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-23]))]
-        ['0x3f80', '0x3f80', '0x3f82', '0x3f81']
-    """
-    wide = np.ascontiguousarray(values, np.float32)
-    bits = wide.view(np.uint32)
-    raised = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
-    return np.where(np.isnan(wide), 0x7FC0, raised).astype(np.uint16)
-
-
-def from_bf16(words: Array) -> Array:
-    """16-bit words as fp32.
-
-    Example:
-        >>> from_bf16(np.array([0x3F80, 0xC040], np.uint16)).tolist()
-        [1.0, -3.0]
-    """
-    return (words.astype(np.uint32) << 16).view(np.float32)
-
-
-def as_stored(values: Array, dtype: DType) -> Array:
-    """Constants rounded to the type that a graph gives them, as fp32 again."""
-    return from_bf16(to_bf16(values)) if dtype == "bf16" else np.asarray(values)
 
 
 FP32: Final = Element("fp32", 4)

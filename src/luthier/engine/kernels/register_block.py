@@ -80,7 +80,8 @@ def pack_panel(panel: Array, w: Element) -> Array:
     """(..., K, columns) as `accumulate` reads it: [K][columns], of bf16 [K / 2][columns][2].
 
     Example:
-        >>> from luthier.engine.kernels.element import BFLOAT16, from_bf16
+        >>> from luthier.engine.kernels.element import BFLOAT16
+        >>> from luthier.graph.halves import from_bf16
         >>> from_bf16(pack_panel(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), BFLOAT16)).tolist()
         [1.0, 3.0, 2.0, 4.0, 5.0, 0.0, 6.0, 0.0]
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from luthier.errors import PeerError
+from luthier.errors import UnsupportedError
 from luthier.graph import attrs as kinds
 from luthier.graph.op import Graph, Op
 
@@ -35,11 +35,12 @@ class GraphModule(nn.Module):
         values = {self._graph.inputs[0]: x}
         for op in self._graph.ops:
             held = {role: getattr(self, self._names[name]) for role, name in op.constants.items()}
-            values[op.outputs[0]] = _apply(self._graph, op, [values[name] for name in op.inputs], held)
+            values[op.outputs[0]] = apply(self._graph, op, [values[name] for name in op.inputs], held)
         return tuple(values[name] for name in self._graph.outputs)
 
 
-def _apply(graph: Graph, op: Op, inputs: list[Tensor], held: dict[str, Tensor]) -> Tensor:
+def apply(graph: Graph, op: Op, inputs: list[Tensor], held: dict[str, Tensor]) -> Tensor:
+    """One op on tensors of any batch; `held` are its constants by role."""
     x = inputs[0]
     match op.attrs:
         case kinds.Conv(stride=stride, pads=(top, left, bottom, right), dilation=dilation, groups=groups):
@@ -62,7 +63,9 @@ def _apply(graph: Graph, op: Op, inputs: list[Tensor], held: dict[str, Tensor]) 
                 x = F.pad(x, (left, right, top, bottom), value=float("-inf") if reduce == "max" else 0.0)
                 return F.max_pool2d(x, kernel, stride) if reduce == "max" else F.avg_pool2d(x, kernel, stride)
             if (top, left) != (bottom, right):
-                raise PeerError(f"torch: {op.name}: averages over uneven padding that is not counted are not written")
+                raise UnsupportedError(
+                    f"torch: {op.name}: averages over uneven padding that is not counted are not written"
+                )
             return F.avg_pool2d(x, kernel, stride, (top, left), count_include_pad=False)
         case kinds.GlobalPool(reduce="avg"):
             return x.mean((2, 3), keepdim=True)
@@ -95,10 +98,10 @@ def _apply(graph: Graph, op: Op, inputs: list[Tensor], held: dict[str, Tensor]) 
         case kinds.Resize(out_hw=out_hw, mode=mode):
             return F.interpolate(x, out_hw, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
         case kinds.Flatten() | kinds.Reshape():
-            return x.reshape(graph.output_shape(op))
+            return x.reshape(x.shape[0], *graph.output_shape(op)[1:])
         case kinds.Concat(axis=axis):
             return torch.cat(inputs, axis)
-    raise PeerError(f"torch: {op.name}: op {op.kind} is not written for torch")
+    raise UnsupportedError(f"torch: {op.name}: op {op.kind} is not written for torch")
 
 
 def _activation(op: Op, attrs: kinds.Activation, x: Tensor) -> Tensor:
@@ -116,4 +119,4 @@ def _activation(op: Op, attrs: kinds.Activation, x: Tensor) -> Tensor:
         case "relu" | "relu6" | "silu" | "gelu" | "sigmoid" | "tanh" | "mish" | "softplus" as name:
             found: Tensor = getattr(F, name)(x) if name not in ("sigmoid", "tanh") else getattr(torch, name)(x)
             return found
-    raise PeerError(f"torch: {op.name}: activation {attrs.function!r} is not written for torch")
+    raise UnsupportedError(f"torch: {op.name}: activation {attrs.function!r} is not written for torch")
