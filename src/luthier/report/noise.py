@@ -205,7 +205,7 @@ def scatter(found: NoiseAnalysis) -> Chart:
     from plotly.graph_objects import Figure
 
     points = [one for one in found.tensors if one.measured_db is not None]
-    x = [one.measured_db for one in points]
+    x = [one.measured_db for one in points if one.measured_db is not None]
     ends = [min(x, default=0.0), max(x, default=1.0)]
 
     def dots(name: str, value: Callable[[TensorNoise], float], color: str) -> dict[str, Any]:
