@@ -95,7 +95,7 @@ bench-%: benchmarks/%.py $(DEV)
 bench-engine: $(PEERS)
 
 engine-presets: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)
 
 engine-alone: $(DEV)
 	$(BIN)/python -m tests.engine.alone

@@ -97,6 +97,20 @@ def test_a_latency_that_falls_beyond_the_first_stair_that_breaks_it() -> None:
     assert found.cost.macs > cost(base).macs
 
 
+@pytest.mark.parametrize("limit_s", [2e-3, 4e-3, 40e-3])
+def test_members_far_beyond_a_limit_are_never_run(limit_s: float) -> None:
+    asked = list[int]()
+
+    def judge(network: Network) -> tuple[float | None, float | None]:
+        asked.append(cost(network).macs)
+        return asked[-1] * 1e-9, None
+
+    found = solve_phi(Family(get("mbconv_thumbnail"), judge=judge), Budget(max_latency_s=limit_s))
+    assert found.cost.macs * 1e-9 <= limit_s
+    beyond = cost(scale(get("mbconv_thumbnail"), max(0.0, found.phi + 1.01))).macs
+    assert max(asked) <= beyond
+
+
 def test_the_law_and_what_rounding_makes_of_it() -> None:
     c = Coefficients(alpha=1.2, beta=1.1, gamma=1.15)
     family = Family(get("efficientnet_b0"), c)

@@ -176,6 +176,8 @@ def test_limits_beside_the_models_own() -> None:
     assert found.max_latency_s == pytest.approx(1.1e-3)
     assert replace(found, max_latency_s=None) == Budget(max_macs=20_200, max_params=2000, max_size_bytes=4020)
     with pytest.raises(UnitError, match="--max-macs: expected a number with a unit"):
+        replace(request, max_macs="many").budget(BILL)
+    with pytest.raises(InputError, match=r"--max-macs 1%: a share is what may be added .* such as \+1%"):
         replace(request, max_macs="1%").budget(BILL)
     with pytest.raises(InputError, match="--max-energy: the file of --device host does not say what it takes"):
         replace(request, max_energy="+1%").budget(BILL)

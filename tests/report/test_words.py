@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from io import StringIO
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from luthier.job.result import Limit, Result
 from luthier.report import tables
+from luthier.report.analysis.terminal import grid
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,13 @@ def test_confusions_and_weakest_by_hand(result: Result) -> None:
         ("c", "0 of 0", "–", "no test image"),
     )
     assert tables.untested(dataclasses.replace(result, winner=best)) == 1
+
+
+@pytest.mark.parametrize("width", [110, 80, 60, 40])
+def test_no_character_of_a_table_is_cut_off_on_a_narrow_terminal(result: Result, width: int) -> None:
+    table, stream = tables.layers(result.winner), StringIO()
+    Console(file=stream, width=width, color_system=None).print(grid(table))
+    lines = stream.getvalue().splitlines()
+    assert max(map(cell_len, lines)) <= width
+    shown, wanted = Counter(stream.getvalue()), Counter("".join("".join(row) for row in (*table.rows, table.foot)))
+    assert all(shown[character] >= wanted[character] for character in wanted if character != " ")

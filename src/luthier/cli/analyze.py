@@ -76,7 +76,7 @@ def analyze(
         from luthier.report.analysis import write
 
         write(found[0], __version__, html)
-        output.console().print(f"{html}: written", markup=False, soft_wrap=True)
+        output.say(f"{html}: written")
     if as_json:
         documents = [document(one) for one in found]
         output.document("analyze", documents[0] if len(documents) == 1 else {"models": documents})

@@ -68,11 +68,11 @@ def fit(
         budget = budget.with_memories(get_device(device))
     request = Request(
         command="fit",
-        model=absolute(model),
-        data=absolute(data),
-        device=absolute(device) or "host",
+        model=limits.absolute(model),
+        data=limits.absolute(data),
+        device=limits.absolute(device) or "host",
         time_limit_s=limits.read_time(time_limit, DIGITS_TIME_S if data is None else 600.0),
-        pretrained=absolute(pretrained),
+        pretrained=limits.absolute(pretrained),
         resolution=resolution,
         seed=seed,
         skip_bad=skip_bad,
@@ -104,11 +104,11 @@ def train(
     """Train one network as it is, export and measure it."""
     request = Request(
         command="train",
-        model=absolute(model),
-        data=absolute(data),
+        model=limits.absolute(model),
+        data=limits.absolute(data),
         epochs=epochs,
         time_limit_s=limits.read_time(time_limit, 600.0 if epochs is None else 7 * 86400.0),
-        pretrained=absolute(pretrained),
+        pretrained=limits.absolute(pretrained),
         resolution=resolution,
         seed=seed,
         skip_bad=skip_bad,
@@ -148,7 +148,7 @@ def report(
 
     result = read_result(run_dir / "result.json")
     write(result, run_dir / "report.html")
-    output.console().print(f"{run_dir / 'report.html'}: written", markup=False, soft_wrap=True)
+    output.say(f"{run_dir / 'report.html'}: written")
     if as_json:
         output.document("report", summary(result, run_dir))
 
@@ -171,15 +171,9 @@ def convert(
     if tree is not None:
         written |= {"tree": str(tree), "images": store_to_tree(store, tree)}
     made = ", ".join(str(path) for path in (out, tree) if path is not None)
-    output.console().print(f"written: {made}", markup=False, soft_wrap=True)
+    output.say(f"written: {made}")
     if as_json:
         output.document("data convert", written)
-
-
-def absolute(path: str | None) -> str | None:
-    """A path that does not depend on the current folder."""
-    # a resumed run may be started from another folder; names of data sets, presets and weights stay names
-    return os.path.abspath(path) if path is not None and os.path.exists(path) else path
 
 
 def _start(request: Request, run_dir: Path | None, as_json: bool, trials: Sequence[Path] = ()) -> None:
@@ -190,7 +184,7 @@ def _start(request: Request, run_dir: Path | None, as_json: bool, trials: Sequen
 
     def say(line: str) -> None:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first speaks
-            console.print(line, markup=False, soft_wrap=True)
+            output.say(line)
 
     result = finished(folder, request)
     if result is not None:

@@ -54,30 +54,27 @@ def compile_model(
             with_curves=html is not None, say=progress,
         )  # fmt: skip
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
     shape = "x".join(map(str, found.input_shape))
     count = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
-    say(f"{found.path}: written; runs in {found.runtime}; input {shape}, {count}, weights: {found.weights}")
+    output.say(f"{found.path}: written; runs in {found.runtime}; input {shape}, {count}, weights: {found.weights}")
     if found.reason:
-        say(f"fallback: {found.reason}")
+        output.say(f"fallback: {found.reason}")
     else:
-        say(
+        output.say(
             f"{found.ops} ops in {found.steps} steps, {found.fused_groups} of them fuse convolutions; "
             f"compiled in {show(found.compile_s, 'latency')}"
         )
-        say(
+        output.say(
             f"memory of a run {show(found.peak_bytes or 0, 'bytes')} (arena and scratch), "
             f"weights {show(found.weight_bytes, 'bytes')}, code {show(found.code_bytes, 'bytes')}"
         )
     if found.tuning is not None:
         from luthier.report.tuning import sentence, write
 
-        say(sentence(found.tuning))
+        output.say(sentence(found.tuning))
         if html is not None:
             write(model, found.tuning, found.curves, __version__, html)
-            say(f"{html}: written")
+            output.say(f"{html}: written")
     if as_json:
         plain = {
             **asdict(replace(found, tuning=None, curves=())),

@@ -92,7 +92,7 @@ def measure(
         device = run(energy_table, budget_s, say, calibrations)
     path = host.store(device, energy_table)
     _print(device)
-    console.print(f"{path}: written", markup=False, soft_wrap=True)
+    output.say(f"{path}: written")
     if as_json:
         output.document("device measure", {**_document(device), "path": str(path)})
 
@@ -169,7 +169,7 @@ def _print(device: Device) -> None:
     if ridges.row_count:
         console.print(ridges, markup=False)
     for remark in dict.fromkeys((*device.remarks, *([device.energy.remark] if device.energy else []))):
-        console.print(f"- {remark}", markup=False, soft_wrap=True)
+        output.say(f"- {remark}")
 
 
 def _document(device: Device) -> dict[str, Any]:

@@ -32,17 +32,15 @@ def fit(
     predictions = dict(zip(graphs, predictor.predict_all(list(graphs.values()), CONFIDENCE), strict=True))
     path = predictor_path(device)
     predictor.save(path)
-    console = output.console()
     helped = f", with the help of {len(predictor.references)} other devices" if predictor.references else ""
-    console.print(f"{device}: learnt from {len(predictor.latency_s)} networks{helped}", markup=False, soft_wrap=True)
+    output.say(f"{device}: learnt from {len(predictor.latency_s)} networks{helped}")
     for model, found in predictions.items():
         low, high = (units.show(end, "latency") for end in found.interval_s)
-        console.print(
+        output.say(
             f"{model}: {units.show(found.latency_s, 'latency')} predicted, {low} to {high} with "
-            f"{100 * found.confidence:.0f} % confidence",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
-    console.print(f"{path}: written", markup=False, soft_wrap=True)
+            f"{100 * found.confidence:.0f} % confidence"
+        )
+    output.say(f"{path}: written")
     if as_json:
         document: dict[str, Any] = {
             "device": device,

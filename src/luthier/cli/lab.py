@@ -44,7 +44,7 @@ def lab(
     console = output.console()
     if name is None:
         for each, (_, question) in LABS.items():
-            console.print(f"{each:12} {question}", markup=False, soft_wrap=True)
+            output.say(f"{each:12} {question}")
         if as_json:
             output.document("lab", {"labs": {each: question for each, (_, question) in LABS.items()}})
         return
@@ -78,6 +78,6 @@ def lab(
     found = judge(experiment, store.read(run_folder, experiment), environment())
     written = page.write(found, __version__, out or run_folder)
     console.print(page.lines(found))
-    console.print(f"{written[1]}: written", markup=False, soft_wrap=True)
+    output.say(f"{written[1]}: written")
     if as_json:
         output.document("lab", {**asdict(found), "run_dir": str(run_folder)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -84,3 +85,9 @@ def read_time(text: str | None, default_s: float) -> float:
     if seconds < 10:
         raise InputError(f"--time-limit {text}: at least 10s are needed to train anything, got {seconds:g} s")
     return seconds
+
+
+def absolute(path: str | None) -> str | None:
+    """A path that does not depend on the current folder."""
+    # a resumed run may be started from another folder; names of data sets, presets and weights stay names
+    return os.path.abspath(path) if path is not None and os.path.exists(path) else path

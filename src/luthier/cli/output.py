@@ -28,6 +28,11 @@ def console() -> Any:
     return Console(stderr=True, highlight=False)
 
 
+def say(line: str) -> None:
+    """One line on stderr as it is: neither wrapped nor read as markup."""
+    console().print(line, markup=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def progress(console: Any) -> Iterator[Callable[[float, str], None]]:
     """A bar with the time that is left, on a terminal only; yields a function of the share done and what goes on."""

@@ -81,7 +81,7 @@ def probe(
         page.write(found, __version__, html)
     for path in (maps, html):
         if path is not None:
-            console.print(f"{path}: written", markup=False, soft_wrap=True)
+            output.say(f"{path}: written")
     if as_json:
         output.document("probe", document(found))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,24 +58,19 @@ def retrofit(
     from luthier.report.retrofit import lines
 
     request = RetrofitRequest(
-        command="retrofit", model=_absolute(model) or model, data=_absolute(data), attention=attention,
+        command="retrofit", model=limits.absolute(model) or model, data=limits.absolute(data), attention=attention,
         places=",".join(word.strip() for given in places or ["auto"] for word in given.split(",")),
-        reduction=reduction, device=_absolute(device) or device, max_macs=max_macs, max_params=max_params,
+        reduction=reduction, device=limits.absolute(device) or device, max_macs=max_macs, max_params=max_params,
         max_memory=max_memory, max_size=max_size, max_latency=max_latency, max_energy=max_energy, epochs=epochs,
-        time_limit_s=limits.read_time(time_limit, 7 * 86400.0), pretrained=_absolute(pretrained),
+        time_limit_s=limits.read_time(time_limit, 7 * 86400.0), pretrained=limits.absolute(pretrained),
         resolution=resolution, seed=seed, skip_bad=skip_bad, threads=threads, accelerator=accelerator,
     )  # fmt: skip
     console, folder = output.console(), run_dir or default_run_dir(request)
-    found = run(request, folder, lambda line: console.print(line, markup=False, soft_wrap=True))
+    found = run(request, folder, output.say)
     console.print(lines(found))
-    console.print(f"{folder}: written; it can be used as MODEL", markup=False, soft_wrap=True)
+    output.say(f"{folder}: written; it can be used as MODEL")
     if as_json:
         output.document("retrofit", document(found, folder))
-
-
-def _absolute(path: str | None) -> str | None:
-    # a resumed run may be started from another folder; names stay names
-    return os.path.abspath(path) if path is not None and os.path.exists(path) else path
 
 
 def document(found: Retrofit, folder: Path) -> dict[str, Any]:

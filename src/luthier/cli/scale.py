@@ -113,12 +113,11 @@ def scale(
         "--members": bool(members),
     })  # fmt: skip
     if fit is not None:
-        from luthier.cli.commands import absolute
         from luthier.cli.scale_fit import fit as fit_coefficients
         from luthier.job.coefficients import CoefficientsRequest
 
         request = CoefficientsRequest(
-            command="scale --fit", model=absolute(model), data=absolute(fit), epochs=epochs, seeds=seeds,
+            command="scale --fit", model=limits.absolute(model), data=limits.absolute(fit), epochs=epochs, seeds=seeds,
             time_limit_s=limits.read_time(time_limit, 600.0), resolution=resolution, seed=seed, skip_bad=skip_bad,
             candidates=candidates, tolerance=tolerance, macs_tolerance=macs_tolerance, accelerator=accelerator,
         )  # fmt: skip
@@ -181,10 +180,7 @@ def _family(
 
     console = output.console()
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
-    found = scale_family(model, get(device), request, measure_all=measure)
+    found = scale_family(model, get(device), request, measure_all=measure, say=output.say)
     console.print(page.lines(found))
     trained = None
     if members:
@@ -192,14 +188,14 @@ def _family(
 
         trained = trained_members(members)
         if check_phi is not None:
-            trained = check_member(trained, model, check_phi, request, run_dir, say)
+            trained = check_member(trained, model, check_phi, request, run_dir, output.say)
         console.print(page.trained_lines(trained))
     if save is not None:
         for path in save_members(found.members, save):
-            say(f"{path}: written")
+            output.say(f"{path}: written")
     if html is not None:
         page.write(found, __version__, html, trained)
-        say(f"{html}: written")
+        output.say(f"{html}: written")
     return document(found) | ({} if trained is None else {"trained": asdict(trained)})
 
 

@@ -25,7 +25,7 @@ def diagnose(
     output.console().print(page.lines(found))
     if html is not None:
         write_text(html, page.render(found, __version__))
-        output.console().print(f"{html}: written", markup=False, soft_wrap=True)
+        output.say(f"{html}: written")
     return {
         **asdict(found),
         "layers_kind": "modelled",

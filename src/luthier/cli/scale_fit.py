@@ -22,18 +22,15 @@ def fit(request: CoefficientsRequest, run_dir: Path | None, trials: list[Path], 
 
     console = output.console()
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
     # readable and the same for the same request, so that the same command finds its own run
     name = f"scale-{Path(request.model or '').stem}-{hashlib.sha256(repr(request).encode()).hexdigest()[:8]}"
     folder = run_dir or Path("runs") / name
-    found = fit_coefficients(request, folder, say, trials)
+    found = fit_coefficients(request, folder, output.say, trials)
     console.print(page.lines(found))
-    say(f"{folder / FILE}: written; luthier scale {folder} --coefficients {folder}")
+    output.say(f"{folder / FILE}: written; luthier scale {folder} --coefficients {folder}")
     if html is not None:
         write_text(html, page.render(found, __version__))
-        say(f"{html}: written")
+        output.say(f"{html}: written")
     best = found.best
     return {
         "run_dir": str(folder),

@@ -173,12 +173,20 @@ def solve_phi(family: Family, budget: Budget, bounds: tuple[float, float] = PHI_
         member = family.member(phi)
         return not budget.violations(member.cost, member.latency_s, member.energy_j)
 
-    bounds = low, high = _least(family, bounds), bounds[1]
-    if fits(high):
-        return family.simplest(high, bounds)
-    if not fits(low):
-        closest = _nearest(family, budget, bounds)
-        raise BudgetError(f"scale({family.network.name}): no phi in [{low:g}, {high:g}] fits the limits; {closest}")
+    bounds = _least(family, bounds), bounds[1]
+    # a step at a time from the network as it is: members far beyond the limits take longest to measure
+    low = high = min(max(0.0, bounds[0]), bounds[1])
+    while fits(high):
+        if high == bounds[1]:
+            return family.simplest(high, bounds)
+        low, high = high, min(high + 1, bounds[1])
+    while not fits(low):
+        if low == bounds[0]:
+            closest = _nearest(family, budget, bounds)
+            raise BudgetError(
+                f"scale({family.network.name}): no phi in [{low:g}, {bounds[1]:g}] fits the limits; {closest}"
+            )
+        low, high = max(low - 1, bounds[0]), low
     while high - low > _FINEST:
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)

@@ -74,7 +74,7 @@ class Patterns:
     ) -> None:
         self.graph, self.separate, self.joins = graph, separate, joins
         self._readers = graph.consumers()
-        self._maker = {name: op for op in graph.ops for name in op.outputs}
+        self._maker = graph.makers()
         self._taken: set[str] = set()
 
     def groups(self) -> list[Fused]:

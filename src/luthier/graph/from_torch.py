@@ -69,8 +69,8 @@ def with_calls(
     Example:
         >>> import torch
         >>> block = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
-        >>> with_calls(torch.nn.Sequential(block), (1, 3, 8, 8))[2]
-        {'0.0': ('0.0',), 'relu': ('0', '0.1')}
+        >>> sorted(with_calls(torch.nn.Sequential(block), (1, 3, 8, 8))[2].items())
+        [('0.0', ('0.0',)), ('0.1.relu', ('0', '0.1'))]
     """
     who = f"from_torch({type(module).__name__})"
     shape = tuple(int(size) for size in input_shape)

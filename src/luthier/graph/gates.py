@@ -50,16 +50,11 @@ class GatedTensor:
     block: str
 
 
-def makers(graph: Graph) -> dict[str, Op]:
-    """For every tensor that an op writes, that op."""
-    return {name: op for op in graph.ops for name in op.outputs}
-
-
 def gate_ops(maker: Mapping[str, Op], gate: str, sources: Set[str]) -> list[Op] | None:
     """All ops that make a tensor out of `sources` and nothing else.
 
     Args:
-        maker: see `makers`.
+        maker: see `Graph.makers`.
         gate: the tensor.
         sources: where the way back ends.
     Returns:
@@ -86,7 +81,7 @@ def find_gates(graph: Graph) -> tuple[GatedTensor, ...]:
         >>> len(found), found[0].kind, found[0].gated, found[0].mul
         (9, 'channel', 'stage1.0.depthwise.activation', 'stage1.0.attention.mul')
     """
-    maker, position = makers(graph), {op.name: index for index, op in enumerate(graph.ops)}
+    maker, position = graph.makers(), {op.name: index for index, op in enumerate(graph.ops)}
     found = dict[str, GatedTensor]()
     sources = dict[str, frozenset[str]]()
     for op in graph.ops:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from luthier.arch.block import AttentionPlace
 from luthier.graph.attrs import Conv
-from luthier.graph.gates import gate_ops, makers
+from luthier.graph.gates import gate_ops
 from luthier.graph.op import Graph, Op
 
 
@@ -119,7 +119,7 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.readers = graph.consumers()
-        self.maker = makers(graph)
+        self.maker = graph.makers()
         self.position = {op.name: index for index, op in enumerate(graph.ops)}
         self.taken: set[str] = set()
 

@@ -27,7 +27,7 @@ def but_products(graph: Graph) -> frozenset[str]:
         >>> len(products), sum(op.kind == "linear" for op in products)
         (50, 1)
     """
-    maker = {name: op for op in graph.ops for name in op.outputs}
+    maker = graph.makers()
     kept = {op.name for op in graph.ops if op.kind not in ("conv", "linear")}
     waiting = [name for op in graph.ops if op.kind == "mul" for name in op.inputs]
     while waiting:

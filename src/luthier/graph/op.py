@@ -159,3 +159,7 @@ class Graph:
             for name in dict.fromkeys(op.inputs):
                 readers[name] += (op,)
         return readers
+
+    def makers(self) -> dict[str, Op]:
+        """For every tensor that an op writes, that op."""
+        return {name: op for op in self.ops for name in op.outputs}

@@ -108,6 +108,11 @@ class RetrofitRequest(Stored):
             if value is None:
                 raise InputError(f"{option(name)}: the file of --device {self.device} does not say what it takes")
             more = re.fullmatch(r"\+\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%", text)
+            if text.endswith("%") and not more:
+                raise InputError(
+                    f"{option(name)} {text}: a share is what may be added to the model's own, such as +1%; or name an "
+                    "absolute limit"
+                )
             limit = value * (1 + float(more[1]) / 100) if more else parse(text, dimension, option(name))
             found[field] = int(limit * (1 + 1e-12)) if dimension in ("count", "bytes") else limit  # 4019.999... is 4020
         return Budget(**found)

@@ -84,7 +84,7 @@ def read_phis(text: str, option: str = "--phi") -> tuple[float, ...]:
 
 def scale_family(
     model: str, device: Device, request: ScaleRequest, *, measure: Measure | None = None,
-    measure_all: bool = False,
+    measure_all: bool = False, say: Callable[[str], None] = lambda line: None,
 ) -> Scaling:  # fmt: skip
     """Every member at its real cost, and the largest that keeps the limits.
 
@@ -95,13 +95,19 @@ def scale_family(
         measure: seconds of one image on this machine, None = run untrained in ONNX Runtime; a limit on the latency of
             the device `host` is judged by it.
         measure_all: whether every member shown is measured too.
+        say: receives a line for every member that is measured.
     Raises:
         InputError: the model cannot be read, or the device's file lacks what a limit needs.
         BudgetError: no phi keeps the limits.
     """
     network = resolve(model)
     check_side("--max-resolution", request.max_resolution, network)
-    timer = measure or partial(untrained_latency_s, threads=request.threads)
+    run = measure or partial(untrained_latency_s, threads=request.threads)
+
+    def timer(member: Network) -> float:
+        say(f"measuring {member.name}: {member.resolution} px")
+        return run(member)
+
     budget = request.budget.with_memories(device) if any(request.budget.limits()) else request.budget
     family = Family(
         network,

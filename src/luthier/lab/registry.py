@@ -15,6 +15,8 @@ Builder = Callable[[Order], Experiment]
 #: name -> (module with a function `build`, what is asked)
 LABS: Final = {
     "scaling": ("luthier.lab.scaling", "depth, width, resolution, or all together: which way of growing gains most?"),
+    "retrofit": ("luthier.lab.retrofit", "VGG and ResNet with SE, ECA, CBAM: what does attention buy, at what price?"),
+    "reduction": ("luthier.lab.reduction", "squeeze-and-excitation under a budget of MACs: which reduction r?"),
 }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from luthier.cost.macs import op_macs, op_params
 from luthier.graph.attrs import Activation, Affine
-from luthier.graph.gates import GatedTensor, makers
+from luthier.graph.gates import GatedTensor
 from luthier.graph.op import Graph
 from luthier.probe.results import GateProfile
 from luthier.probe.watch import Watch
@@ -58,11 +58,12 @@ def gate_range(graph: Graph, tensor: str) -> tuple[float, float] | None:
         >>> gate_range(build.graph(build.op("twice", Affine(scale=2.0), gate)), "twice")
         (0.0, 2.0)
     """
-    op, steps = makers(graph).get(tensor), list[Affine]()
+    maker, steps = graph.makers(), list[Affine]()
+    op = maker.get(tensor)
     while op is not None and (op.kind in _VIEWS or (isinstance(op.attrs, Affine) and not op.constants)):
         if isinstance(op.attrs, Affine):
             steps.append(op.attrs)
-        op = makers(graph).get(op.inputs[0])
+        op = maker.get(op.inputs[0])
     if op is None or not isinstance(op.attrs, Activation) or op.attrs.function not in _RANGES:
         return None
     ends = _RANGES[op.attrs.function]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from luthier.cost.macs import op_macs, op_params
 from luthier.graph.attrs import Affine, Conv
 from luthier.graph.cut import cut
-from luthier.graph.gates import find_gates, makers
+from luthier.graph.gates import find_gates
 from luthier.graph.op import Graph, Op, Tensor
 from luthier.intervals import paired_loss
 from luthier.probe.results import Removal, Verdict
@@ -61,7 +61,7 @@ def _without(graph: Graph, values: dict[str, Array], mul: str, gated: str, scale
     readers = graph.consumers()[result]
     changed: dict[str, Op] = {}
     described = dict(graph.constants)
-    maker = makers(graph).get(gated)
+    maker = graph.makers().get(gated)
     alone = _only_for(graph, gated, op)
     owners = Counter(name for one in graph.ops for name in one.constants.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log10
 from typing import TYPE_CHECKING, Any
 
 from luthier.job.results import Balance
@@ -114,7 +115,7 @@ def fields(found: Balance) -> Chart:
         for _, y, color in levels
     ]
     notes = [
-        {"text": f"{name} {y} px", "xref": "paper", "x": 0, "xanchor": "left", "yref": "y", "y": _log10(y),
+        {"text": f"{name} {y} px", "xref": "paper", "x": 0, "xanchor": "left", "yref": "y", "y": log10(y),
          "yanchor": "bottom", "showarrow": False, "font": {"color": color, "size": 12}}
         for name, y, color in levels
     ]  # fmt: skip
@@ -134,12 +135,6 @@ def _line(name: str, x: list[int], y: list[float], color: str, dash: str) -> dic
         "type": "scatter", "mode": "lines+markers", "name": name, "x": x, "y": y,
         "line": {"color": color, "dash": dash}, "marker": {"size": 6}, "hovertemplate": "%{y:g} px<extra></extra>",
     }  # fmt: skip
-
-
-def _log10(value: float) -> float:
-    from math import log10
-
-    return log10(value)
 
 
 def ranks(found: Balance) -> Chart:
@@ -163,7 +158,7 @@ def ranks(found: Balance) -> Chart:
         ),
     )  # fmt: skip
     return Chart(
-        "ranks", "Variety against width", "Of the covariance of a block's channels over images and pixels.", figure
+        "ranks", "Directions, block by block", "Of the covariance of a block's channels over images and pixels.", figure
     )
 
 

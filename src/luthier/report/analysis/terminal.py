@@ -86,7 +86,7 @@ def comparison(analyses: Sequence[Analysis]) -> RichTable:
 
 
 def grid(table: Table, keep: Sequence[str] = ()) -> RichTable:
-    """A table of the report for the terminal, which has room for few columns.
+    """A table of the report for the terminal, which has room for few columns; what does not fit is folded.
 
     Args:
         table: of the report.
@@ -99,15 +99,12 @@ def grid(table: Table, keep: Sequence[str] = ()) -> RichTable:
     chosen = [i for i, column in enumerate(table.columns) if not keep or column.title in keep]
     kinds = {table.columns[i].kind for i in chosen} - {""}
     shown = RichTable(
-        box=box.SIMPLE_HEAD, pad_edge=False, caption=f"figures are {' and '.join(sorted(kinds))}" if kinds else None
-    )
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True,
+        caption=f"figures are {' and '.join(sorted(kinds))}" if kinds else None,
+    )  # fmt: skip
     for column in (table.columns[i] for i in chosen):
-        shown.add_column(
-            Text(column.title),
-            justify="right" if column.numeric else "left",
-            no_wrap=column.numeric or column is table.columns[0],
-            overflow="fold",
-        )
+        # folded, because a number that is cut off reads as another number
+        shown.add_column(Text(column.title), justify="right" if column.numeric else "left", overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(words.clean(row[i])) for i in chosen))
     if table.foot:

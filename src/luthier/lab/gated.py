@@ -1,0 +1,153 @@
+"""What the attention labs share: small VGG and ResNet for 32-pixel images, with gates put in, trained from the start.
+
+Gates are those of `luthier.nn.retrofit`: neutral at first, so that an arm begins as its base does, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from luthier.arch import presets
+from luthier.arch.block import Attention, Head
+from luthier.arch.network import Network
+from luthier.arch.scaling import scale_by
+from luthier.lab.experiment import Numbers, Place, Size
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from luthier.graph.op import Graph
+
+FILE: Final = "images/cifar10.npz"
+_TIMING_S: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Images and epochs of one size; width of the networks."""
+
+    train: int
+    val: int
+    test: int
+    epochs: int
+    slim: bool = True
+
+
+AMOUNTS: Final[Mapping[Size, Amount]] = {
+    "quick": Amount(500, 100, 500, 2),
+    "standard": Amount(5_000, 500, 5_000, 16),
+    "full": Amount(45_000, 5_000, 10_000, 60, slim=False),
+}
+BATCH: Final = 64
+RATE: Final = 0.05
+
+
+def base_network(name: str, amount: Amount) -> Network:
+    """`vgg11_bn` at a quarter of its width or `resnet20` at half, with one linear layer behind the pool.
+
+    Example:
+        >>> base_network("resnet20", AMOUNTS["quick"]).stages[-1].blocks[-1].out_channels
+        32
+    """
+    preset = presets.get(name)
+    width = {"vgg11_bn": 0.25, "resnet20": 0.5}[name] if amount.slim else 1.0
+    return replace(
+        scale_by(preset, width=width, depth=1, resolution=32, name=f"{name}@w{width:g}"), head=Head(num_classes=10)
+    )
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What is put in.
+
+    Attributes:
+        attention: kind and width.
+        least_channels: of the places, ends of blocks or of stages as `choose_places` says.
+    """
+
+    attention: Attention
+    least_channels: int = 1
+
+
+def module_of(network: Network, gates: Gates | None, seed: int) -> nn.Module:
+    """The network, its weights drawn by the seed, with neutral gates; the base's weights do not depend on the gates."""
+    from luthier.lab.training import seeded
+    from luthier.nn.retrofit import choose_places, find_places, insert
+
+    module = seeded(network, seed)
+    if gates is None:
+        return module
+    found = find_places(module, (1, network.in_channels, network.resolution, network.resolution))
+    places = [p for p in choose_places(found, ("auto",)) if p.shape[0] >= gates.least_channels]
+    return insert(module, places, gates.attention)
+
+
+@lru_cache(maxsize=32)
+def facts(network: Network, gates: Gates | None) -> dict[str, float]:
+    """Work and parameters, counted in the graph."""
+    from luthier.cost.macs import graph_macs, graph_params
+
+    graph = _graph(module_of(network, gates, 0), network)
+    return {"macs": float(graph_macs(graph)), "params": float(graph_params(graph))}
+
+
+def _graph(module: nn.Module, network: Network) -> Graph:
+    from luthier.graph.from_torch import from_torch
+
+    return from_torch(module.eval(), (1, network.in_channels, network.resolution, network.resolution))[0]
+
+
+def measure(
+    place: Place, *, network: Network, gates: Gates | None, path: Path, size: Size, epochs: int
+) -> Numbers:  # fmt: skip
+    """Train, judge, and time against the base in turns.
+
+    Returns:
+        What `luthier.lab.training.fit` measures, and `time_ratio`: median time of one image in the engine over the
+        base's, on one thread.
+    """
+    from luthier.lab.images import splits
+    from luthier.lab.training import fit
+    from luthier.train.recipe import Recipe
+
+    amount = AMOUNTS[size]
+    images = splits(
+        path, network.resolution, train=amount.train, val=amount.val, test=amount.test, seed=place.seed
+    )  # fmt: skip
+    recipe = Recipe(epochs=epochs, batch_size=BATCH, learning_rate=RATE, warmup_epochs=1, augment="none")
+    module = module_of(network, gates, place.seed)
+    numbers = fit(module, network, images, recipe, place)
+    return {**numbers, "time_ratio": time_ratio(network, gates)} if numbers else numbers
+
+
+def time_ratio(network: Network, gates: Gates | None) -> float:
+    """Time of one image over the base's; both run in turns, so that a slow moment hits both."""
+    from luthier.deploy.turns import open_graph, time_in_turns
+    from luthier.graph.fold import fold_constants, fold_norm_into_conv
+    from luthier.graph.from_torch import from_torch
+
+    shape = (1, network.in_channels, network.resolution, network.resolution)
+
+    def opened(chosen: Gates | None):  # type: ignore[no-untyped-def]
+        graph, values = from_torch(module_of(network, chosen, 0).eval(), shape)
+        return open_graph(fold_norm_into_conv(graph), fold_constants(graph, values), 1)
+
+    found = time_in_turns(opened(None), opened(gates), shape, budget_s=_TIMING_S)
+    return found.second_s / found.first_s
+
+
+def settings(size: Size) -> dict[str, str]:
+    """How all arms are trained, in words."""
+    a = AMOUNTS[size]
+    return {
+        "images": f"CIFAR-10, {a.train:,} training, {a.val:,} validation, {a.test:,} test images, {a.epochs} epochs, "
+        f"batch {BATCH}, rate {RATE:g}",
+        "recipe": "SGD with Nesterov momentum 0.9, one epoch of warm-up and a cosine, weight decay 5e-4, no "
+        "augmentation, fp32; the epoch that is best on validation is judged on test",
+        "gates": "neutral at the start, trained with everything else; the base's initial weights are those of the "
+        "network without gates",
+    }

@@ -1,0 +1,79 @@
+"""Arms of the attention labs: work by formula, the same start as their base, budgets, one training end to end."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from luthier.errors import SpecError
+from luthier.lab import gated
+from luthier.lab.experiment import Order, Place
+from luthier.lab.reduction import check_budget
+from luthier.lab.registry import build
+from luthier.nn.retrofit import light_attention
+
+pytestmark = pytest.mark.xdist_group("lab")
+QUICK = gated.AMOUNTS["quick"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 60 training and 20 test images of 32 px, ten classes of noise."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "images").mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
+    labels = np.arange(80) % 10
+    encoded = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=90)
+        encoded.append(np.frombuffer(buffer.getvalue(), np.uint8))
+    np.savez(
+        root / "images" / "cifar10.npz", jpeg=np.concatenate(encoded), offsets=np.cumsum([0, *map(len, encoded)]),
+        labels=labels, is_test=np.arange(80) >= 60,
+    )  # fmt: skip
+    return root
+
+
+def test_gates_cost_what_the_formula_says() -> None:
+    network = gated.base_network("resnet20", QUICK)
+    base, se = (gated.facts(network, g) for g in (None, gated.Gates(light_attention("se", 4))))
+    # three blocks of 8, 16 and 32 channels, two layers of C x C / 4 each, with biases
+    assert se["macs"] - base["macs"] == sum(3 * 2 * c * c // 4 for c in (8, 16, 32))
+    assert se["params"] - base["params"] == sum(3 * (2 * c * c // 4 + c // 4 + c) for c in (8, 16, 32))
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet20"])
+@pytest.mark.parametrize("kind", ["se", "eca", "cbam"])
+def test_an_arm_begins_as_its_base(name: str, kind: Any) -> None:
+    network = gated.base_network(name, QUICK)
+    plain = gated.module_of(network, None, seed=3).eval()
+    armed = gated.module_of(network, gated.Gates(light_attention(kind, 4)), seed=3).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(plain(x), armed(x))
+    assert len(armed.state_dict()) > len(plain.state_dict())
+
+
+def test_a_budget_can_be_missed() -> None:
+    check_budget("r = 2", 1_010_000, 1_000_000)
+    with pytest.raises(SpecError, match=r"r = 2 has \+1.10% MACs, the budget is \+1%"):
+        check_budget("r = 2", 1_011_000, 1_000_000)
+
+
+def test_labs_are_whole_and_one_arm_trains(folder: Path, tmp_path: Path) -> None:
+    reduction = build(Order("reduction", "standard", folder))
+    assert [arm.name for arm in reduction.arms[2:]] == [f"r = {r}" for r in (2, 4, 8, 16, 32)]
+    assert reduction.seeds == 5
+    macs = [arm.facts["macs"] for arm in reduction.arms]
+    assert macs[0] == macs[1] < macs[6] < macs[2] <= 1.01 * macs[0]
+    quick = build(Order("retrofit", "quick", folder))
+    assert len(quick.arms) == 10
+    numbers = quick.arm("resnet20 eca").measure(Place(0, tmp_path / "t"))
+    assert 0 <= numbers["accuracy"] <= 1
+    assert numbers["time_ratio"] > 0
