@@ -135,7 +135,7 @@ def paired(before: Sequence[bool], after: Sequence[bool], confidence: float = 0.
         d, and the ends of its interval: those of `paired_loss`, turned round.
     Example:
         >>> [round(value, 3) for value in paired([True] * 9 + [False], [True] * 8 + [False] * 2)]
-        [-0.1, -0.359, 0.193]
+        [-0.1, -0.309, 0.143]
     """
     b = sum(x and not y for x, y in zip(before, after, strict=True))
     c = sum(y and not x for x, y in zip(before, after, strict=True))

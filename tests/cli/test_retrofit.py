@@ -170,7 +170,7 @@ SMALL = ("own_nets:small", "--resolution", "16")
     (("own_nets:grey", "--resolution", "16", "--data", "digits"), 2, "MODEL own_nets:grey: in_channels must be 3 for"),
     (("own_nets:seven", "--resolution", "16", "--data", "digits"), 2, "digits: has 10 classes, own_nets:seven tells 7"),
     ((*SMALL, "--max-params", "+0.1%"), 3, "parameters 5.68 k exceeds --max-params"),
-    ((*SMALL, "--max-macs", "1%"), 2, "--max-macs: expected a number with a unit"),
+    ((*SMALL, "--max-macs", "1%"), 2, "--max-macs 1%: a share is what may be added"),
     (("own_nets:small",), 2, "does not say the side of its square input; give --resolution"),
     (("own_nets:nothing",), 2, "own_nets:nothing: cannot be imported"),
     (("m.onnx",), 2, "m.onnx: an ONNX file is no module that can be trained"),

@@ -245,6 +245,7 @@ def insert(
         ShapeError: see `insertion`.
         InputError: see `attach`.
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU()).eval()
         >>> gated = insert(net, find_places(net, (1, 3, 8, 8)), light_attention("se", 8))
         >>> x = torch.randn(2, 3, 8, 8)
@@ -271,6 +272,7 @@ def without(module: nn.Module, numbers: Sequence[int]) -> Iterator[None]:
     """In the block, the gates of these numbers hand on what they are given.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3))
         >>> gated = insert(net, find_places(net, (1, 3, 8, 8)), light_attention("eca"))
         >>> torch.nn.init.ones_(gates_of(gated)[0].conv.weight).shape
