@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.engine.numbers import Array, exact, graph_with_numbers, relative_error
 from tests.random_networks import networks
@@ -27,6 +27,17 @@ from luthier.graph.reference import evaluate
 KINDS = {t.isa: t for t in runnable()} | {"without_tiles": replace(host(), has_matrix=False)}
 #: of max |y|: one stored tensor rounds by up to 2^-9 of each number, and networks of a few layers add up a few of those
 TO_ROUNDED, TO_EXACT = 2.0**-6, 2.0**-5
+#: where NumPy's own rounding moves the output by more: two ways of rounding differ by about as much, see `near`
+NOISES = 2.0, 3.0
+
+
+def near(got: Array, graph: Graph, bf16: Graph, constants: Mapping[str, Array], x: Array) -> None:
+    """A plan's output is near the one rounded in NumPy, and near the truth."""
+    truth, same = exact(graph, dict(constants), x), rounded(bf16, constants, x)
+    noise = relative_error(same, truth)
+    assume(noise < 0.15)  # of a network whose output is nearly nothing the limits say nothing
+    assert relative_error(got, same) <= max(TO_ROUNDED, NOISES[0] * noise)
+    assert relative_error(got, truth) <= max(TO_EXACT, NOISES[1] * noise)
 
 
 def rounded(graph: Graph, constants: Mapping[str, Array], x: Array) -> Array:
@@ -50,8 +61,7 @@ def check(network: Network, *, target: Target | None = None, threads: int = 1, o
     assert np.array_equal(plan(given), got)
     plan.close()
     assert got.dtype == np.float32
-    assert relative_error(got, rounded(as_bf16(graph), constants, x)) <= TO_ROUNDED
-    assert relative_error(got, exact(graph, constants, x)) <= TO_EXACT
+    near(got, graph, as_bf16(graph), constants, x)
 
 
 @pytest.mark.parametrize("target", KINDS.values(), ids=KINDS)
@@ -83,7 +93,7 @@ def test_any_graph_of_bf16_tensors_runs() -> None:
     graph, constants = graph_with_numbers(get("mbconv_thumbnail"), resolution=40)
     whole = with_precision(graph, Precision(weight="bf16", activation="bf16"))
     x = np.random.default_rng(1).normal(size=graph.tensors["input"].shape).astype(np.float32)
-    assert relative_error(compile(whole, constants, debug=True)(x), exact(graph, constants, x)) <= TO_EXACT
+    near(compile(whole, constants, debug=True)(x), graph, whole, constants, x)
 
 
 def test_half_the_memory() -> None:
