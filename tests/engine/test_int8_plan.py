@@ -35,7 +35,9 @@ from luthier.quant import quantize
 from luthier.quant.integer import run
 
 Array = np.ndarray[Any, Any]
-TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
+#: this CPU as one without vectors of bytes: the code that microcontrollers get
+NARROW = replace(runnable()[-1], isa="scalar", lanes=4, registers=8)
+TARGETS = pytest.mark.parametrize("target", [*runnable(), NARROW], ids=lambda t: t.isa)
 
 
 #: functions by table, so that plan and reference agree in every bit

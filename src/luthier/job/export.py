@@ -22,6 +22,7 @@ from luthier.engine.lower import least_tasks, lower
 from luthier.engine.lower_int8 import is_quantised, lower_integers
 from luthier.engine.program import DataOrder, Port
 from luthier.engine.static import StaticCode, port_names, static_code
+from luthier.engine.tuned import tuned_schedule
 from luthier.errors import DataError, InputError, UnsupportedError
 from luthier.graph.batch import with_batch
 from luthier.graph.integers import in_integers, levels
@@ -113,7 +114,10 @@ def export_model(
     source = Source(model, kind, calibrate, resolution, pretrained)
     graph, constants = source.graph, source.constants
     make = lower_integers if is_quantised(graph) else lower
-    lowered = make(graph, constants, cross.target, order=order, least_tasks=least_tasks(threads))
+    schedule = None if is_quantised(graph) else tuned_schedule(graph, cross.target, threads, order)
+    lowered = make(
+        graph, constants, cross.target, order=order, least_tasks=least_tasks(threads), schedule=schedule
+    )
     code = static_code(lowered, cross, name, threads)
     sections = read_sections(code.code, f"{name}.o")
     foreign = [symbol for symbol in sections.undefined if not _ALLOWED.fullmatch(symbol)]
