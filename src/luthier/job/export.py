@@ -53,11 +53,12 @@ class Source:
         self, model: str, precision: str, calibrate: Path | None, resolution: int | None, pretrained: str | None
     ) -> None:
         stored = Path(model) / _QUANTISED if Path(model).is_dir() else Path(model)
+        quantised = stored.is_file() and stored.suffix == Path(_QUANTISED).suffix
         self.model = model
         self.weights = "quantised"
         self.graph: Graph
         self.constants: Mapping[str, Array]
-        if stored.name.endswith(".safetensors") or stored.is_file() and stored.name == _QUANTISED:
+        if quantised:
             if precision != "int8":
                 raise InputError(f"--precision {precision}: {model} is quantised; give int8, or the network it came from")
             graph, self.constants = packed.load(stored)

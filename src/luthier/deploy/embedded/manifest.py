@@ -99,8 +99,12 @@ class Manifest(Spec):
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder looks like an exported one."""
-    return (folder / NAME).is_file()
+    """Whether a folder is one that an export has written: its manifest says so."""
+    try:
+        with (folder / NAME).open("rb") as stream:
+            return b'"luthier.' in stream.read(100)
+    except OSError:
+        return False
 
 
 def read_manifest(folder: Path) -> Manifest:
