@@ -138,7 +138,8 @@ def test_the_example_computes_what_the_engine_computes(
     needs(target)
     words = ("--target", target, "--precision", precision, "--calibrate", folder / "images.npy")
     found = exported(folder, tmp_path, *words)
-    assert found["undefined"] == [] and found["data_bytes"] == 0
+    assert found["undefined"] == []
+    assert found["data_bytes"] == 0
     # the stored output is the meaning of the network, not only what the engine said
     graph, constants = from_onnx(folder / "small.onnx")
     expected = np.fromfile(tmp_path / "expected_output.bin", np.float32)
@@ -161,7 +162,7 @@ def test_numbers_between_integers(folder: Path, tmp_path: Path) -> None:
     ended = in_process(*words)
     assert ended.code == 0, ended.err
     found = ended.result
-    assert 0 < found["tolerance"]
+    assert found["tolerance"] > 0
     assert _difference(on_cortex_m7(tmp_path)) <= found["tolerance"]
 
 
@@ -221,7 +222,8 @@ def test_a_library_is_reentrant_and_keeps_to_its_arena(
     assert calls or precision != "int8", "small maps of numbers are not cut"
     assert all(user == 77 and tasks > 1 for user, tasks in calls)
     for arena, start in zip(arenas, starts, strict=True):
-        assert (arena[start + size :] == 0xFF).all() and (arena[:start] == 0xFF).all()
+        assert (arena[start + size :] == 0xFF).all()
+        assert (arena[:start] == 0xFF).all()
 
 
 def test_real_images_on_every_machine(data_dir: Path, folder: Path, tmp_path: Path) -> None:
@@ -240,7 +242,8 @@ def test_real_images_on_every_machine(data_dir: Path, folder: Path, tmp_path: Pa
             assert exported(folder, to, *words)["tolerance"] == 0
             assert _difference(RUNS[target](to)) == 0.0
             ran.append((to / "expected_output.bin").read_bytes())
-    assert ran and len(set(ran)) == 1
+    assert ran
+    assert len(set(ran)) == 1
 
 
 # ---- files for other run times
@@ -254,7 +257,8 @@ def test_files_for_other_run_times_agree_with_torch(kind: str, file: str, folder
     assert (tmp_path / file).stat().st_size == found["bytes"]
     assert found["max_abs_error"] <= (0.1 if kind == "onnx-qdq" else 1e-4) * found["scale"]
     document = json.loads((tmp_path / "manifest.json").read_text())
-    assert document["schema"] == "luthier.model_file/1" and document["sha256"] == found["sha256"]
+    assert document["schema"] == "luthier.model_file/1"
+    assert document["sha256"] == found["sha256"]
     assert in_process(*words).code == 0, "an export may be written over"
 
 
@@ -265,15 +269,18 @@ def test_analyze_reads_what_was_exported(folder: Path, tmp_path: Path) -> None:
     words = ("--target", "armv7em-none", "--precision", "int8", "--calibrate", folder / "images.npy")
     made = exported(folder, tmp_path, *words)
     found = in_process("analyze", tmp_path, "--device", "stm32f746", "--json").result
-    assert found["fits"] and found["violations"] == []
-    assert found["flash_limit_bytes"] == 1 << 20 and found["ram_limit_bytes"] == 320 << 10
+    assert found["fits"]
+    assert found["violations"] == []
+    assert found["flash_limit_bytes"] == 1 << 20
+    assert found["ram_limit_bytes"] == 320 << 10
     assert found["flash_bytes"] == made["code_bytes"] + made["constant_bytes"] == made["flash_bytes"]
     assert found["ram_bytes"] == made["arena_bytes"] + 4 * (3 * SIDE * SIDE + 5)
     if shutil.which("arm-none-eabi-size"):  # the same by a tool of others
         text, data, bss = run("arm-none-eabi-size", "net.o", at=tmp_path).splitlines()[1].split()[:3]
         assert (int(text), int(data), int(bss)) == (found["flash_bytes"], 0, 0)
     tight = in_process("analyze", tmp_path, "--device", "stm32f746", "--max-memory", "1KiB", "--json")
-    assert tight.code == 0 and not tight.result["fits"]
+    assert tight.code == 0
+    assert not tight.result["fits"]
     assert "exceeds --max-memory 1KiB" in tight.result["violations"][0]
 
 
@@ -291,7 +298,8 @@ def test_a_changed_export_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def refused(ended: Ended, *words: str) -> None:
     assert ended.code == 2, ended.err
-    assert ended.out == "" and "Traceback" not in ended.err
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
     (line,) = [line for line in ended.err.splitlines() if line.startswith("luthier:")]
     for word in words:
         assert word in line, line
@@ -324,10 +332,13 @@ def test_other_peoples_files_stay(folder: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "manifest.json"}
     exported(folder, tmp_path, "--force")
     first = {path.name for path in tmp_path.iterdir()}
-    assert (tmp_path / "thesis.tex").read_text() == "years of work" and "example.c" in first
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert "example.c" in first
     exported(folder, tmp_path, "--target", "wasm32")
     second = {path.name for path in tmp_path.iterdir()}
-    assert "example.mjs" in second and "example.c" not in second and "thesis.tex" in second
+    assert "example.mjs" in second
+    assert "example.c" not in second
+    assert "thesis.tex" in second
 
 
 def test_an_op_without_code_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,9 @@ def export(
     ] = None,
     sample: Annotated[
         Path | None,
-        typer.Option("--sample", help="A .npy of images; the first is the example's input. Default: one of --calibrate."),
+        typer.Option(
+            "--sample", help="A .npy of images; the first is the example's input. Default: one of --calibrate."
+        ),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="Prefix of functions and files.")] = "net",
     order: Annotated[str, typer.Option("--order", help="Of the axes of inputs and outputs: nchw or nhwc.")] = "nchw",
@@ -52,8 +54,8 @@ def export(
     if file_format == _OBJECT:
         axes: Any = order
         found = export_model(
-            model, folder, target=target, precision=precision, name=name, calibrate=calibrate, sample=sample, order=axes,
-            threads=threads, resolution=resolution, pretrained=pretrained, force=force,
+            model, folder, target=target, precision=precision, name=name, calibrate=calibrate, sample=sample,
+            order=axes, threads=threads, resolution=resolution, pretrained=pretrained, force=force,
         )  # fmt: skip
         output.say(f"{folder}: written; {found.network} for {found.target} in {found.precision}")
         output.say(
@@ -75,8 +77,8 @@ def export(
         force=force,
     )  # fmt: skip
     output.say(
-        f"{made.path}: written, {show(made.bytes, 'bytes')}; differs from torch by {made.max_abs_error:.2g} at most, of "
-        f"outputs up to {made.scale:.3g}"
+        f"{made.path}: written, {show(made.bytes, 'bytes')}; differs from torch by {made.max_abs_error:.2g} at most, "
+        f"of outputs up to {made.scale:.3g}"
     )
     if as_json:
         output.document("export", {**asdict(made), "max_abs_error_kind": "measured"})

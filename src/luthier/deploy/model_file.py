@@ -81,7 +81,9 @@ def write_model_file(
     )  # fmt: skip
     files.write_bytes(path, document)
     plain = {"schema": "luthier.model_file/1", **asdict(made), "path": path.name}
-    files.write_text(folder / "manifest.json", json.dumps({**plain, "files": [[path.name, made.sha256]]}, indent=1) + "\n")
+    files.write_text(
+        folder / "manifest.json", json.dumps({**plain, "files": [[path.name, made.sha256]]}, indent=1) + "\n"
+    )
     return made
 
 

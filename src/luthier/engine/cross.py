@@ -110,7 +110,7 @@ def cross_target(name: str) -> CrossTarget:
     Args:
         name: one of `NAMES`, or an LLVM triple.
     Raises:
-        InputError: no target of that name, or an architecture that LLVM lacks, or whose bytes stand the other way round.
+        InputError: no target of that name, or an architecture that LLVM lacks, or whose highest bytes come first.
     Example:
         >>> cross_target("armv7em-none").narrow, cross_target("aarch64-linux").target.lanes
         (True, 4)
@@ -153,6 +153,7 @@ def check_precision(target: CrossTarget, precision: str) -> ExportPrecision:
             return known
     if precision in PRECISIONS:
         raise InputError(
-            f"--precision {precision}: {target.name} has no instructions for it; it takes {', '.join(target.precisions)}"
+            f"--precision {precision}: {target.name} has no instructions for it; "
+            f"it takes {', '.join(target.precisions)}"
         )
     raise InputError(f"--precision {precision}: must be one of {', '.join(PRECISIONS)}")

@@ -87,7 +87,10 @@ class Products8(IntegerSteps):
         """Whether the first convolution of a group makes integers for the second."""
         first = group.first
         return (
-            not self.target.is_narrow and first is not None and all(map(self._is_product, (first, group))) and is_integer(self._tensor(first.output))
+            not self.target.is_narrow
+            and first is not None
+            and all(map(self._is_product, (first, group)))
+            and is_integer(self._tensor(first.output))
         )
 
     # ---- kernels

@@ -194,4 +194,3 @@ def _give(f: Function, port: Port, x: Value, y: Value, *, channels_last: bool) -
         f.loop(0, sizes[axis], one)
 
     copy(0, x, y)
-

@@ -23,7 +23,5 @@ def with_batch(graph: Graph, batch: int) -> Graph:
     counts = {tensor.shape[0] for tensor in graph.tensors.values()}
     if len(counts) > 1:
         raise ShapeError(f"with_batch: tensors have first axes {', '.join(map(str, sorted(counts)))}, want one batch")
-    tensors = {
-        name: replace(tensor, shape=(batch, *tensor.shape[1:])) for name, tensor in graph.tensors.items()
-    }
+    tensors = {name: replace(tensor, shape=(batch, *tensor.shape[1:])) for name, tensor in graph.tensors.items()}
     return replace(graph, tensors=tensors)

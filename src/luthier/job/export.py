@@ -60,7 +60,9 @@ class Source:
         self.constants: Mapping[str, Array]
         if quantised:
             if precision != "int8":
-                raise InputError(f"--precision {precision}: {model} is quantised; give int8, or the network it came from")
+                raise InputError(
+                    f"--precision {precision}: {model} is quantised; give int8, or the network it came from"
+                )
             graph, self.constants = packed.load(stored)
             self.graph = with_batch(graph, 1)
             if not is_quantised(graph):
@@ -96,8 +98,8 @@ def export_model(
         target, precision: see `luthier.engine.cross`.
         name: prefix of functions and files.
         calibrate: a `.npy` of normalised images (N, C, H, W) for int8.
-        sample: a `.npy` of normalised images, the first of which is the example's input; None = one of `calibrate`, else
-            random numbers.
+        sample: a `.npy` of normalised images, the first of which is the example's input; None = one of `calibrate`,
+            else random numbers.
         order: of the axes of inputs and outputs.
         threads: that may share a run.
         force: write into a folder that holds other files.
@@ -116,9 +118,7 @@ def export_model(
     graph, constants = source.graph, source.constants
     make = lower_integers if is_quantised(graph) else lower
     schedule = None if is_quantised(graph) else tuned_schedule(graph, cross.target, threads, order)
-    lowered = make(
-        graph, constants, cross.target, order=order, least_tasks=least_tasks(threads), schedule=schedule
-    )
+    lowered = make(graph, constants, cross.target, order=order, least_tasks=least_tasks(threads), schedule=schedule)
     code = static_code(lowered, cross, name, threads)
     sections = read_sections(code.code, f"{name}.o")
     foreign = [symbol for symbol in sections.undefined if not _ALLOWED.fullmatch(symbol)]

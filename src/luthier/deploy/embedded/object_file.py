@@ -91,8 +91,9 @@ def _elf(data: bytes, words: int) -> Sections:
         if flags & _ALLOCATED:
             writable = "zeroed" if kind == _ZEROED else "data"
             found[writable if flags & _WRITE else "code" if flags & _EXECUTABLE else "constant"] += length
-    sizes = (found[name] for name in ("code", "constant", "data", "zeroed"))
-    return Sections(*sizes, undefined=tuple(sorted(undefined)))
+    return Sections(
+        found["code"], found["constant"], found["data"], found["zeroed"], undefined=tuple(sorted(undefined))
+    )
 
 
 def _undefined(data: bytes, words: int, start: int, length: int, names: int) -> list[str]:

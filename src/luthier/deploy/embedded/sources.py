@@ -187,8 +187,9 @@ _CORTEX_M = """\
 #         -DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY && cmake --build build
 #   qemu-system-arm -M mps2-an500 -nographic -semihosting -kernel build/example
 set(CPU -mcpu=@cpu@ -mthumb -mfloat-abi=hard)
+set(BOARD --specs=rdimon.specs -Wl,--no-warn-execstack -T ${CMAKE_CURRENT_SOURCE_DIR}/board.ld)
 target_compile_options(example PRIVATE ${CPU} -O2)
-target_link_options(example PRIVATE ${CPU} --specs=rdimon.specs -Wl,--no-warn-execstack -T ${CMAKE_CURRENT_SOURCE_DIR}/board.ld)
+target_link_options(example PRIVATE ${CPU} ${BOARD})
 """
 
 

@@ -127,7 +127,8 @@ class Finish:
 
     def _write_reals(self, result: Reals, product: Value, y: Value, residual: Value | None, by: Index) -> None:
         f, body = self.body.f, self.body
-        value = result.epilogue.apply(body, product, residual, f.mul(by, result.other.bytes), result.other)
+        beside = None if residual is None else f.offset(residual, f.mul(by, result.other.bytes))
+        value = result.epilogue.apply(body, product, beside, 0, result.other)
         if result.element is not None:
             body.store(value, y, f.mul(by, result.element.bytes), result.element)
             return
@@ -182,4 +183,3 @@ def _dot_pairs(f: Function, sums: Value, x: Value, weight: Value) -> Value:
             total = f.call("llvm.arm.smlad", I32, (a, b, total))
         sums = f.assign(SUMS4, f"insertelement {sums}, {total}, i32 {lane}")
     return sums
-
