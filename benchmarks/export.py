@@ -142,8 +142,8 @@ def main() -> None:
     print("# An exported library against the engine in the process\n")
     print(
         "One image, one thread, hot; the two run in turns of 4 ms in one process, and the ratio is the median over "
-        f"{arguments.rounds} rounds of library / engine. Outputs were compared first. Weights are random, which changes "
-        "no time. Flash is code and constants of the object file, its packed weights with their padding.\n"
+        f"{arguments.rounds} rounds of library / engine. Outputs were compared first. Weights are random, which "
+        "changes no time. Flash is code and constants of the object file, its packed weights with their padding.\n"
     )
     print("| network | number type | engine | exported library | ratio | code | flash | ONNX file (fp32) |")
     print("|---|---|---|---|---|---|---|---|")
@@ -152,6 +152,10 @@ def main() -> None:
         sizes = " | ".join(f"{size / 1024:,.0f} KiB" for size in (pair.code_bytes, pair.flash_bytes, pair.onnx_bytes))
         times = f"{1e3 * engine:.3f} ms | {1e3 * exported:.3f} ms | {ratio:.3f}"
         print(f"| {pair.network} | {pair.precision} | {times} | {sizes} |")
+    print(
+        "\nA call of the engine contains what Python does for it: checks of the arguments, a copy of the outputs, some "
+        "10 µs. A ratio below 1 at 0.05 to 0.2 ms is that."
+    )
 
 
 if __name__ == "__main__":

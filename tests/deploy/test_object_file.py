@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.deploy.embedded.object_file import Sections, read_sections
+from luthier.deploy.embedded.object_file import read_sections
 from luthier.engine.cross import cross_target
 from luthier.engine.hard_float import with_hard_float
 from luthier.errors import DataError, InputError
@@ -58,10 +58,12 @@ def test_a_cut_file_is_told_in_one_line(name: str, share: float) -> None:
     whole = _WHOLE.setdefault(name, made(name))
     cut = whole[: int(share * len(whole))]
     try:
-        assert isinstance(read_sections(cut, "f.o"), Sections)
+        said = str(read_sections(cut, "f.o"))
     except DataError as error:
-        assert str(error).startswith("f.o: ")
-        assert "\n" not in str(error)
+        said = str(error)
+        cut = b""
+    assert said.startswith("Sections(" if cut else "f.o: ")
+    assert "\n" not in said
 
 
 _WHOLE: dict[str, bytes] = {}
@@ -86,8 +88,8 @@ def test_hard_float_is_stated_once() -> None:
 
 
 @pytest.mark.parametrize(("name", "lanes", "narrow", "hosted"), [
-    ("aarch64-apple-darwin", 4, False, True), ("wasm32-wasi", 4, True, False),
-    ("thumbv7em-none-eabihf", 4, True, False), ("x86_64-pc-windows-msvc", 4, False, True),
+    ("aarch64-unknown-linux-musl", 4, False, True), ("wasm32-wasi", 4, True, False),
+    ("thumbv7em-none-eabihf", 4, True, False), ("x86_64-unknown-freebsd", 4, False, True),
 ])  # fmt: skip
 def test_triples(name: str, lanes: int, narrow: bool, hosted: bool) -> None:
     found = cross_target(name)

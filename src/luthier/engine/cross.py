@@ -14,6 +14,7 @@ A triple takes the row of its architecture; one of another architecture gets cod
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal, get_args
@@ -110,7 +111,8 @@ def cross_target(name: str) -> CrossTarget:
     Args:
         name: one of `NAMES`, or an LLVM triple.
     Raises:
-        InputError: no target of that name, or an architecture that LLVM lacks, or whose highest bytes come first.
+        InputError: no target of that name, or an architecture that LLVM lacks, or whose highest bytes come first; a
+            system whose object files are not ELF.
     Example:
         >>> cross_target("armv7em-none").narrow, cross_target("aarch64-linux").target.lanes
         (True, 4)
@@ -131,6 +133,8 @@ def cross_target(name: str) -> CrossTarget:
         llvm.Target.from_triple(name)
     except RuntimeError:
         raise InputError(f"{unknown}; LLVM has no {architecture!r}") from None
+    if re.search(r"darwin|macos|ios|windows|mingw", rest):
+        raise InputError(f"--target {name}: its object files are not ELF, which is all that this version checks")
     bare = rest.startswith("none") or "-none" in rest or architecture == "wasm32"
     row = _ARCHITECTURES.get(architecture, CrossTarget("", _scalar("", ""), _BYTES_FIRST))
     made = replace(row, name=name, target=replace(row.target, triple=name), hosted=not bare)
