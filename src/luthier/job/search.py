@@ -124,8 +124,9 @@ class _Search:
     remarks: list[str] = field(default_factory=list)
 
     def costs(self, row: Rows) -> dict[str, float]:
-        """All columns of one network."""
-        return {key: float(values[0]) for key, values in self.pricer(row[None]).items()}
+        """All columns of one network; counts and bytes are whole."""
+        found = {key: float(values[0]) for key, values in self.pricer(row[None]).items()}
+        return {key: value if key in ("latency_s", "energy_j") else round(value) for key, value in found.items()}
 
     def measure(self, row: Rows) -> float:
         """Seconds of one untrained network on this machine; the model learns it."""

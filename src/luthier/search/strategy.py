@@ -89,7 +89,8 @@ class Listed:
 
     def __init__(self, space: Space, rows: Rows, price: Mapping[str, Array]) -> None:
         self.space, self.rows = space, rows
-        self._hot = Encoding(space).genes(rows)
+        self._encoding = Encoding(space)
+        self._hot = self._encoding.genes(rows)
         self._index = {row.tobytes(): index for index, row in enumerate(rows)}
         self._price = price
 
@@ -104,7 +105,7 @@ class Listed:
         return self.draw(rng, count)
 
     def nearest(self, rng: np.random.Generator, row: Rows) -> Rows:
-        distance = ((self._hot - Encoding(self.space).genes(self.space.canonical(row[None]))) ** 2).sum(axis=1)
+        distance = ((self._hot - self._encoding.genes(self.space.canonical(row[None]))) ** 2).sum(axis=1)
         return self.rows[rng.choice(np.flatnonzero(distance == distance.min()))]
 
 
