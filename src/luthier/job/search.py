@@ -185,9 +185,9 @@ def _task(request: SearchRequest, session: Session, space: Space, objectives: tu
     zeros = pricer(np.zeros((1, len(space.genes)), np.int64))
     for key in modelled:
         if not np.isfinite(zeros[key][0]):
-            what = "a peak or a bandwidth" if key == "latency_s" else "an energy"
+            what = "peak or bandwidth" if key == "latency_s" else "energy"
             raise InputError(
-                f"--device {request.device}: its file states no {what[2:]} that {key} of {space.precision} needs; "
+                f"--device {request.device}: its file states no {what} that {key} of {space.precision} needs; "
                 f"add it to a copy of the file, see luthier device show {request.device}"
             )
     if latency is not None:
@@ -203,8 +203,8 @@ def _task(request: SearchRequest, session: Session, space: Space, objectives: tu
 def _run(task: _Search, folder: RunFolder, told: Told) -> tuple[Searched, Result | None]:
     request, session, space = task.request, task.session, task.space
     identity = {
-        "space": space.fingerprint, "data": session.splits.fingerprint, "objectives": ",".join(task.objectives),
-        "device": request.device, "limits": request.budget.text,
+        "data": session.splits.fingerprint, "space": get_space(request.space).fingerprint,
+        "objectives": ",".join(task.objectives), "device": request.device, "limits": request.budget.text,
     }  # fmt: skip
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
