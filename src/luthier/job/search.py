@@ -301,7 +301,7 @@ def _trained(store: SearchStore) -> tuple[Rows, np.ndarray[Any, Any]]:
 
 def _standing(task: _Search, store: SearchStore, until_s: float) -> Standing:
     rows, values = _trained(store)
-    kept = pareto(values[:, 0], values[:, 1:]) if len(rows) else []
+    kept: list[int] = pareto(values[:, 0], values[:, 1:]).tolist() if len(rows) else []
     front = tuple(
         (
             task.space.network(rows[i]).name,
