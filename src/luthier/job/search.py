@@ -211,6 +211,7 @@ def _run(task: _Search, folder: RunFolder, told: Told) -> tuple[Searched, Result
     candidates = Within(task.feasible)
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)
     store.hand_over(sampler)
+    _share_latencies(task, store)
     epochs: int = store.note("epochs", lambda: request.candidate_epochs or _epochs(task))
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
                 f"{epochs} epochs each")  # fmt: skip
@@ -221,6 +222,16 @@ def _run(task: _Search, folder: RunFolder, told: Told) -> tuple[Searched, Result
     if request.front_only:
         return found, None
     return found, _to_the_end(task, store, folder)
+
+
+def _share_latencies(task: _Search, store: SearchStore) -> None:
+    """One set of first measurements for all resumptions, so that a network keeps its predicted latency."""
+    learnt = task.learnt
+    if learnt is not None:
+        mine = [[list(row), seconds] for row, seconds in learnt.measured.items()]
+        first = store.note("latencies", lambda: mine)
+        learnt.measured.clear()
+        learnt.learn(np.array([row for row, _ in first]), [seconds for _, seconds in first])
 
 
 def _explore(task: _Search, store: SearchStore, within: Within, epochs: int, folder: RunFolder, told: Told) -> None:
@@ -251,11 +262,11 @@ def _explore(task: _Search, store: SearchStore, within: Within, epochs: int, fol
 
 def _used(task: _Search, store: SearchStore, until_s: float) -> float:
     """Share of the time or of the number of trainings."""
-    done = sum(t.state == TrialState.COMPLETE for t in store.trials())
+    states = [trial.state for trial in store.trials()]
+    done, by_time = states.count(TrialState.COMPLETE), task.session.clock.elapsed_s / until_s
     by_number = 0.0 if task.request.candidates is None else done / task.request.candidates
-    by_time = task.session.clock.elapsed_s / until_s
-    # one network is trained however short the time
-    return max(by_number, by_time if done else 0.0)
+    # one network is looked at however short the time
+    return max(by_number, by_time if any(state.is_finished() for state in states) else 0.0)
 
 
 def _beyond(task: _Search, row: Rows) -> str:
@@ -390,7 +401,9 @@ def _to_the_end(task: _Search, store: SearchStore, folder: RunFolder) -> Result:
     """The front's best race on, and the winner is trained to the end, exported and tested as `luthier fit` does."""
     session, study = task.session, Study(folder.study)
     study.note("data", lambda: session.splits.fingerprint)
-    members = [_member(task, number, row) for number, row in enumerate(_finalists(task, store, study))]
+    rows = _finalists(task, store, study)
+    named = {network.name: network for network in map(task.space.network, rows)}
+    members = [_member(task, number, row) for number, row in enumerate(rows)]
     members = [m for m in members if not m.violations(task.request.budget)]
     if not members:
         raise BudgetError(
@@ -406,7 +419,13 @@ def _to_the_end(task: _Search, store: SearchStore, folder: RunFolder) -> Result:
     study.note("pace", paced)
     session.say("finalists: " + ", ".join(f"{m.network.name} ({show(m.cost.macs, 'count')} MAC)" for m in members))
     final, remark = race(session, study, folder, members)
-    result = conclude(session, study, folder, final, [remark] if remark else [])
+    remarks = [remark] if remark else []
+    if final.network != named[final.network.name]:
+        remarks.append(
+            f"{final.network.name} was trained in fp32; the limits hold for the number types of {folder.path / 'front'}: "
+            "bring it there with luthier quantize"
+        )
+    result = conclude(session, study, folder, final, remarks)
     session.clock.save()
     return result
 
