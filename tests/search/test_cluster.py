@@ -1,4 +1,4 @@
-"""Searches on a Ray cluster of two nodes with a study in PostgreSQL, while workers are killed and the database goes away.
+"""Searches on a Ray cluster of two nodes, with a study in PostgreSQL: workers are killed, the database goes away.
 
 Run by `make cluster-test`, which installs what these tests need.
 """
@@ -23,7 +23,7 @@ from luthier.cost.tables import CostTables, Slot, Slots
 from luthier.errors import DataError, StudyError, WorkerError
 from luthier.search.cluster import Cluster, connect, train_replicas
 from luthier.search.drive import drive
-from luthier.search.storage import Outcome, open_storage
+from luthier.search.storage import Outcome, close, open_storage
 
 VARIABLE = "LUTHIER_CLUSTER"
 pytestmark = [
@@ -48,10 +48,12 @@ def ask_genes(trial: Any) -> tuple[int, ...]:
 
 def priced(shared: tuple[Slots, Path], task: tuple[int, tuple[int, ...]]) -> Outcome:
     """Leaves its process and node behind, takes a while, and prices the network."""
+    import ray
+
     slots, marks = shared
     number, genes = task
     with (marks / f"{number}").open("a") as mark:
-        mark.write(f"{os.getpid()} {os.environ.get('RAY_NODE_ID', '')}\n")
+        mark.write(f"{os.getpid()} {ray.get_runtime_context().get_node_id()}\n")
     time.sleep(0.4)
     macs = int(CostTables(slots).costs(np.array([genes])).macs[0])
     return Outcome(number, (macs / 1e6,), {"macs": macs})
@@ -71,11 +73,14 @@ def marks(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Two nodes of one CPU, each with its own processes, as on two machines."""
+    # a node starts half a dozen Python processes, which takes a busy machine more than Ray's 30 s
+    patience = {"RAY_agent_register_timeout_ms": "240000", "RAY_raylet_start_wait_time_s": "240"}
+    os.environ |= {name: value for name, value in patience.items() if name not in os.environ}
     from ray.cluster_utils import Cluster as LocalCluster
 
     local = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     local.add_node(num_cpus=1)
-    local.wait_for_nodes()
+    local.wait_for_nodes(timeout=240)
     yield local
     local.shutdown()
 
@@ -98,12 +103,26 @@ def database() -> Iterator[Any]:
         server.stop()
 
 
-def study_in(url: str, name: str, patience_s: float = 60.0) -> Any:
+Studies = Callable[..., Any]
+
+
+@pytest.fixture
+def study_in(database: Any) -> Iterator[Studies]:
+    """A study of the database by its name; opened anew each time, closed at the end."""
     import optuna
 
-    sampler = optuna.samplers.RandomSampler(seed=1)
-    storage = open_storage(url, patience_s=patience_s)
-    return optuna.create_study(study_name=name, storage=storage, sampler=sampler, load_if_exists=True)
+    opened = []
+
+    def open_study(name: str, patience_s: float = 60.0) -> Any:
+        sampler = optuna.samplers.RandomSampler(seed=1)
+        storage = open_storage(database.url, patience_s=patience_s)
+        study = optuna.create_study(study_name=name, storage=storage, sampler=sampler, load_if_exists=True)
+        opened.append(study)
+        return study
+
+    yield open_study
+    for study in opened:
+        close(study)
 
 
 def search(study: Any, workers: Cluster, marks: Path, told: Callable[[Outcome], None] = lambda outcome: None) -> None:
@@ -124,52 +143,56 @@ def check(study: Any) -> None:
         assert trial.values == [trial.user_attrs["macs"] / 1e6]
 
 
-def test_both_nodes_work_and_the_study_is_in_the_database(workers: Cluster, database: Any, marks: Path) -> None:
+def test_both_nodes_work_and_the_study_is_in_the_database(workers: Cluster, study_in: Studies, marks: Path) -> None:
     assert workers.at_once == 2
-    search(study_in(database.url, "plain"), workers, marks)
-    check(study_in(database.url, "plain"))
+    search(study_in("plain"), workers, marks)
+    check(study_in("plain"))
     assert begun(marks) == dict.fromkeys(range(TRIALS), 1)
     assert len({line.split()[1] for mark in marks.iterdir() for line in mark.read_text().splitlines()}) == 2
 
 
 def test_a_killed_worker_loses_no_finished_trial_and_its_trial_is_begun_again(
-    workers: Cluster, database: Any, marks: Path
+    workers: Cluster, study_in: Studies, marks: Path
 ) -> None:
-    study = study_in(database.url, "killed")
+    study = study_in("killed")
+    told: list[int] = []
     before: list[int] = []
 
     def kill() -> None:
-        while not (marks / "5").exists():
-            time.sleep(0.02)
-        time.sleep(0.1)
-        before.extend(trial.number for trial in study_in(database.url, "killed").get_trials() if trial.values)
+        while not ((marks / "5").exists() and (marks / "5").read_text()):
+            time.sleep(0.01)
         os.kill(int((marks / "5").read_text().split()[0]), signal.SIGKILL)
+        before.extend(told)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    search(study, workers, marks)
+    search(study, workers, marks, lambda outcome: told.append(outcome.number))
     killer.join()
-    check(study_in(database.url, "killed"))
+    check(study_in("killed"))
     counts = begun(marks)
     assert len(before) >= 3
     assert all(counts[number] == 1 for number in before)  # what was finished was not done again
     assert counts[5] == 2
 
 
-def test_a_machine_that_leaves_takes_no_trial_with_it(nodes: Any, workers: Cluster, database: Any, marks: Path) -> None:
+def test_a_machine_that_leaves_takes_no_trial_with_it(
+    nodes: Any, workers: Cluster, study_in: Studies, marks: Path
+) -> None:
     leaving = nodes.add_node(num_cpus=2)
-    nodes.wait_for_nodes()
+    nodes.wait_for_nodes(timeout=240)
 
     def leave(outcome: Outcome) -> None:
         if outcome.number == 3:
             nodes.remove_node(leaving, allow_graceful=False)
 
-    search(study_in(database.url, "left"), workers, marks, leave)
-    check(study_in(database.url, "left"))
-    nodes.wait_for_nodes()
+    search(study_in("left"), workers, marks, leave)
+    check(study_in("left"))
+    nodes.wait_for_nodes(timeout=240)
 
 
-def test_a_database_that_restarts_in_mid_run_is_waited_for(workers: Cluster, database: Any, marks: Path) -> None:
+def test_a_database_that_restarts_in_mid_run_is_waited_for(
+    workers: Cluster, database: Any, study_in: Studies, marks: Path
+) -> None:
     again: list[threading.Timer] = []
 
     def restart(outcome: Outcome) -> None:
@@ -178,28 +201,30 @@ def test_a_database_that_restarts_in_mid_run_is_waited_for(workers: Cluster, dat
             again.append(threading.Timer(2.0, database.start))
             again[0].start()
 
-    search(study_in(database.url, "restarted"), workers, marks, restart)
+    search(study_in("restarted"), workers, marks, restart)
     again[0].join()
-    check(study_in(database.url, "restarted"))
+    check(study_in("restarted"))
     assert begun(marks) == dict.fromkeys(range(TRIALS), 1)
     assert not (marks.parent / "unsaved.jsonl").exists()
 
 
-def test_results_outlive_a_database_that_stays_away(workers: Cluster, database: Any, marks: Path) -> None:
+def test_results_outlive_a_database_that_stays_away(
+    workers: Cluster, database: Any, study_in: Studies, marks: Path
+) -> None:
     def stop(outcome: Outcome) -> None:
         if outcome.number == 4:
             database.stop()
 
     with pytest.raises(StudyError, match=r"\*\*\*@.* away for 1 s.* finished trials wait in"):
-        search(study_in(database.url, "lost", patience_s=1.0), workers, marks, stop)
+        search(study_in("lost", patience_s=1.0), workers, marks, stop)
     kept = [json.loads(line)["number"] for line in (marks.parent / "unsaved.jsonl").read_text().splitlines()]
     assert kept  # what was under way when the connection dropped
     database.start()
-    finished = [trial.number for trial in study_in(database.url, "lost").get_trials() if trial.state.is_finished()]
+    finished = [trial.number for trial in study_in("lost").get_trials() if trial.state.is_finished()]
     assert 4 in finished
     assert not set(kept) & set(finished)
-    search(study_in(database.url, "lost"), workers, marks)
-    check(study_in(database.url, "lost"))
+    search(study_in("lost"), workers, marks)
+    check(study_in("lost"))
     assert not (marks.parent / "unsaved.jsonl").exists()
     assert all(begun(marks)[number] == 1 for number in (*finished, *kept))
 
@@ -211,15 +236,6 @@ def refuse(_: None, task: int) -> int:
 def test_an_exception_of_a_task_is_the_callers(workers: Cluster) -> None:
     with pytest.raises(DataError, match="task 1: no images"):
         list(workers.map(refuse, None, [1]))
-
-
-def test_a_cluster_that_does_not_answer_is_refused_in_one_line() -> None:
-    import ray
-
-    ray.shutdown()
-    with pytest.raises(WorkerError, match="--cluster ray://127.0.0.1:1: no Ray cluster answers") as refused:
-        connect("ray://127.0.0.1:1")
-    assert "\n" not in str(refused.value)
 
 
 def replica(shared: tuple[Any, Path, bool]) -> None:
@@ -267,3 +283,12 @@ def test_replicas_train_one_supernet_and_survive_a_death(nodes: Any, tmp_path: P
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4]
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+
+
+def test_a_cluster_that_does_not_answer_is_refused_in_one_line() -> None:
+    import ray
+
+    ray.shutdown()
+    with pytest.raises(WorkerError, match=r"--cluster ray://127\.0\.0\.1:1: no Ray cluster answers") as refused:
+        connect("ray://127.0.0.1:1")
+    assert "\n" not in str(refused.value)

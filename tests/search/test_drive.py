@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,29 @@ import pytest
 from luthier.errors import StudyError
 from luthier.search import storage
 from luthier.search.drive import drive
-from luthier.search.storage import Outcome, Teller, open_storage
+from luthier.search.storage import Outcome, Teller, close, open_storage
 from luthier.search.workers import Here
 
+Studies = Callable[..., Any]
 
-def study_in(where: Path | str, patience_s: float = 1.0) -> Any:
+
+@pytest.fixture
+def study_in() -> Iterator[Studies]:
+    """A study of a storage; opened anew each time, closed at the end."""
     import optuna
 
-    found = open_storage(where, patience_s=patience_s)
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    return optuna.create_study(study_name="s", storage=found, sampler=sampler, load_if_exists=True)
+    opened = []
+
+    def open_study(where: Path | str, patience_s: float = 1.0) -> Any:
+        found = open_storage(where, patience_s=patience_s)
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        study = optuna.create_study(study_name="s", storage=found, sampler=sampler, load_if_exists=True)
+        opened.append(study)
+        return study
+
+    yield open_study
+    for study in opened:
+        close(study)
 
 
 def ask_x(trial: Any) -> int:
@@ -45,7 +59,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     return tmp_path / "study.journal" if request.param == "journal" else f"sqlite:///{tmp_path}/study.db"
 
 
-def test_all_trials_are_told_and_none_twice(where: Path | str, tmp_path: Path) -> None:
+def test_all_trials_are_told_and_none_twice(study_in: Studies, where: Path | str, tmp_path: Path) -> None:
     evaluated: list[int] = []
     go(study_in(where), tmp_path, 5, evaluated)
     go(study_in(where), tmp_path, 5, evaluated)
@@ -56,7 +70,9 @@ def test_all_trials_are_told_and_none_twice(where: Path | str, tmp_path: Path) -
         assert trial.user_attrs == {"driver": "me", "tenfold": 10 * trial.params["x"]}
 
 
-def test_what_a_killed_driver_had_begun_is_begun_again_with_its_values(where: Path | str, tmp_path: Path) -> None:
+def test_what_a_killed_driver_had_begun_is_begun_again_with_its_values(
+    study_in: Studies, where: Path | str, tmp_path: Path
+) -> None:
     study = study_in(where)
     for owner in ("me", "another"):
         begun = study.ask()
@@ -72,7 +88,7 @@ def test_what_a_killed_driver_had_begun_is_begun_again_with_its_values(where: Pa
     assert other.state.name == "RUNNING"
 
 
-def test_a_failed_trial_makes_room_for_another(tmp_path: Path) -> None:
+def test_a_failed_trial_makes_room_for_another(study_in: Studies, tmp_path: Path) -> None:
     study = study_in(tmp_path / "study.journal")
     study.enqueue_trial({"x": 13})
     go(study, tmp_path, 3)
@@ -101,7 +117,7 @@ class Away:
 
 
 def test_a_connection_that_drops_for_a_moment_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study_in: Studies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_in(f"sqlite:///{tmp_path}/study.db", patience_s=30)
     away = Away(monkeypatch, study)
@@ -114,7 +130,9 @@ def test_a_connection_that_drops_for_a_moment_is_tried_again(
     assert not (tmp_path / "unsaved.jsonl").exists()
 
 
-def test_results_are_kept_while_the_database_stays_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_kept_while_the_database_stays_away(
+    study_in: Studies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     study = study_in(url, patience_s=0.05)
     away = Away(monkeypatch, study)
@@ -134,7 +152,7 @@ def test_results_are_kept_while_the_database_stays_away(tmp_path: Path, monkeypa
     assert all(trial.state.name == "COMPLETE" for trial in study_in(url).get_trials())
 
 
-def test_an_outcome_that_was_told_after_all_is_not_told_twice(tmp_path: Path) -> None:
+def test_an_outcome_that_was_told_after_all_is_not_told_twice(study_in: Studies, tmp_path: Path) -> None:
     study = study_in(tmp_path / "study.journal")
     go(study, tmp_path, 1)
     (tmp_path / "unsaved.jsonl").write_text('{"number": 0, "values": [-1.0], "attrs": {}}\n')

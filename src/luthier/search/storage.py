@@ -1,7 +1,7 @@
 """Where a study lives: a journal file, or a database that may be away for a while.
 
-A connection that drops is tried again with growing pauses.  If the database stays away, results that were told meanwhile
-are kept in a file beside the run and told when the study is opened next.
+A connection that drops is tried again with growing pauses.  If the database stays away, what was finished meanwhile is
+kept in a file beside the run, and told when the study is opened next.
 """
 
 from __future__ import annotations
@@ -63,6 +63,13 @@ def open_storage(where: Path | str, *, patience_s: float = PATIENCE_S) -> Any:
     except Exception as error:  # SQLAlchemy's, the driver's, or a missing driver
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise StudyError(f"--storage {_without_password(where)}: no database answers ({reason:.200})") from None
+
+
+def close(study: Any) -> None:
+    """Give back the connections of a study's database; a journal has none."""
+    engine = getattr(getattr(study._storage, "_backend", None), "engine", None)
+    if engine is not None:
+        engine.dispose()
 
 
 @lru_cache(maxsize=1)

@@ -47,7 +47,7 @@ class Workers(ABC):
             WorkerError: a worker died `ATTEMPTS` times on the same task.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most have nothing to let go
         """Let the workers go."""
 
     def __enter__(self) -> Workers:
