@@ -12,7 +12,6 @@
     |   |-- PlanError                  a compiled plan that is damaged, or for another CPU
     |   |-- PeerError                  a run time to compare with that is missing, or fails
     |   |-- WorkerError              a worker, or the cluster of them, that cannot be used or died
-    |   |-- StudyError               a study's storage that cannot be reached, or is another's
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
     |-- MeasurementError (RuntimeError)  a loop that measures does something else: our fault   exit 1
@@ -75,10 +74,6 @@ class PeerError(InputError):
 
 class WorkerError(InputError):
     """A cluster that cannot be reached, or a worker that died again and again on the same task."""
-
-
-class StudyError(InputError):
-    """The storage of a study cannot be reached, or what it holds is another's."""
 
 
 class RunFolderError(InputError, OSError):

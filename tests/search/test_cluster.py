@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 
 from luthier.arch import Block, Head, Network, Stage
-from luthier.cost.tables import CostTables, Slot, Slots
-from luthier.errors import DataError, StudyError, WorkerError
+from luthier.cost.tables import Slot, Slots
+from luthier.errors import DataError, WorkerError
+from luthier.job import search as job
 from luthier.search.cluster import Cluster, connect, train_replicas
-from luthier.search.drive import drive
-from luthier.search.storage import Outcome, close, open_storage
 
 VARIABLE = "LUTHIER_CLUSTER"
 pytestmark = [
@@ -39,24 +38,40 @@ SPACE = Slots(
     slots=tuple(Slot(stage="body", choices=(None, *BLOCKS)) for _ in range(3)),
     resolutions=(12, 16),
 )
-TRIALS = 10
+TOML = """
+schema = "luthier.space/1"
+name = "tiny"
+resolutions = [8]
+channel_divisor = 4
+stem = [{ kind = "conv", out_channels = 8, stride = 2 }]
+head = { num_classes = 10 }
+[[stages]]
+name = "body"
+out_channels = [8, 12]
+depth = [1, 2]
+kernel_size = [3, 5]
+attention = ["none", "se/4", "spatial"]
+"""
+TRIALS = 8
 
 
-def ask_genes(trial: Any) -> tuple[int, ...]:
-    return tuple(trial.suggest_int(f"gene{i}", 0, size - 1) for i, size in enumerate(SPACE.sizes))
+class Watched(Cluster):
+    """A cluster whose trainings leave a line behind when they begin: process and node."""
+
+    marks: Path
+
+    def map(self, work: Any, shared: Any, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        return super().map(watched, (work, shared, self.marks), tasks)
 
 
-def priced(shared: tuple[Slots, Path], task: tuple[int, tuple[int, ...]]) -> Outcome:
-    """Leaves its process and node behind, takes a while, and prices the network."""
+def watched(shared: Any, task: Any) -> Any:
     import ray
 
-    slots, marks = shared
-    number, genes = task
-    with (marks / f"{number}").open("a") as mark:
+    work, session, marks = shared
+    with (marks / str(task.number)).open("a") as mark:
         mark.write(f"{os.getpid()} {ray.get_runtime_context().get_node_id()}\n")
     time.sleep(0.4)
-    macs = int(CostTables(slots).costs(np.array([genes])).macs[0])
-    return Outcome(number, (macs / 1e6,), {"macs": macs})
+    return work(session, task)
 
 
 def begun(marks: Path) -> dict[int, int]:
@@ -82,12 +97,16 @@ def nodes() -> Iterator[Any]:
     local.add_node(num_cpus=1)
     local.wait_for_nodes(timeout=240)
     yield local
+    import ray
+
+    ray.shutdown()  # the driver first
     local.shutdown()
 
 
 @pytest.fixture
-def workers(nodes: Any) -> Iterator[Cluster]:
-    with Cluster(nodes.address) as opened:
+def workers(nodes: Any, marks: Path) -> Iterator[Watched]:
+    with Watched(nodes.address) as opened:
+        opened.marks = marks
         yield opened
 
 
@@ -103,138 +122,131 @@ def database() -> Iterator[Any]:
         server.stop()
 
 
-Studies = Callable[..., Any]
+Search = Callable[..., tuple[Any, list[str]]]
 
 
 @pytest.fixture
-def study_in(database: Any) -> Iterator[Studies]:
-    """A study of the database by its name; opened anew each time, closed at the end."""
-    import optuna
+def search(workers: Watched, database: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Search:
+    """A search of eight networks on real digits, its study in the database; what it said comes back with it."""
+    (tmp_path / "tiny.toml").write_text(TOML)
+    name = str(request.node.name)[:60]
 
-    opened = []
+    def run(told: Callable[[Any], None] = lambda standing: None, trials: int = TRIALS) -> tuple[Any, list[str]]:
+        asked = job.SearchRequest(
+            command="search", data=None, space=str(tmp_path / "tiny.toml"), device="host", objectives="accuracy,macs",
+            candidates=trials, candidate_epochs=1, front_only=True, time_limit_s=3600.0, storage=database.url,
+            study=name,
+        )  # fmt: skip
+        said: list[str] = []
+        found, _ = job.search(asked, tmp_path / f"run{trials}", said.append, told, workers)
+        return found, said
 
-    def open_study(name: str, patience_s: float = 60.0) -> Any:
-        sampler = optuna.samplers.RandomSampler(seed=1)
-        storage = open_storage(database.url, patience_s=patience_s)
-        study = optuna.create_study(study_name=name, storage=storage, sampler=sampler, load_if_exists=True)
-        opened.append(study)
-        return study
-
-    yield open_study
-    for study in opened:
-        close(study)
-
-
-def search(study: Any, workers: Cluster, marks: Path, told: Callable[[Outcome], None] = lambda outcome: None) -> None:
-    drive(
-        study, workers, priced, (SPACE, marks), task=ask_genes, trials=TRIALS, owner="test",
-        unsaved=marks.parent / "unsaved.jsonl", told=told,
-    )  # fmt: skip
+    return run
 
 
-def check(study: Any) -> None:
-    """Every trial is finished and has the value that its genes have."""
-    tables = CostTables(SPACE)
-    trials = study.get_trials()
-    assert [trial.state.name for trial in trials] == ["COMPLETE"] * TRIALS
-    for trial in trials:
-        genes = [trial.params[f"gene{i}"] for i in range(len(SPACE.sizes))]
-        assert trial.user_attrs["macs"] == tables.costs(np.array([genes])).macs[0]
-        assert trial.values == [trial.user_attrs["macs"] / 1e6]
+def stored(database: Any, request: pytest.FixtureRequest) -> list[str]:
+    """States of all trials in the database, asked by another connection."""
+    import psycopg
+
+    with psycopg.connect(database.url.replace("+psycopg", "")) as connection:
+        rows = connection.execute(
+            "select state from trials join studies using (study_id) where study_name = %s", [request.node.name[:60]]
+        ).fetchall()
+    return [str(row[0]) for row in rows]
 
 
-def test_both_nodes_work_and_the_study_is_in_the_database(workers: Cluster, study_in: Studies, marks: Path) -> None:
+def test_both_nodes_train_and_the_study_is_in_the_database(
+    workers: Watched, search: Search, database: Any, marks: Path, request: pytest.FixtureRequest
+) -> None:
     assert workers.at_once == 2
-    search(study_in("plain"), workers, marks)
-    check(study_in("plain"))
+    found, _ = search()
+    assert len(found.points) == TRIALS
     assert begun(marks) == dict.fromkeys(range(TRIALS), 1)
     assert len({line.split()[1] for mark in marks.iterdir() for line in mark.read_text().splitlines()}) == 2
+    assert stored(database, request) == ["COMPLETE"] * TRIALS
 
 
 def test_a_killed_worker_loses_no_finished_trial_and_its_trial_is_begun_again(
-    workers: Cluster, study_in: Studies, marks: Path
+    search: Search, database: Any, marks: Path, request: pytest.FixtureRequest
 ) -> None:
-    study = study_in("killed")
-    told: list[int] = []
+    finished: list[int] = []
     before: list[int] = []
 
     def kill() -> None:
-        while not ((marks / "5").exists() and (marks / "5").read_text()):
+        while not ((marks / "4").exists() and (marks / "4").read_text()):
             time.sleep(0.01)
-        os.kill(int((marks / "5").read_text().split()[0]), signal.SIGKILL)
-        before.extend(told)
+        before.append(len(finished))
+        os.kill(int((marks / "4").read_text().split()[0]), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    search(study, workers, marks, lambda outcome: told.append(outcome.number))
+    found, _ = search(lambda standing: finished.append(standing.trained))
     killer.join()
-    check(study_in("killed"))
-    counts = begun(marks)
-    assert len(before) >= 3
-    assert all(counts[number] == 1 for number in before)  # what was finished was not done again
-    assert counts[5] == 2
+    assert len(found.points) == TRIALS
+    assert before[0] >= 3
+    assert begun(marks) == {**dict.fromkeys(range(TRIALS), 1), 4: 2}  # what was finished was not done again
+    assert stored(database, request) == ["COMPLETE"] * TRIALS
 
 
 def test_a_machine_that_leaves_takes_no_trial_with_it(
-    nodes: Any, workers: Cluster, study_in: Studies, marks: Path
+    nodes: Any, search: Search, database: Any, request: pytest.FixtureRequest
 ) -> None:
-    leaving = nodes.add_node(num_cpus=2)
+    leaving = nodes.add_node(num_cpus=1)
     nodes.wait_for_nodes(timeout=240)
 
-    def leave(outcome: Outcome) -> None:
-        if outcome.number == 3:
+    def leave(standing: Any) -> None:
+        if standing.trained == 3:
             nodes.remove_node(leaving, allow_graceful=False)
 
-    search(study_in("left"), workers, marks, leave)
-    check(study_in("left"))
-    nodes.wait_for_nodes(timeout=240)
+    found, _ = search(leave)
+    assert len(found.points) == TRIALS
+    assert stored(database, request) == ["COMPLETE"] * TRIALS
 
 
-def test_a_database_that_restarts_in_mid_run_is_waited_for(
-    workers: Cluster, database: Any, study_in: Studies, marks: Path
+def test_a_database_that_restarts_in_mid_run_loses_nothing(
+    search: Search, database: Any, marks: Path, request: pytest.FixtureRequest
 ) -> None:
-    again: list[threading.Timer] = []
-
-    def restart(outcome: Outcome) -> None:
-        if outcome.number == 3:
+    def restart(standing: Any) -> None:
+        if standing.trained == 3:
             database.stop()
-            again.append(threading.Timer(2.0, database.start))
-            again[0].start()
+            database.start()
 
-    search(study_in("restarted"), workers, marks, restart)
-    again[0].join()
-    check(study_in("restarted"))
+    found, said = search(restart)
+    assert len(found.points) == TRIALS
     assert begun(marks) == dict.fromkeys(range(TRIALS), 1)
-    assert not (marks.parent / "unsaved.jsonl").exists()
+    assert stored(database, request) == ["COMPLETE"] * TRIALS
+    assert not any("is lost" in line for line in said)
 
 
-def test_results_outlive_a_database_that_stays_away(
-    workers: Cluster, database: Any, study_in: Studies, marks: Path
+def test_a_search_outlives_its_database(
+    search: Search, database: Any, marks: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    def stop(outcome: Outcome) -> None:
-        if outcome.number == 4:
+    def stop(standing: Any) -> None:
+        if standing.trained == 3:
             database.stop()
 
-    with pytest.raises(StudyError, match=r"\*\*\*@.* away for 1 s.* finished trials wait in"):
-        search(study_in("lost", patience_s=1.0), workers, marks, stop)
-    kept = [json.loads(line)["number"] for line in (marks.parent / "unsaved.jsonl").read_text().splitlines()]
-    assert kept  # what was under way when the connection dropped
+    found, said = search(stop)
     database.start()
-    finished = [trial.number for trial in study_in("lost").get_trials() if trial.state.is_finished()]
-    assert 4 in finished
-    assert not set(kept) & set(finished)
-    search(study_in("lost"), workers, marks)
-    check(study_in("lost"))
-    assert not (marks.parent / "unsaved.jsonl").exists()
-    assert all(begun(marks)[number] == 1 for number in (*finished, *kept))
+    assert len(found.points) == TRIALS
+    assert begun(marks) == dict.fromkeys(range(TRIALS), 1)
+    assert any("is lost" in line and "evaluations.jsonl keeps what it finds" in line for line in said)
+    kept = (tmp_path / f"run{TRIALS}" / "evaluations.jsonl").read_text().splitlines()
+    assert len(kept) == TRIALS
+    assert stored(database, request).count("COMPLETE") == 3
+    # the next command on this folder and study hands in what the database lacks
+    (tmp_path / f"run{TRIALS}" / "search.json").unlink()
+    again, _ = search()
+    assert len(again.points) == TRIALS
+    assert stored(database, request).count("COMPLETE") == TRIALS
+    assert begun(marks) == dict.fromkeys(range(TRIALS), 1)
 
 
 def refuse(_: None, task: int) -> int:
     raise DataError(f"task {task}: no images")
 
 
-def test_an_exception_of_a_task_is_the_callers(workers: Cluster) -> None:
-    with pytest.raises(DataError, match="task 1: no images"):
+def test_an_exception_of_a_task_is_the_callers(nodes: Any) -> None:
+    with Cluster(nodes.address) as workers, pytest.raises(DataError, match="task 1: no images"):
         list(workers.map(refuse, None, [1]))
 
 

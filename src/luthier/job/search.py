@@ -10,13 +10,14 @@ the measurement teaches the model.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
 from luthier import documents, files
 from luthier.arch import encode
@@ -27,6 +28,7 @@ from luthier.errors import BudgetError, InputError
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_network
 from luthier.job.candidates import Member
+from luthier.job.evaluate import Training, portable, train_elsewhere, train_here
 from luthier.job.fit import conclude
 from luthier.job.folder import Clock, RunFolder, finished, open_run
 from luthier.job.latencies import untrained_latency_s
@@ -37,7 +39,6 @@ from luthier.job.result import Result
 from luthier.job.search_store import SearchStore
 from luthier.job.session import Say, Session
 from luthier.job.study import Study
-from luthier.job.trials import play_round
 from luthier.search.explain import effects, guess_judged, landed, learnt
 from luthier.search.feasible import Feasible, Rows
 from luthier.search.latency import FIRST, LearntLatency
@@ -47,6 +48,7 @@ from luthier.search.result import SCHEMA, Point, Searched, Tiled
 from luthier.search.space import Space
 from luthier.search.space import get as get_space
 from luthier.search.strategy import GENES, CostAwareSampler, Within, objectives_of
+from luthier.search.workers import Here, Workers
 from luthier.train.data import channel_mean_std, load_data
 from luthier.units import show
 
@@ -137,7 +139,9 @@ class _Search:
         return known
 
 
-def search(request: SearchRequest, run_dir: Path, say: Say, told: Told) -> tuple[Searched, Result | None]:
+def search(
+    request: SearchRequest, run_dir: Path, say: Say, told: Told, workers: Workers | None = None
+) -> tuple[Searched, Result | None]:
     """Run or resume a search.
 
     Args:
@@ -145,6 +149,7 @@ def search(request: SearchRequest, run_dir: Path, say: Say, told: Told) -> tuple
         run_dir: kept under this path.
         say: receives lines for the user.
         told: hears where the search stands, after every training.
+        workers: who trains candidates; None = this process.
     Raises:
         InputError: data, space, objectives, device or storage that cannot be used.
         BudgetError: no network of the space keeps the limits; nothing is written.
@@ -166,7 +171,7 @@ def search(request: SearchRequest, run_dir: Path, say: Say, told: Told) -> tuple
     task = _task(request, session, space, objectives)
     task.feasible.check(task.rng)
     with files.explaining(run_dir), open_run(run_dir, request):
-        return _run(task, folder, told)
+        return _run(task, folder, told, workers or Here())
 
 
 def _task(request: SearchRequest, session: Session, space: Space, objectives: tuple[str, ...]) -> _Search:
@@ -199,7 +204,7 @@ def _task(request: SearchRequest, session: Session, space: Space, objectives: tu
     return _Search(request, session, space, objectives, pricer, feasible, latency, rng)
 
 
-def _run(task: _Search, folder: RunFolder, told: Told) -> tuple[Searched, Result | None]:
+def _run(task: _Search, folder: RunFolder, told: Told, workers: Workers) -> tuple[Searched, Result | None]:
     request, session, space = task.request, task.session, task.space
     identity = {
         "space": space.fingerprint, "data": session.splits.fingerprint, "objectives": ",".join(task.objectives),
@@ -213,7 +218,7 @@ def _run(task: _Search, folder: RunFolder, told: Told) -> tuple[Searched, Result
     epochs: int = store.note("epochs", lambda: request.candidate_epochs or _epochs(task))
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
                 f"{epochs} epochs each")  # fmt: skip
-    _explore(task, store, candidates, epochs, folder, told)
+    _explore(task, store, candidates, epochs, folder, told, workers)
     found = _searched(task, store, candidates, epochs)
     _write(found, folder.path)
     session.clock.save()
@@ -222,35 +227,47 @@ def _run(task: _Search, folder: RunFolder, told: Told) -> tuple[Searched, Result
     return found, _to_the_end(task, store, folder)
 
 
-def _explore(task: _Search, store: SearchStore, within: Within, epochs: int, folder: RunFolder, told: Told) -> None:
+def _explore(
+    task: _Search, store: SearchStore, within: Within, epochs: int, folder: RunFolder, told: Told, workers: Workers
+) -> None:
     """Train what the sampler proposes until time or number are used up."""
-    request, clock = task.request, task.session.clock
-    until_s = SHARE * request.time_limit_s
-    while _used(task, store, until_s) < 1:
-        trial, row = store.next(within, task.rng)
-        late = _beyond(task, row)
-        if late:
-            task.dropped += 1
-            store.tell(trial, row, None, {"dropped": late})
-            continue
-        network = trainable(task.space.network(row))
-        label = f"{trial.number + 1} {network.name}"
-        played = play_round(
-            task.session, network, epochs, folder.path / "candidates" / task.space.key(row)[:16], label,
-            begin_s=clock.elapsed_s, deadline_s=max(until_s, clock.elapsed_s + 1.0),
-        )  # fmt: skip
-        costs = task.costs(row)
-        values = None
-        if played.val_accuracy is not None:
-            values = [played.val_accuracy, *(costs[key] for key in task.objectives[1:])]
-        store.tell(trial, row, values, {"epochs": played.epochs, "wall_s": played.wall_s})
-        clock.save()
-        told(_standing(task, store, until_s))
+    session, clock = task.session, task.session.clock
+    until_s = SHARE * task.request.time_limit_s
+    under_way: dict[int, tuple[Trial, Rows]] = {}
+    numbers = count()
+
+    def trainings() -> Iterator[Training]:
+        while _used(task, store, until_s, len(under_way)) < 1:
+            trial, row = store.next(within, task.rng, [trial for trial, _ in under_way.values()])
+            late = _beyond(task, row)
+            if late:
+                task.dropped += 1
+                store.tell(trial, row, None, {"dropped": late})
+                continue
+            network, number, now_s = trainable(task.space.network(row)), next(numbers), clock.elapsed_s
+            under_way[number] = trial, row
+            yield Training(
+                number, network, epochs, folder.path / "candidates" / task.space.key(row)[:16],
+                f"{trial.number + 1} {network.name}", now_s, max(until_s, now_s + 1.0),
+            )  # fmt: skip
+
+    here = isinstance(workers, Here)
+    work, shared = (train_here, session) if here else (train_elsewhere, portable(session))
+    while _used(task, store, until_s) < 1:  # a training that diverged leaves room for another
+        for asked, played in workers.map(work, shared, trainings()):
+            trial, row = under_way.pop(asked.number)
+            costs = task.costs(row)
+            values = None
+            if played.val_accuracy is not None:
+                values = [played.val_accuracy, *(costs[key] for key in task.objectives[1:])]
+            store.tell(trial, row, values, {"epochs": played.epochs, "wall_s": played.wall_s})
+            clock.save()
+            told(_standing(task, store, until_s))
 
 
-def _used(task: _Search, store: SearchStore, until_s: float) -> float:
-    """Share of the time or of the number of trainings."""
-    done = sum(t.state == TrialState.COMPLETE for t in store.trials())
+def _used(task: _Search, store: SearchStore, until_s: float, under_way: int = 0) -> float:
+    """Share of the time or of the number of trainings, those included that are under way."""
+    done = sum(t.state == TrialState.COMPLETE for t in store.trials()) + under_way
     by_number = 0.0 if task.request.candidates is None else done / task.request.candidates
     by_time = task.session.clock.elapsed_s / until_s
     # one network is trained however short the time

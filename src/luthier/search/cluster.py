@@ -146,12 +146,15 @@ def train_replicas(train: Callable[[S], R], shared: S, *, address: str, replicas
     try:
         trainer.fit()
     except Exception as error:  # Ray wraps whatever a replica raised in errors of its own
-        reason = str(error).strip().partition("\n")[0]
+        failures = list(getattr(error, "worker_failures", {}).values()) or [error]
+        reason = str(failures[0]).strip().rpartition("\n")[2]
         raise WorkerError(f"--cluster {address}: the replicas' training failed ({reason:.200})") from error
 
 
 def _replica(config: dict[str, Any]) -> None:
-    # Lightning Fabric then takes rank and world size from the variables that Ray Train has set
-    os.environ.setdefault("TORCHELASTIC_RUN_ID", "ray")
-    os.environ.setdefault("GROUP_RANK", os.environ["NODE_RANK"])
+    # Lightning Fabric takes its place from these, and finds the process group that Ray Train has opened; every replica
+    # counts as a machine of its own, however many share one
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "ray", "GROUP_RANK": os.environ["RANK"], "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+    }  # fmt: skip
     config["train"](config["shared"])
