@@ -20,7 +20,7 @@ from luthier.files import write_text
 from luthier.units import show
 
 if TYPE_CHECKING:
-    from luthier.job.search import SearchRequest, Standing, Told
+    from luthier.job.search_task import SearchRequest, Standing, Told
     from luthier.search.result import Searched
 
 
@@ -60,6 +60,13 @@ def search(
     front_only: Annotated[
         bool, typer.Option("--front-only", help="End with the front: train no network to the end.")
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster", metavar="ADDRESS", help="Train candidates on a Ray cluster: auto, or ray://HOST:PORT."
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Train so many candidates at a time on this machine.")] = 1,
     run_dir: limits.RunDir = None,
     seed: limits.Seed = 0,
     skip_bad: limits.SkipBad = False,
@@ -68,8 +75,9 @@ def search(
     as_json: limits.Json = False,
 ) -> None:
     """Search a space of networks for those that nobody beats within the limits, and train the best one to the end."""
-    from luthier.job.search import SearchRequest
     from luthier.job.search import search as run_search
+    from luthier.job.search_task import SearchRequest
+    from luthier.search.cluster import open_workers
 
     budget = limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy)
     if device != "host":
@@ -94,8 +102,8 @@ def search(
         **asdict(budget),
     )
     folder = run_dir or Path("runs") / _name(request)
-    with _live(request) as told:
-        found, result = run_search(request, folder, output.say, told)
+    with open_workers(cluster, jobs) as workers, _live(request) as told:
+        found, result = run_search(request, folder, output.say, told, workers)
     _show(found, result, folder, as_json)
 
 

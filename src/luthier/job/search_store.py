@@ -11,7 +11,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -97,11 +97,20 @@ class SearchStore:
         self._known = list(self._do(lambda: self.study.get_trials(deepcopy=False)))
         return self._known
 
-    def next(self, candidates: Candidates, rng: np.random.Generator) -> tuple[Trial, Rows]:
-        """A trial to run: one that this run folder left unfinished, else a new one."""
+    def next(
+        self, candidates: Candidates, rng: np.random.Generator, busy: Collection[Trial] = ()
+    ) -> tuple[Trial, Rows]:
+        """A trial to run: one that this run folder left unfinished, else a new one.
+
+        Args:
+            busy: trials that are under way, and so not left.
+        """
 
         def asked() -> tuple[Trial, Rows]:
+            under_way = {trial._trial_id for trial in busy if trial.study is self.study}
             for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if frozen._trial_id in under_way:
+                    continue
                 if frozen.user_attrs.get(_RUN) == self.run and GENES in frozen.user_attrs:
                     return Trial(self.study, frozen._trial_id), np.array(frozen.user_attrs[GENES])
             trial = self.study.ask()
@@ -126,8 +135,13 @@ class SearchStore:
                 trial.set_user_attr(key, value)
             self.study.tell(trial, None if values is None else list(values), state=_state(values))
 
-        # a study in memory that takes over has this one from the mirror
-        self._do(told, lambda: None)
+        def mirrored() -> None:
+            self._add_mirrored({known.user_attrs.get(_UID) for known in self.study.get_trials(deepcopy=False)})
+
+        if trial.study is self.study:
+            self._do(told, mirrored)
+        else:  # it was asked of a storage that was lost since
+            mirrored()
 
     def hand_over(self, sampler: optuna.samplers.BaseSampler) -> None:
         """Who proposes from now on."""

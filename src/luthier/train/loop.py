@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
@@ -33,6 +33,7 @@ from luthier.train.transforms import ImageTransform, make_transforms
 
 CHECKPOINT: Final = "checkpoint.pt"
 METRICS: Final = "metrics.jsonl"
+StepperOf: TypeAlias = Callable[[nn.Module, Recipe, Fabric, int], Stepper]
 #: Steps between questions that cost a wait for the accelerator or for the other processes.
 _POLL_STEPS: Final = 8
 
@@ -54,6 +55,7 @@ def train(
     label: str = "",
     show_progress: bool = True,
     num_workers: int | None = None,
+    stepper: StepperOf = Stepper,
 ) -> Trained:
     """Fit `module` to `splits.train` by `recipe`; judge every epoch on `splits.val`.
 
@@ -77,6 +79,7 @@ def train(
         label: name in the progress display.
         show_progress: on stderr.
         num_workers: see `loader`.
+        stepper: what a step is, where it is more than one cross entropy; made like a `Stepper`.
     Raises:
         InputError: a batch that cannot be divided as asked.
         DataError: too few training images.
@@ -84,7 +87,7 @@ def train(
         KeyboardInterrupt: Ctrl-C, after the checkpoint is saved.
     """
     fabric = open_fabric(hardware or Hardware(), recipe.precision)
-    training = _Training(module, splits, recipe, fabric, folder, resolution, (mean, std), num_workers)
+    training = _Training(module, splits, recipe, fabric, folder, resolution, (mean, std), num_workers, stepper)
     training.time_share = time_share or (lambda: 0.0)
     training.begin(resume)
     with interrupt_flag() as interrupted, training.stepper.kernels():
@@ -111,7 +114,7 @@ class _Position:
 class _Training:
     def __init__(
         self, module: nn.Module, splits: Splits, recipe: Recipe, fabric: Fabric, folder: Path, resolution: int,
-        mean_std: tuple[Triple, Triple], num_workers: int | None,
+        mean_std: tuple[Triple, Triple], num_workers: int | None, stepper: StepperOf,
     ) -> None:  # fmt: skip
         self.splits, self.recipe, self.fabric, self.folder = splits, recipe, fabric, folder
         self.identity = {
@@ -131,7 +134,8 @@ class _Training:
         self.num_workers = num_workers
         per_process = len(splits.train) // fabric.world_size
         self.steps_per_epoch = per_process // self.micro_batch // recipe.accumulate_steps
-        self.stepper = Stepper(module, recipe, fabric, splits.num_classes)
+        self.stepper = stepper(module, recipe, fabric, splits.num_classes)
+        self.identity |= self.stepper.identity
         self.position = _Position()
         self.history: list[Epoch] = []
         self.best: Epoch | None = None
