@@ -122,10 +122,10 @@ def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> t
     }  # fmt: skip
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
+    _share_latencies(task, store)
     candidates = Within(task.feasible)
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)
     store.hand_over(sampler)
-    _share_latencies(task, store)
     epochs: int = store.note("epochs", lambda: request.candidate_epochs or _epochs(task))
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
                 f"{epochs} epochs each")  # fmt: skip
