@@ -64,13 +64,11 @@ def test_processes_train_what_this_one_would_though_one_is_killed(data: Path, ti
     )  # fmt: skip
     accuracies = []
     for workers in (None, Mortal(tmp_path / "marks")):
-        told: list[int] = []
-        found, result = job.search(
-            request, tmp_path / type(workers).__name__, print, lambda standing: told.append(standing.trained), workers
-        )
+        told: list[job.Standing] = []
+        found, result = job.search(request, tmp_path / type(workers).__name__, print, told.append, workers)
         assert result is None
         assert found.failed == 0
-        assert told == [1, 2, 3]
+        assert [standing.trained for standing in told] == [1, 2, 3]
         accuracies.append({point.network_json: point.accuracy for point in found.points})
     assert (tmp_path / "marks" / "1").read_text() == "xx"
     assert accuracies[0] == accuracies[1]
