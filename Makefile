@@ -9,6 +9,7 @@
 #                or fewer; ARGS='--side 0 --types fp32' at its own size; goes on where it was stopped (minutes)
 #   make engine-alone  a saved plan, run in a virtual environment of numpy and llvmlite alone
 #   make fuzz    2,000 random networks, compiled, against torch; goes on where it was stopped (about 20 minutes)
+#   make search-table  the 300 small networks that bench-search compares samplers on; goes on where it was stopped (an hour)
 #   make lab-NAME  an experiment of docs/labs.md at its standard size (90 minutes); the same command resumes
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
@@ -34,7 +35,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help fit test check presets engine-presets engine-alone fuzz bench docs doctest clean
+.PHONY: help fit test check presets engine-presets engine-alone fuzz bench search-table docs doctest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -93,6 +94,9 @@ bench-%: benchmarks/%.py $(DEV)
 	@cp build/bench-$*.md docs/benchmarks/$*.md.new && mv docs/benchmarks/$*.md.new docs/benchmarks/$*.md
 
 bench-engine: $(PEERS)
+
+search-table: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search_table.py $(ARGS)
 
 engine-presets: $(DEV)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)

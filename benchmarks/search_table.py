@@ -1,6 +1,7 @@
 """The table that searches are compared on: 300 small networks, each trained once on real images, 60 of them twice.
 
     python benchmarks/search_table.py [--data FOLDER] [--out FILE]                         (or: make search-table)
+    python benchmarks/search_table.py --latency FILE        times the same networks on this machine (two minutes)
 
 Networks of the space `tables/small_space.toml` with at most a million MACs, as many in each sixth of the range of
 their logarithm, on CIFAR-10 at 16 to 24 pixels: 10,000 training images, two epochs, the same recipe for all, judged
@@ -22,6 +23,10 @@ from typing import Any
 import numpy as np
 
 from luthier.cost.tables import CostTables
+from luthier.deploy.latency import measure_latency
+from luthier.deploy.onnx_file import to_onnx
+from luthier.graph.from_network import from_network
+from luthier.graph.untrained import random_weights
 from luthier.lab.experiment import Place
 from luthier.lab.images import splits
 from luthier.lab.training import fit, seeded
@@ -67,14 +72,27 @@ def train_one(space: Space, genes: np.ndarray[Any, Any], seed: int, data: Path) 
         return dict(fit(seeded(network, seed), network, images, RECIPE, Place(seed, Path(folder), "cpu")))
 
 
+def time_all(space: Space, genes: np.ndarray[Any, Any], out: Path) -> int:
+    """Median latencies in ONNX Runtime, one thread; in rounds, so that a slow moment of the machine hits few."""
+    graphs = [from_network(space.network(row), fold_norm=True) for row in genes]
+    models = [to_onnx(graph, random_weights(graph)) for graph in graphs]
+    seconds = [[measure_latency(model, threads=1, budget_s=0.06).median_s for model in models] for _ in range(3)]
+    lines = (f"{' '.join(map(str, row))},{s:.7f}" for row, s in zip(genes, np.median(seconds, axis=0), strict=True))
+    out.write_text("genes,latency_s\n" + "\n".join(lines) + "\n")
+    return 0
+
+
 def main() -> int:
     """Train what the file lacks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LUTHIER_DATA", ".")))
     parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--latency", type=Path)
     asked = parser.parse_args()
     space = get(SPACE)
     genes, costs = drawn(space)
+    if asked.latency is not None:
+        return time_all(space, genes, asked.latency)
     done = set()
     if asked.out.exists():
         with asked.out.open(newline="") as file:

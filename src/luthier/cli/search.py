@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -91,7 +92,7 @@ def search(
         candidates=candidates,
         candidate_epochs=candidate_epochs,
         trainer=trainer,
-        storage=limits.absolute(storage),
+        storage=storage if storage is None or "://" in storage else os.path.abspath(storage),
         study=study,
         front_only=front_only,
         seed=seed,

@@ -126,8 +126,9 @@ class _Search:
     remarks: list[str] = field(default_factory=list)
 
     def costs(self, row: Rows) -> dict[str, float]:
-        """All columns of one network."""
-        return {key: float(values[0]) for key, values in self.pricer(row[None]).items()}
+        """All columns of one network; counts and bytes are whole."""
+        found = {key: float(values[0]) for key, values in self.pricer(row[None]).items()}
+        return {key: value if key in ("latency_s", "energy_j") else round(value) for key, value in found.items()}
 
     def measure(self, row: Rows) -> float:
         """Seconds of one untrained network on this machine; the model learns it."""
@@ -189,9 +190,9 @@ def _task(request: SearchRequest, session: Session, space: Space, objectives: tu
     zeros = pricer(np.zeros((1, len(space.genes)), np.int64))
     for key in modelled:
         if not np.isfinite(zeros[key][0]):
-            what = "a peak or a bandwidth" if key == "latency_s" else "an energy"
+            what = "peak or bandwidth" if key == "latency_s" else "energy"
             raise InputError(
-                f"--device {request.device}: its file states no {what[2:]} that {key} of {space.precision} needs; "
+                f"--device {request.device}: its file states no {what} that {key} of {space.precision} needs; "
                 f"add it to a copy of the file, see luthier device show {request.device}"
             )
     if latency is not None:
@@ -207,14 +208,15 @@ def _task(request: SearchRequest, session: Session, space: Space, objectives: tu
 def _run(task: _Search, folder: RunFolder, told: Told, workers: Workers) -> tuple[Searched, Result | None]:
     request, session, space = task.request, task.session, task.space
     identity = {
-        "space": space.fingerprint, "data": session.splits.fingerprint, "objectives": ",".join(task.objectives),
-        "device": request.device, "limits": request.budget.text,
+        "data": session.splits.fingerprint, "space": get_space(request.space).fingerprint,
+        "objectives": ",".join(task.objectives), "device": request.device, "limits": request.budget.text,
     }  # fmt: skip
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
     candidates = Within(task.feasible)
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)
     store.hand_over(sampler)
+    _share_latencies(task, store)
     epochs: int = store.note("epochs", lambda: request.candidate_epochs or _epochs(task))
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
                 f"{epochs} epochs each")  # fmt: skip
@@ -225,6 +227,16 @@ def _run(task: _Search, folder: RunFolder, told: Told, workers: Workers) -> tupl
     if request.front_only:
         return found, None
     return found, _to_the_end(task, store, folder)
+
+
+def _share_latencies(task: _Search, store: SearchStore) -> None:
+    """One set of first measurements for all resumptions, so that a network keeps its predicted latency."""
+    learnt = task.learnt
+    if learnt is not None:
+        mine = [[list(row), seconds] for row, seconds in learnt.measured.items()]
+        first = store.note("latencies", lambda: mine)
+        learnt.measured.clear()
+        learnt.learn(np.array([row for row, _ in first]), [seconds for _, seconds in first])
 
 
 def _explore(
@@ -267,11 +279,12 @@ def _explore(
 
 def _used(task: _Search, store: SearchStore, until_s: float, under_way: int = 0) -> float:
     """Share of the time or of the number of trainings, those included that are under way."""
-    done = sum(t.state == TrialState.COMPLETE for t in store.trials()) + under_way
+    states = [trial.state for trial in store.trials()]
+    done, by_time = states.count(TrialState.COMPLETE) + under_way, task.session.clock.elapsed_s / until_s
     by_number = 0.0 if task.request.candidates is None else done / task.request.candidates
-    by_time = task.session.clock.elapsed_s / until_s
-    # one network is trained however short the time
-    return max(by_number, by_time if done else 0.0)
+    # one network is looked at however short the time
+    begun = under_way or any(state.is_finished() for state in states)
+    return max(by_number, by_time if begun else 0.0)
 
 
 def _beyond(task: _Search, row: Rows) -> str:
@@ -317,7 +330,7 @@ def _trained(store: SearchStore) -> tuple[Rows, np.ndarray[Any, Any]]:
 
 def _standing(task: _Search, store: SearchStore, until_s: float) -> Standing:
     rows, values = _trained(store)
-    kept = pareto(values[:, 0], values[:, 1:]) if len(rows) else []
+    kept: list[int] = pareto(values[:, 0], values[:, 1:]).tolist() if len(rows) else []
     front = tuple(
         (
             task.space.network(rows[i]).name,
@@ -406,7 +419,9 @@ def _to_the_end(task: _Search, store: SearchStore, folder: RunFolder) -> Result:
     """The front's best race on, and the winner is trained to the end, exported and tested as `luthier fit` does."""
     session, study = task.session, Study(folder.study)
     study.note("data", lambda: session.splits.fingerprint)
-    members = [_member(task, number, row) for number, row in enumerate(_finalists(task, store, study))]
+    rows = _finalists(task, store, study)
+    named = {network.name: network for network in map(task.space.network, rows)}
+    members = [_member(task, number, row) for number, row in enumerate(rows)]
     members = [m for m in members if not m.violations(task.request.budget)]
     if not members:
         raise BudgetError(
@@ -422,7 +437,13 @@ def _to_the_end(task: _Search, store: SearchStore, folder: RunFolder) -> Result:
     study.note("pace", paced)
     session.say("finalists: " + ", ".join(f"{m.network.name} ({show(m.cost.macs, 'count')} MAC)" for m in members))
     final, remark = race(session, study, folder, members)
-    result = conclude(session, study, folder, final, [remark] if remark else [])
+    remarks = [remark] if remark else []
+    if final.network != named[final.network.name]:
+        remarks.append(
+            f"{final.network.name} was trained in fp32; the limits hold for the number types of {folder.path / 'front'}: "
+            "bring it there with luthier quantize"
+        )
+    result = conclude(session, study, folder, final, remarks)
     session.clock.save()
     return result
 

@@ -16,7 +16,7 @@ from luthier.search.strategy import Candidates
 from luthier.search.surrogate import Encoding, Surrogate
 
 #: feasible networks over which an effect is averaged
-_NETWORKS: Final = 160
+_NETWORKS: Final = 16
 #: gates that look at where, and gates that look at what
 SPATIAL, CHANNEL = ("spatial", "cbam", "coord"), ("se", "ese", "eca", "cbam", "coord")
 

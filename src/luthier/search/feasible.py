@@ -50,7 +50,8 @@ class Feasible:
         if not self._limits or not len(genes):
             return np.zeros(len(genes))
         prices = self.price(genes)
-        return np.max([prices[column] / limit for _, column, limit in self._limits], axis=0)
+        worst: Array = np.max([prices[column] / limit for _, column, limit in self._limits], axis=0)
+        return worst
 
     def keeps(self, genes: Genes) -> NDArray[np.bool_]:
         """Which rows keep every limit, (nets,)."""
@@ -139,7 +140,7 @@ class Feasible:
             every = np.unique(self.space.canonical(rows.reshape(-1, len(self.space.sizes))), axis=0)
             return np.asarray(every[int(np.argmin(self.excess(every)))])
         starts = np.concatenate([np.zeros((1, len(self.space.sizes)), np.int64), self.random(rng, STARTS - 1)])
-        best = starts[0]
+        best: Rows = starts[0]
         for start in starts[np.argsort(self.excess(starts), kind="stable")]:
             found = self._descend(rng, start, greedy=True)
             if self.excess(found[None])[0] < self.excess(best[None])[0]:

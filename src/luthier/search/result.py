@@ -26,7 +26,7 @@ class Point:
     name: str
     genes: Mapping[str, str]
     accuracy: float
-    costs: Mapping[str, float]
+    costs: Mapping[str, int | float]
     kinds: Mapping[str, str]
     on_front: bool
     network_json: str

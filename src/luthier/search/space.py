@@ -77,7 +77,7 @@ def read_attention(text: str) -> Attention | None:
     """
     if text == NONE:
         return None
-    kinds: dict[str, AttentionKind] = {k: k for k in ("se", "ese", "eca", "spatial", "cbam", "coord")}  # type: ignore[misc]
+    kinds: dict[str, AttentionKind] = {k: k for k in ("se", "ese", "eca", "spatial", "cbam", "coord")}
     found = re.fullmatch(r"([a-z]+)(?:/([1-9]\d*))?", text)
     if found is None or found[1] not in kinds or (found[1] in REDUCED) != bool(found[2]):
         raise SpecError(
@@ -137,10 +137,10 @@ class StageChoices(Spec):
             SpecError: a combination that no block can be; names the stage.
         """
         choices = []
-        precisions = [Precision.parse(label) for label in self.precision] or [None]
+        precisions: list[Precision | None] = [Precision.parse(label) for label in self.precision]
         gates = [read_attention(label) for label in self.attention]
         for kind, kernel, expand, gate, place, precision in product(
-            self.kind, self.kernel_size, self.expand_ratio, gates, self.place, precisions
+            self.kind, self.kernel_size, self.expand_ratio, gates, self.place, precisions or [None]
         ):
             try:
                 choices.append(Block(
@@ -321,7 +321,8 @@ class Space(Spec):
         Returns:
             Integers (nets, slots + 1).
         """
-        rows, columns = self.check(genes), []
+        rows = self.check(genes)
+        columns: list[NDArray[np.int64]] = []
         for stage in self.stages:
             depth = np.array(stage.depth)[self._values(rows, stage.name, None, "depth")]
             for position in range(stage.depth[-1]):

@@ -10,8 +10,8 @@ whose proposals are repaired, take part in the same study.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import optuna
@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from luthier.errors import InputError
 from luthier.search.feasible import Feasible, Rows, mutated
-from luthier.search.pareto import Array, Front
+from luthier.search.pareto import Array, Front, pareto
 from luthier.search.price import COSTS, Prices
 from luthier.search.space import Space
 from luthier.search.surrogate import Encoding, Surrogate
@@ -75,7 +75,8 @@ class Within:
         return kept if len(kept) else first
 
     def nearest(self, rng: np.random.Generator, row: Rows) -> Rows:
-        return self.feasible.repair(rng, row[None])[0]
+        found: Rows = self.feasible.repair(rng, row[None])[0]
+        return found
 
 
 class Listed:
@@ -89,7 +90,8 @@ class Listed:
 
     def __init__(self, space: Space, rows: Rows, price: Mapping[str, Array]) -> None:
         self.space, self.rows = space, rows
-        self._hot = Encoding(space).genes(rows)
+        self._encoding = Encoding(space)
+        self._hot = self._encoding.genes(rows)
         self._index = {row.tobytes(): index for index, row in enumerate(rows)}
         self._price = price
 
@@ -104,8 +106,9 @@ class Listed:
         return self.draw(rng, count)
 
     def nearest(self, rng: np.random.Generator, row: Rows) -> Rows:
-        distance = ((self._hot - Encoding(self.space).genes(self.space.canonical(row[None]))) ** 2).sum(axis=1)
-        return self.rows[rng.choice(np.flatnonzero(distance == distance.min()))]
+        distance = ((self._hot - self._encoding.genes(self.space.canonical(row[None]))) ** 2).sum(axis=1)
+        found: Rows = self.rows[rng.choice(np.flatnonzero(distance == distance.min()))]
+        return found
 
 
 def objectives_of(text: str) -> tuple[str, ...]:
@@ -130,7 +133,7 @@ def objectives_of(text: str) -> tuple[str, ...]:
     return tuple(known[word] for word in words)
 
 
-def directions(objectives: Sequence[str]) -> list[str]:
+def directions(objectives: Sequence[str]) -> list[Literal["maximize", "minimize"]]:
     """Optuna's words for what is to be high and what low."""
     return ["maximize" if objective == ACCURACY else "minimize" for objective in objectives]
 
@@ -148,7 +151,8 @@ def params(space: Space, row: Rows) -> dict[str, str]:
 def suggested(space: Space, trial: optuna.Trial) -> Rows:
     """The row that a study's sampler proposes for a trial, canonical; perhaps not feasible."""
     row = [gene.values.index(trial.suggest_categorical(gene.name, gene.values)) for gene in space.genes]
-    return space.canonical(np.array([row]))[0]
+    found: Rows = space.canonical(np.array([row]))[0]
+    return found
 
 
 class CostAwareSampler(optuna.samplers.BaseSampler):
@@ -191,11 +195,12 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         """The next row, never one that a trial holds already unless all candidates are taken."""
         taken = {tuple(trial.user_attrs[GENES]) for trial in trials if GENES in trial.user_attrs}
         known = [t for t in trials if t.state == TrialState.COMPLETE and GENES in t.user_attrs and t.values is not None]
-        fresh = [row for row in self._first if tuple(row.tolist()) not in taken]
+        fresh: list[Rows] = [row for row in self._first if tuple(row.tolist()) not in taken]
         if len(known) < self._startup and fresh:
             return fresh[0]
         if len(known) < 3:
-            return self.candidates.draw(self._rng, 1)[0]
+            drawn: Rows = self.candidates.draw(self._rng, 1)[0]
+            return drawn
         rows = np.array([trial.user_attrs[GENES] for trial in known])
         accuracy = np.array([trial.values[0] for trial in known])
         costs = self._priced(rows)
@@ -207,10 +212,10 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         draws = self.candidates.draw(self._rng, _POOL)
         far = np.maximum(costs.max(axis=0), self._priced(draws).max(axis=0)) + 1e-6
         front = Front.of(accuracy, costs, worst, far)
-        beaten = np.flatnonzero((accuracy[:, None] >= front.accuracy).any(axis=1)) if len(front.accuracy) else []
-        parents = rows[beaten] if len(beaten) else rows
+        parents = rows[pareto(accuracy, costs)]
         pool = np.concatenate([draws, self.candidates.children(self._rng, parents, _POOL)])
-        best, best_gain = pool[0], -1.0
+        best: Rows = pool[0]
+        best_gain = -1.0
         for _ in range(_GENERATIONS):
             pool = np.unique(pool, axis=0)
             free = [index for index, row in enumerate(pool.tolist()) if tuple(row) not in taken]
@@ -236,7 +241,9 @@ class CostAwareSampler(optuna.samplers.BaseSampler):
         return np.stack([prices[key] for key in COSTS if key in prices and np.all(prices[key] > 0)], axis=1)
 
 
-def spread_out(rows: Rows, priced: Any, count: int) -> Rows:
+def spread_out(rows: Rows, priced: Callable[[Rows], Array], count: int) -> Rows:
     """Some rows, spread evenly over the ranks of their first cost; the dearest first."""
     order = np.argsort(-priced(rows)[:, 0], kind="stable")
-    return rows[order[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]]
+    even = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
+    found: Rows = rows[order[even]]
+    return found
