@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from luthier.job import evaluate as job
-from luthier.job.folder import keep_out
+from luthier.job.hold import hold
 from luthier.search.space import get
 
 SPACE = """
@@ -162,7 +162,7 @@ def test_an_empty_space_names_the_limit_and_the_nearest_network(
     [
         (("--space", "mobil"), "known are micro, mobile, scene, thumbnail"),
         (("--objectives", "speed"), "--objectives speed: expected"),
-        (("--trainer", "magic"), "--trainer magic"),
+        (("--trainer", "magic"), "--trainer: must be halving or supernet"),
         (("--storage", "/nowhere/at/all/x.journal"), "no such folder"),
         (("--storage", "nosuchbase://x"), "--storage nosuchbase://x: cannot be opened"),
         (("--device", "stm32f746", "--objectives", "accuracy,energy"), "states no energy"),
@@ -181,9 +181,7 @@ def test_what_it_cannot_do_is_said_in_one_line(
 def test_two_processes_do_not_share_a_run_folder(
     words: tuple[object, ...], luthier: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "held").mkdir()
-    with (tmp_path / "held" / ".lock").open("a") as lock:
-        keep_out(lock.fileno(), tmp_path / "held")
+    with hold(tmp_path / "held", "run.toml"):
         ended = luthier(*words, "--run-dir", tmp_path / "held")
     assert ended.code == 2
     assert "another luthier process works here" in ended.err

@@ -42,10 +42,10 @@ def search(
         int | None, typer.Option("--candidates", min=1, help="Train at most so many; default: what the time allows.")
     ] = None,
     candidate_epochs: Annotated[
-        int | None, typer.Option("--candidate-epochs", min=1, help="Of each; default: by the time.")
+        int | None, typer.Option("--candidate-epochs", min=1, help="Of each (of the supernet); default: by the time.")
     ] = None,
     trainer: Annotated[
-        str, typer.Option("--trainer", help="How candidates are trained: halving (each apart).")
+        str, typer.Option("--trainer", help="halving: candidates trained apart; supernet: they share weights.")
     ] = "halving",
     storage: Annotated[
         str | None,

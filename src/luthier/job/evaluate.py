@@ -19,6 +19,7 @@ class Training:
 
     Attributes:
         number: tells the trainings under way apart.
+        row: of the network, in the space's `Slots`.
         epochs: length of the schedule.
         folder: of the checkpoint; on another machine a folder of that machine, unless they share it.
         label: in the progress display.
@@ -26,6 +27,7 @@ class Training:
     """
 
     number: int
+    row: tuple[int, ...]
     network: Network
     epochs: int
     folder: Path

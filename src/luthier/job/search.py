@@ -10,10 +10,10 @@ the measurement teaches the model.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from optuna.trial import Trial, TrialState
@@ -31,6 +31,10 @@ from luthier.job.search_found import read, searched, standing, write_found
 from luthier.job.search_store import SearchStore
 from luthier.job.search_task import TIMING_S, SearchRequest, SearchTask, Told, trainable
 from luthier.job.session import Say, Session
+from luthier.job.study import Round
+from luthier.job.supernet import POOL, Shared, inherit, shared_epochs, trained_supernet
+from luthier.job.supernet import SHARE as SUPERNET_SHARE
+from luthier.nn.elastic import Elastic
 from luthier.search.feasible import Feasible, Rows
 from luthier.search.latency import FIRST, LearntLatency
 from luthier.search.price import Pricer, on_device
@@ -67,8 +71,8 @@ def search(
     folder = RunFolder(run_dir)
     if finished(run_dir, request) is not None or (request.front_only and (run_dir / "search.json").exists()):
         return read(run_dir / "search.json"), finished(run_dir, request)
-    if request.trainer != "halving":
-        raise InputError(f"--trainer {request.trainer}: this version has halving")
+    if request.trainer not in ("halving", "supernet"):
+        raise InputError(f"--trainer: must be halving or supernet, got {request.trainer!r}")
     objectives = objectives_of(request.objectives)
     space = get_space(request.space)
     clock = Clock.resume(folder.clock, request.time_limit_s)
@@ -126,10 +130,20 @@ def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> t
     candidates = Within(task.feasible)
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)
     store.hand_over(sampler)
-    epochs: int = store.note("epochs", lambda: request.candidate_epochs or _epochs(task))
+    inherits = request.trainer == "supernet"
+    epochs: int = store.note(
+        "epochs", lambda: request.candidate_epochs or (_shared_epochs if inherits else _epochs)(task)
+    )
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
-                f"{epochs} epochs each")  # fmt: skip
-    _explore(task, store, candidates, epochs, folder, told, workers)
+                f"{epochs} epochs {'for all together' if inherits else 'each'}")  # fmt: skip
+    weights = None
+    if inherits:
+        recipe = dataclasses.replace(session.recipe(space.slots.frame, epochs), seed=request.seed)
+        pool = space.slot_rows(task.feasible.draw(np.random.default_rng(request.seed), POOL))
+        shared = Shared(space.slots, session.splits, recipe, folder.path / "supernet", pool)
+        weights = trained_supernet(session, shared, workers)
+        session.clock.save()
+    _explore(task, store, candidates, epochs, folder, told, workers, weights)
     found = searched(task, store, candidates, epochs)
     write_found(found, folder.path)
     session.clock.save()
@@ -149,8 +163,9 @@ def _share_latencies(task: SearchTask, store: SearchStore) -> None:
 
 
 def _explore(
-    task: SearchTask, store: SearchStore, within: Within, epochs: int, folder: RunFolder, told: Told, workers: Workers
-) -> None:
+    task: SearchTask, store: SearchStore, within: Within, epochs: int, folder: RunFolder, told: Told, workers: Workers,
+    weights: Elastic | None,
+) -> None:  # fmt: skip
     """Train what the sampler proposes until time or number are used up."""
     session, clock = task.session, task.session.clock
     until_s = SHARE * task.request.time_limit_s
@@ -168,12 +183,14 @@ def _explore(
             network, number, now_s = trainable(task.space.network(row)), next(numbers), clock.elapsed_s
             under_way[number] = trial, row
             yield Training(
-                number, network, epochs, folder.path / "candidates" / task.space.key(row)[:16],
+                number, task.slot_row(row), network, epochs, folder.path / "candidates" / task.space.key(row)[:16],
                 f"{trial.number + 1} {network.name}", now_s, max(until_s, now_s + 1.0),
             )  # fmt: skip
 
-    here = isinstance(workers, Here)
-    work, shared = (train_here, session) if here else (train_elsewhere, portable(session))
+    work: Callable[[Any, Training], Round] = train_here if isinstance(workers, Here) else train_elsewhere
+    shared: object = session if isinstance(workers, Here) else portable(session)
+    if weights is not None:
+        work, shared = inherit, (weights, session.splits)
     while _used(task, store, until_s) < 1:  # a training that diverged leaves room for another
         for asked, played in workers.map(work, shared, trainings()):
             trial, row = under_way.pop(asked.number)
@@ -215,3 +232,9 @@ def _epochs(task: SearchTask) -> int:
     middle = trainable(task.space.network(rows[int(np.argsort(macs)[len(macs) // 2])]))
     epoch_s = len(task.session.splits.train) / task.session.rate(middle)
     return whole_epochs(SHARE * task.request.time_limit_s / WISHED, epoch_s, MOST_EPOCHS)
+
+
+def _shared_epochs(task: SearchTask) -> int:
+    """Of the supernet, in its part of the search's time."""
+    slots, seconds = task.space.slots, SUPERNET_SHARE * SHARE * task.request.time_limit_s
+    return shared_epochs(task.session, slots, lambda rng, n: task.space.slot_rows(task.feasible.draw(rng, n)), seconds)

@@ -37,7 +37,7 @@ class SearchRequest(Request):
         candidates: trained at most; None = as many as the time allows.
         candidate_epochs: of each; None = so that the time holds about 32.
         front_only: no final training.
-        trainer: `halving` = candidates trained apart.
+        trainer: `halving` = candidates trained apart; `supernet` = they inherit the weights of one training.
     """
 
     space: str = "mobile"
@@ -89,6 +89,10 @@ class SearchTask:
         """All columns of one network; counts and bytes are whole."""
         found = {key: float(values[0]) for key, values in self.pricer(row[None]).items()}
         return {key: value if key in ("latency_s", "energy_j") else round(value) for key, value in found.items()}
+
+    def slot_row(self, row: Rows) -> tuple[int, ...]:
+        """The row of the cost tables and of the supernet."""
+        return tuple(self.space.slot_rows(row[None])[0].tolist())
 
     def measure(self, row: Rows) -> float:
         """Seconds of one untrained network on this machine; the model learns it."""

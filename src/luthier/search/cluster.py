@@ -75,6 +75,7 @@ class Cluster(Workers):
     """
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self._ray = connect(address)
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import torch
 from lightning_fabric import Fabric
@@ -28,12 +28,11 @@ from luthier.train.recipe import Recipe, to_json
 from luthier.train.results import Diverged, Epoch, Evaluation, Stop, Trained
 from luthier.train.schedule import learning_rate_at
 from luthier.train.source import Splits
-from luthier.train.step import Batch, Stepper
+from luthier.train.step import Batch, Stepper, StepperOf
 from luthier.train.transforms import ImageTransform, make_transforms
 
 CHECKPOINT: Final = "checkpoint.pt"
 METRICS: Final = "metrics.jsonl"
-StepperOf: TypeAlias = Callable[[nn.Module, Recipe, Fabric, int], Stepper]
 #: Steps between questions that cost a wait for the accelerator or for the other processes.
 _POLL_STEPS: Final = 8
 

@@ -147,6 +147,10 @@ class Stepper:
             self.ema.step = state["ema"]["step"]
 
 
+#: a module, its recipe, the hardware and the number of classes to a `Stepper`
+StepperOf: TypeAlias = Callable[[nn.Module, Recipe, Fabric, int], Stepper]
+
+
 def make_optimizer(module: nn.Module, recipe: Recipe, *, fused: bool = True) -> Optimizer:
     """The recipe's optimizer: no decay on biases and norms, a smaller rate on all but the classifier."""
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
