@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from luthier.arch.network import Network
+from luthier.cost import cost
 from luthier.job import evaluate as job
+from luthier.job import search, search_task
 from luthier.job.hold import hold
 from luthier.search.space import get
 
@@ -218,3 +221,42 @@ def test_ready_spaces_have_what_they_promise() -> None:
     assert max(get("thumbnail").resolutions) == 32
     assert (min(get("mobile").resolutions), max(get("mobile").resolutions)) == (128, 224)
     assert get("micro").precision == "int8"
+
+
+def test_latency_of_this_machine_is_learnt_and_whoever_may_be_too_slow_is_run_first(
+    words: tuple[object, ...], luthier: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[str] = []
+
+    def seconds(network: Network, threads: int, budget_s: float) -> float:
+        runs.append(network.name)
+        return 2e-5 + 1e-9 * cost(network).macs
+
+    monkeypatch.setattr(search, "untrained_latency_s", seconds)
+    monkeypatch.setattr(search_task, "untrained_latency_s", seconds)
+    asked = [word for word in words if word not in ("--max-macs", MAX_MACS)]
+    asked[asked.index("--objectives") + 1] = "accuracy,latency"
+    limit_s = 6e-5  # of a network of 40 k MACs
+    ended = luthier(*asked, "--max-latency", "60us", "--run-dir", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert len(set(runs)) >= 20
+    lines = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
+    trained = [line["values"] for line in lines if line["values"] is not None]
+    assert len(trained) == 3
+    assert all(latency_s <= 1.02 * limit_s for _, latency_s in trained)  # predicted within 2 %, or measured
+    kinds = {point["latency_s_kind"] for point in ended.result["front"]}
+    assert kinds <= {"measured", "predicted"}
+
+
+def test_the_winner_is_trained_to_the_end_as_fit_does(
+    words: tuple[object, ...], luthier: Callable[..., Any], tmp_path: Path
+) -> None:
+    asked = [word for word in words if word != "--front-only"]
+    ended = luthier(*asked, "--time-limit", "12s", "--run-dir", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert ended.result["macs"] <= MAX_MACS
+    assert ended.result["network"] in {Path(point["network"]).stem for point in ended.result["front"]}
+    assert (ended.result["latency_s_kind"], ended.result["accuracy_kind"]) == ("measured", "measured")
+    assert [limit["name"] for limit in ended.result["limits"]] == ["--max-macs"]
+    for name in ("network.json", "model.safetensors", "model.onnx", "report.html", "search.html"):
+        assert (tmp_path / "run" / name).exists()
