@@ -76,7 +76,7 @@ def time_all(space: Space, genes: np.ndarray[Any, Any], out: Path) -> int:
     """Median latencies in ONNX Runtime, one thread; in rounds, so that a slow moment of the machine hits few."""
     graphs = [from_network(space.network(row), fold_norm=True) for row in genes]
     models = [to_onnx(graph, random_weights(graph)) for graph in graphs]
-    seconds = [[measure_latency(model, threads=1, budget_s=0.06).median_s for model in models] for _ in range(3)]
+    seconds = [[measure_latency(model, threads=1, budget_s=0.03).median_s for model in models] for _ in range(3)]
     lines = (f"{' '.join(map(str, row))},{s:.7f}" for row, s in zip(genes, np.median(seconds, axis=0), strict=True))
     out.write_text("genes,latency_s\n" + "\n".join(lines) + "\n")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,12 +18,13 @@ from luthier.search.feasible import Feasible, mutated
 from luthier.search.price import Pricer
 from luthier.search.space import get
 
-THUMBNAIL = get("thumbnail")
+#: a large space whose tables are soon filled
+THUMBNAIL = replace(get("thumbnail"), resolutions=(16,), stages=get("thumbnail").stages[1:])
 PRICE = Pricer(THUMBNAIL)
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.integers(400_000, 4_000_000), st.integers(24, 64), st.integers(0, 99))
+@given(st.integers(480_000, 4_000_000), st.integers(26, 64), st.integers(0, 99))
 def test_what_is_drawn_keeps_every_limit(macs: int, kib: int, seed: int) -> None:
     budget = Budget(max_macs=macs, max_memory_bytes=kib * 1024)
     rows = Feasible(THUMBNAIL, PRICE, budget).draw(np.random.default_rng(seed), 12)

@@ -12,7 +12,6 @@ from luthier.errors import InputError
 from luthier.search.feasible import Feasible
 from luthier.search.pareto import Front
 from luthier.search.price import Pricer
-from luthier.search.space import get
 from luthier.search.strategy import (
     GENES,
     CostAwareSampler,
@@ -70,9 +69,10 @@ def test_it_finds_the_front_sooner_than_chance_and_repeats_nothing() -> None:
 
 
 def test_every_proposal_keeps_the_limits() -> None:
-    space = get("thumbnail")
-    price = Pricer(space)
-    budget = Budget(max_macs=1_500_000, max_memory_bytes=40 << 10)
+    space, price = SMALL, Pricer(SMALL)
+    budget = Budget(max_macs=int(np.quantile(PRICES["macs"], 0.2)), max_params=int(np.quantile(PRICES["params"], 0.4)))
+    assert budget.max_macs is not None
+    assert budget.max_params is not None
     candidates = Within(Feasible(space, price, budget))
     sampler = CostAwareSampler(candidates, OBJECTIVES, seed=3, startup=4)
     study = optuna.create_study(directions=directions(OBJECTIVES), sampler=sampler)
@@ -80,8 +80,8 @@ def test_every_proposal_keeps_the_limits() -> None:
         trial = study.ask()
         row = suggested(space, trial)
         found = price(row[None])
-        assert found["macs"][0] <= 1_500_000
-        assert found["peak_activation_bytes"][0] <= 40 << 10
+        assert found["macs"][0] <= budget.max_macs
+        assert found["params"][0] <= budget.max_params
         trial.set_user_attr(GENES, row.tolist())
         study.tell(trial, (0.4 + 0.01 * number, float(found["macs"][0])))
 
