@@ -9,7 +9,7 @@ variable LUTHIER_DATA): a sum over ops with coefficients that are not negative, 
 
 All samplers play in Optuna, with the same seeds and the same feasible set: a proposal that is no member is replaced by
 the nearest one.  What was evaluated before is told again and does not count.  In the second run of (a) the peers know
-costs too: of eight proposals the one is evaluated that would gain most if it were as accurate as the five evaluated
+costs too: of four proposals the one is evaluated that would gain most if it were as accurate as the five evaluated
 networks of the nearest costs.  About half an hour of one core.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -58,11 +59,35 @@ OBJECTIVES = ("accuracy", "latency_s")
 PEERS = ("NSGA-II", "TPE", "random")
 #: of the table's hypervolume
 SHARE, MAX_MACS = 0.95, 1_000_000
-HOST, HELP = "this machine", ("raspi4", "pixel3")
+HOST, HELP = "this machine", ("pixel3",)
 OURS_B, PEERS_B = 100, 300
 #: proposals, after which a run of (a) that repeats itself is given up
-PATIENCE = 8
+PATIENCE = 3
+#: proposals of which a peer that knows costs picks one
+CHOICE = 4
 KINDS = ("pointwise", "depthwise", "dense", "linear", "rest")
+
+
+class Kept:
+    """Numbers that took long, one a line of a file, so that a stopped comparison goes on.
+
+    Args:
+        path: of the file.
+        about: what they hold for, such as the table; others are not used.
+    """
+
+    def __init__(self, path: Path, about: str) -> None:
+        self.path, self.about = path, about
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._known = {tuple(line.rpartition("\t")[0].split("\t")): float(line.rpartition("\t")[2]) for line in lines}
+
+    def get(self, key: str, make: Callable[[], float]) -> float:
+        """The number of that key, made if it is new."""
+        if (self.about, key) not in self._known:
+            self._known[self.about, key] = made = float(make())
+            with self.path.open("a") as file:
+                file.write(f"{self.about}\t{key}\t{made!r}\n")
+        return self._known[self.about, key]
 
 
 @dataclass(frozen=True)
@@ -141,7 +166,7 @@ def play(name: str, case: Case, seed: int, most: int, until: float, free_costs: 
     for _ in range(PATIENCE * most):
         if len(volumes) >= most or (volumes and volumes[-1] >= until):
             break
-        asked = [study.ask(distributions(space)) for _ in range(8 if free_costs and len(known) >= 12 else 1)]
+        asked = [study.ask(distributions(space)) for _ in range(CHOICE if free_costs and len(known) >= 12 else 1)]
         rows = [case.candidates.nearest(rng, suggested(space, trial)) for trial in asked]
         pick = _most_promising(case, rows, known) if len(rows) > 1 else 0
         for trial in (*asked[:pick], *asked[pick + 1 :]):
@@ -176,7 +201,9 @@ def volume(case: Case, values: Array) -> float:
     ).hypervolume
 
 
-def part_a(space: Space, rows: Array, accuracy: Array, latency_s: Mapping[str, Array], seeds: int) -> list[str]:
+def part_a(
+    space: Space, rows: Array, accuracy: Array, latency_s: Mapping[str, Array], seeds: int, kept: Kept
+) -> list[str]:
     """Evaluations to 95 % of the table's hypervolume."""
     title = "| latency of | sampler | knows costs | evaluations, median (quartiles) | ratio to ours, mean (95 %) |"
     lines = [title, "|---|---|---|---|---|"]
@@ -186,10 +213,19 @@ def part_a(space: Space, rows: Array, accuracy: Array, latency_s: Mapping[str, A
         listed = Listed(space, rows, {**extra, "latency_s": seconds})
         case = Case(listed, lambda row: by_row[tuple(row.tolist())], float(accuracy.min()), float(seconds.max()))
         target = SHARE * volume(case, np.stack([accuracy, seconds], axis=1))
-        players = [("cost-aware", False), *((name, free) for free in (False, True) for name in PEERS)]
-        needed = {
-            (name, free): [needed_by(name, case, s, target, free) for s in range(seeds)] for name, free in players
-        }
+        players = [("cost-aware", False), *((name, False) for name in PEERS), ("NSGA-II", True), ("TPE", True)]
+
+        def counted(
+            name: str, free: bool, case: Case = case, target: float = target, device: str = device
+        ) -> list[float]:
+            return [
+                kept.get(
+                    f"a {device} {name} {free} {seed}", lambda seed=seed: needed_by(name, case, seed, target, free)
+                )
+                for seed in range(seeds)
+            ]
+
+        needed = {player: counted(*player) for player in players}
         ours = needed["cost-aware", False]
         for (name, free), counts in needed.items():
             middle = np.percentile(counts, [50, 25, 75])
@@ -217,7 +253,12 @@ def ratio(theirs: list[float], ours: list[float]) -> str:
 
 
 def part_b(
-    space: Space, rows: Array, accuracy: Array, quantities: Mapping[str, Callable[[Graph], float]], seeds: int
+    space: Space,
+    rows: Array,
+    accuracy: Array,
+    quantities: Mapping[str, Callable[[Graph], float]],
+    seeds: int,
+    kept: Kept,
 ) -> list[str]:
     """Hypervolume on the frozen surrogate."""
     encoding, prices = Encoding(space), Pricer(space)
@@ -256,9 +297,16 @@ def part_b(
         within = Within(Feasible(space, price, Budget(max_macs=MAX_MACS)))
         some = within.draw(np.random.default_rng(0), 512)
         case = Case(within, frozen, float(accuracy.min()), float(price(some)["latency_s"].max()))
-        ours = [play("cost-aware", case, seed, OURS_B, np.inf)[-1] for seed in range(seeds)]
+
+        def last(name: str, most: int, case: Case = case, device: str = device) -> list[float]:
+            return [
+                kept.get(f"b {device} {name} {seed}", lambda seed=seed: play(name, case, seed, most, np.inf)[-1])
+                for seed in range(seeds)
+            ]
+
+        ours = last("cost-aware", OURS_B)
         for name in PEERS:
-            theirs = [play(name, case, seed, PEERS_B, np.inf)[-1] for seed in range(seeds)]
+            theirs = last(name, PEERS_B)
             lines.append(f"| {device} | {name} | {ratio(theirs, ours)} | {PEERS_B} |")
             print(lines[-1], file=sys.stderr, flush=True)
     return lines
@@ -271,8 +319,12 @@ def main() -> int:
     parser.add_argument("--table", type=Path, default=TABLES / "small.csv")
     parser.add_argument("--latency", type=Path, default=TABLES / "small_latency.csv")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--keep", type=Path, default=Path("build/bench-search.tsv"), help="goes on from there")
     parser.add_argument("--part", choices=("a", "b", "ab"), default="ab")
     asked = parser.parse_args()
+    asked.keep.parent.mkdir(parents=True, exist_ok=True)
+    about = hashlib.sha256(asked.table.read_bytes()).hexdigest()[:12]
+    kept = Kept(asked.keep, about)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = get(TABLES / "small_space.toml")
     rows, accuracy, twice = read_table(asked.table, space)
@@ -297,11 +349,11 @@ t intervals of the mean logarithm. Repeats are no evaluations.
 """)
     if "a" in asked.part:
         print(f"## Evaluations to {100 * SHARE:.0f} % of the table's hypervolume\n")
-        print("\n".join(part_a(space, rows, accuracy, latency_s, asked.seeds)), "\n")
+        print("\n".join(part_a(space, rows, accuracy, latency_s, asked.seeds, kept)), "\n")
     if "b" in asked.part:
         print("## A frozen surrogate over the whole space\n")
         named = {f"{device} (HELP)": quantity for device, (quantity, _) in fits.items()}
-        print("\n".join(part_b(space, rows, accuracy, named, asked.seeds)))
+        print("\n".join(part_b(space, rows, accuracy, named, asked.seeds, kept)))
     return 0
 
 

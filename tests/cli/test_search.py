@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from luthier.job import search as job
+from luthier.job import evaluate as job
 from luthier.job.folder import keep_out
 from luthier.search.space import get
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from luthier.job import search as job
+from luthier.job.search_task import SearchRequest, Standing
 from luthier.search.workers import Processes
 
 SPACE = """
@@ -58,17 +59,21 @@ def dying(shared: Any, task: Any) -> Any:
 
 def test_processes_train_what_this_one_would_though_one_is_killed(data: Path, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
-    request = job.SearchRequest(
+    request = SearchRequest(
         command="search", data=str(data), space=str(tiny), device="host", objectives="accuracy,macs", candidates=3,
         candidate_epochs=1, front_only=True, time_limit_s=1800.0,
     )  # fmt: skip
     accuracies = []
     for workers in (None, Mortal(tmp_path / "marks")):
-        told: list[job.Standing] = []
-        found, result = job.search(request, tmp_path / type(workers).__name__, print, told.append, workers)
+        told: list[int] = []
+
+        def tell(standing: Standing, told: list[int] = told) -> None:
+            told.append(standing.trained)
+
+        found, result = job.search(request, tmp_path / type(workers).__name__, print, tell, workers)
         assert result is None
         assert found.failed == 0
-        assert [standing.trained for standing in told] == [1, 2, 3]
+        assert told == [1, 2, 3]
         accuracies.append({point.network_json: point.accuracy for point in found.points})
     assert (tmp_path / "marks" / "1").read_text() == "xx"
     assert accuracies[0] == accuracies[1]

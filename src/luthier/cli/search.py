@@ -20,7 +20,7 @@ from luthier.files import write_text
 from luthier.units import show
 
 if TYPE_CHECKING:
-    from luthier.job.search import SearchRequest, Standing, Told
+    from luthier.job.search_task import SearchRequest, Standing, Told
     from luthier.search.result import Searched
 
 
@@ -75,8 +75,8 @@ def search(
     as_json: limits.Json = False,
 ) -> None:
     """Search a space of networks for those that nobody beats within the limits, and train the best one to the end."""
-    from luthier.job.search import SearchRequest
     from luthier.job.search import search as run_search
+    from luthier.job.search_task import SearchRequest
     from luthier.search.cluster import open_workers
 
     budget = limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy)

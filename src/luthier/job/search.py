@@ -10,8 +10,7 @@ the measurement teaches the model.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -19,38 +18,29 @@ from typing import Any, Final
 import numpy as np
 from optuna.trial import Trial, TrialState
 
-from luthier import documents, files
-from luthier.arch import encode
-from luthier.arch.network import FP32, Network
-from luthier.cost.summary import cost
+from luthier import files
 from luthier.device.registry import get as get_device
-from luthier.errors import BudgetError, InputError
-from luthier.graph.fold import fold_norm_into_conv
-from luthier.graph.from_network import from_network
-from luthier.job.candidates import Member
+from luthier.errors import InputError
 from luthier.job.evaluate import Training, portable, train_elsewhere, train_here
-from luthier.job.fit import conclude
 from luthier.job.folder import Clock, RunFolder, finished, open_run
 from luthier.job.latencies import untrained_latency_s
 from luthier.job.plan import whole_epochs
-from luthier.job.race import race
-from luthier.job.request import Request
 from luthier.job.result import Result
+from luthier.job.search_final import to_the_end
+from luthier.job.search_found import read, searched, standing, write_found
 from luthier.job.search_store import SearchStore
+from luthier.job.search_task import TIMING_S, TRAINERS, SearchRequest, SearchTask, Told, trainable
 from luthier.job.session import Say, Session
-from luthier.job.study import Round, Study
-from luthier.job.supernet import POOL, Shared, inherit, shared_epochs, trained_supernet
-from luthier.job.supernet import SHARE as SUPERNET_SHARE
+from luthier.job.study import Round
+from luthier.job.supernet import inherit, shared_epochs, shared_weights
 from luthier.nn.elastic import Elastic
-from luthier.search.explain import effects, guess_judged, landed, learnt
 from luthier.search.feasible import Feasible, Rows
 from luthier.search.latency import FIRST, LearntLatency
-from luthier.search.pareto import pareto
-from luthier.search.price import COSTS, Pricer, on_device, solve
-from luthier.search.result import SCHEMA, Point, Searched, Tiled
+from luthier.search.price import Pricer, on_device
+from luthier.search.result import Searched
 from luthier.search.space import Space
 from luthier.search.space import get as get_space
-from luthier.search.strategy import GENES, CostAwareSampler, Within, objectives_of
+from luthier.search.strategy import CostAwareSampler, Within, objectives_of
 from luthier.search.workers import Here, Workers
 from luthier.train.data import channel_mean_std, load_data
 from luthier.units import show
@@ -58,93 +48,8 @@ from luthier.units import show
 #: part of the time limit for trainings of candidates, and how many of them it should hold
 SHARE: Final = 0.45
 WISHED: Final = 32
-#: candidates of the front that run on into successive halving
-FINALISTS: Final = 4
-#: seconds for which one untrained network is timed
-TIMING_S: Final = 0.1
 #: a candidate's training is at most so long: a quarter of the longest final one
 MOST_EPOCHS: Final = 30
-#: fewer trainings give no effect of a gene
-LEAST_POINTS: Final = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchRequest(Request):
-    """The arguments of `luthier search`, in base units.
-
-    Attributes:
-        space: name or file.
-        objectives: accuracy first, see `luthier.search.strategy.objectives_of`.
-        storage: of the study; None = a journal in the run folder.
-        study: its name; None = by space and data.
-        candidates: trained at most; None = as many as the time allows.
-        candidate_epochs: of each; None = so that the time holds about 32.
-        front_only: no final training.
-        trainer: `halving` = candidates trained apart; `supernet` = they inherit the weights of one training.
-    """
-
-    space: str = "mobile"
-    objectives: str = "accuracy,latency"
-    storage: str | None = None
-    study: str | None = None
-    candidates: int | None = None
-    candidate_epochs: int | None = None
-    front_only: bool = False
-    trainer: str = "halving"
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a search stands, for people who wait.
-
-    Attributes:
-        front: name, accuracy and costs of the networks that nobody beats.
-        trained: networks so far.
-        share: of the search's time or number that is used.
-        eta_s: until its end.
-    """
-
-    front: tuple[tuple[str, float, Mapping[str, float]], ...]
-    trained: int
-    share: float
-    eta_s: float
-
-
-Told = Callable[[Standing], None]
-
-
-@dataclass
-class _Search:
-    """What the steps of one search share."""
-
-    request: SearchRequest
-    session: Session
-    space: Space
-    objectives: tuple[str, ...]
-    pricer: Pricer
-    feasible: Feasible
-    learnt: LearntLatency | None
-    rng: np.random.Generator
-    dropped: int = 0
-    remarks: list[str] = field(default_factory=list)
-
-    def costs(self, row: Rows) -> dict[str, float]:
-        """All columns of one network; counts and bytes are whole."""
-        found = {key: float(values[0]) for key, values in self.pricer(row[None]).items()}
-        return {key: value if key in ("latency_s", "energy_j") else round(value) for key, value in found.items()}
-
-    def slot_row(self, row: Rows) -> tuple[int, ...]:
-        """The row of the cost tables and of the supernet."""
-        return tuple(self.space.slot_rows(row[None])[0].tolist())
-
-    def measure(self, row: Rows) -> float:
-        """Seconds of one untrained network on this machine; the model learns it."""
-        assert self.learnt is not None
-        known = self.learnt.measured.get(tuple(row.tolist()))
-        if known is None:
-            known = untrained_latency_s(self.space.network(row), self.request.threads, TIMING_S)
-            self.learnt.learn(row[None], [known])
-        return known
 
 
 def search(
@@ -165,8 +70,8 @@ def search(
     folder = RunFolder(run_dir)
     if finished(run_dir, request) is not None or (request.front_only and (run_dir / "search.json").exists()):
         return read(run_dir / "search.json"), finished(run_dir, request)
-    if request.trainer not in ("halving", "supernet"):
-        raise InputError(f"--trainer: must be halving or supernet, got {request.trainer!r}")
+    if request.trainer not in TRAINERS:
+        raise InputError(f"--trainer: must be {' or '.join(TRAINERS)}, got {request.trainer!r}")
     objectives = objectives_of(request.objectives)
     space = get_space(request.space)
     clock = Clock.resume(folder.clock, request.time_limit_s)
@@ -182,7 +87,7 @@ def search(
         return _run(task, folder, told, workers or Here())
 
 
-def _task(request: SearchRequest, session: Session, space: Space, objectives: tuple[str, ...]) -> _Search:
+def _task(request: SearchRequest, session: Session, space: Space, objectives: tuple[str, ...]) -> SearchTask:
     """Prices and limits; latency of this machine is learnt first, since limits and objectives need it."""
     rng, budget, device = np.random.default_rng(request.seed), request.budget, get_device(request.device)
     needed = {*objectives, *(name for name, limit in (
@@ -209,44 +114,37 @@ def _task(request: SearchRequest, session: Session, space: Space, objectives: tu
         latency.learn(first, [untrained_latency_s(space.network(row), request.threads, TIMING_S) for row in first])
         pricer.latency = latency
         feasible = Feasible(space, pricer, budget)
-    return _Search(request, session, space, objectives, pricer, feasible, latency, rng)
+    return SearchTask(request, session, space, objectives, pricer, feasible, latency, rng)
 
 
-def _run(task: _Search, folder: RunFolder, told: Told, workers: Workers) -> tuple[Searched, Result | None]:
+def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> tuple[Searched, Result | None]:
     request, session, space = task.request, task.session, task.space
     identity = {
         "data": session.splits.fingerprint, "space": get_space(request.space).fingerprint,
-        "objectives": ",".join(task.objectives), "device": request.device, "limits": request.budget.text,
+        "objectives": ",".join(task.objectives), "device": request.device, "limits": request.budget.text, "trainer": request.trainer,
     }  # fmt: skip
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
+    _share_latencies(task, store)
     candidates = Within(task.feasible)
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)
     store.hand_over(sampler)
-    _share_latencies(task, store)
     inherits = request.trainer == "supernet"
-    epochs: int = store.note(
-        "epochs", lambda: request.candidate_epochs or (_shared_epochs if inherits else _epochs)(task)
-    )
+    epochs: int = store.note("epochs", lambda: request.candidate_epochs or _epochs(task, inherits))
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
-                f"{epochs} epochs {'for all together' if inherits else 'each'}")  # fmt: skip
-    weights = None
-    if inherits:
-        recipe = dataclasses.replace(session.recipe(space.slots.frame, epochs), seed=request.seed)
-        pool = space.slot_rows(task.feasible.draw(np.random.default_rng(request.seed), POOL))
-        shared = Shared(space.slots, session.splits, recipe, folder.path / "supernet", pool)
-        weights = trained_supernet(session, shared, workers)
-        session.clock.save()
+                f"{epochs} epochs {'of all together' if inherits else 'each'}")  # fmt: skip
+    weights = shared_weights(task, epochs, folder.path / "supernet", workers) if inherits else None
+    session.clock.save()
     _explore(task, store, candidates, epochs, folder, told, workers, weights)
-    found = _searched(task, store, candidates, epochs)
-    _write(found, folder.path)
+    found = searched(task, store, candidates, epochs)
+    write_found(found, folder.path)
     session.clock.save()
     if request.front_only:
         return found, None
-    return found, _to_the_end(task, store, folder)
+    return found, to_the_end(task, store, folder)
 
 
-def _share_latencies(task: _Search, store: SearchStore) -> None:
+def _share_latencies(task: SearchTask, store: SearchStore) -> None:
     """One set of first measurements for all resumptions, so that a network keeps its predicted latency."""
     learnt = task.learnt
     if learnt is not None:
@@ -257,7 +155,7 @@ def _share_latencies(task: _Search, store: SearchStore) -> None:
 
 
 def _explore(
-    task: _Search,
+    task: SearchTask,
     store: SearchStore,
     within: Within,
     epochs: int,
@@ -300,10 +198,10 @@ def _explore(
                 values = [played.val_accuracy, *(costs[key] for key in task.objectives[1:])]
             store.tell(trial, row, values, {"epochs": played.epochs, "wall_s": played.wall_s})
             clock.save()
-            told(_standing(task, store, until_s))
+            told(standing(task, store, _used(task, store, until_s)))
 
 
-def _used(task: _Search, store: SearchStore, until_s: float, under_way: int = 0) -> float:
+def _used(task: SearchTask, store: SearchStore, until_s: float, under_way: int = 0) -> float:
     """Share of the time or of the number of trainings, those included that are under way."""
     states = [trial.state for trial in store.trials()]
     done, by_time = states.count(TrialState.COMPLETE) + under_way, task.session.clock.elapsed_s / until_s
@@ -313,7 +211,7 @@ def _used(task: _Search, store: SearchStore, until_s: float, under_way: int = 0)
     return max(by_number, by_time if begun else 0.0)
 
 
-def _beyond(task: _Search, row: Rows) -> str:
+def _beyond(task: SearchTask, row: Rows) -> str:
     """Why a proposal is not trained: its measured latency; empty = it is."""
     limit = task.request.max_latency_s
     if task.learnt is None or limit is None:
@@ -326,177 +224,12 @@ def _beyond(task: _Search, row: Rows) -> str:
     return ""
 
 
-def trainable(network: Network) -> Network:
-    """The network in fp32, as it is trained; its number types are those of its deployment."""
-    stages = tuple(
-        dataclasses.replace(stage, blocks=tuple(dataclasses.replace(block, precision=None) for block in stage.blocks))
-        for stage in network.stages
-    )
-    return dataclasses.replace(network, stages=stages, precision=FP32)
-
-
-def _epochs(task: _Search) -> int:
-    """So many that the search's time holds about `WISHED` trainings of middling size."""
+def _epochs(task: SearchTask, inherits: bool) -> int:
+    """So many that the search's time holds about `WISHED` trainings of middling size, or one of the supernet."""
+    if inherits:
+        return shared_epochs(task, SHARE * task.request.time_limit_s)
     rows = task.feasible.draw(task.rng, 16)
     macs = task.pricer(rows)["macs"]
     middle = trainable(task.space.network(rows[int(np.argsort(macs)[len(macs) // 2])]))
     epoch_s = len(task.session.splits.train) / task.session.rate(middle)
     return whole_epochs(SHARE * task.request.time_limit_s / WISHED, epoch_s, MOST_EPOCHS)
-
-
-def _shared_epochs(task: _Search) -> int:
-    """Of the supernet, in its part of the search's time."""
-    slots, seconds = task.space.slots, SUPERNET_SHARE * SHARE * task.request.time_limit_s
-    return shared_epochs(task.session, slots, lambda rng, n: task.space.slot_rows(task.feasible.draw(rng, n)), seconds)
-
-
-def _trained(store: SearchStore) -> tuple[Rows, np.ndarray[Any, Any]]:
-    """Rows and values of what was trained, each network once, the last training counts."""
-    found = {
-        tuple(trial.user_attrs[GENES]): trial.values
-        for trial in store.trials()
-        if trial.state == TrialState.COMPLETE and GENES in trial.user_attrs
-    }
-    return np.array(list(found), np.int64), np.array(list(found.values()), float)
-
-
-def _standing(task: _Search, store: SearchStore, until_s: float) -> Standing:
-    rows, values = _trained(store)
-    kept: list[int] = pareto(values[:, 0], values[:, 1:]).tolist() if len(rows) else []
-    front = tuple(
-        (
-            task.space.network(rows[i]).name,
-            float(values[i, 0]),
-            dict(zip(task.objectives[1:], values[i, 1:], strict=True)),
-        )
-        for i in kept
-    )
-    used = max(1e-3, min(1.0, _used(task, store, until_s)))
-    elapsed_s = task.session.clock.elapsed_s
-    return Standing(front, len(rows), used, max(0.0, elapsed_s * (1 - used) / used))
-
-
-def _searched(task: _Search, store: SearchStore, within: Within, epochs: int) -> Searched:
-    """Everything the page says."""
-    rows, values = _trained(store)
-    if not len(rows):
-        raise BudgetError("search: every training diverged or was dropped; check the images, or relax the limits")
-    space, cost_name = task.space, task.objectives[1]
-    kept = set(pareto(values[:, 0], values[:, 1:]).tolist())
-    kinds = dict.fromkeys(COSTS, "modelled")
-    points = []
-    for index, row in enumerate(rows):
-        network, own = space.network(row), dict(kinds)
-        if task.learnt is not None:
-            own["latency_s"] = "measured" if tuple(row.tolist()) in task.learnt.measured else "predicted"
-        costs = task.costs(row)
-        points.append(Point(
-            network.name, space.words(row), float(values[index, 0]), costs, {key: own[key] for key in costs},
-            index in kept, encode.to_json(network),
-        ))  # fmt: skip
-    front = rows[sorted(kept)]
-    surrogate = None
-
-    def priced(some: Rows) -> np.ndarray[Any, Any]:
-        prices = task.pricer(some)
-        return np.stack([prices[key] for key in COSTS if key in prices and np.all(prices[key] > 0)], axis=1)
-
-    if len(rows) >= LEAST_POINTS:
-        surrogate = learnt(space, rows, priced(rows), values[:, 0])
-    states = [trial.state for trial in store.trials()]
-    best = space.network(rows[int(np.argmax(values[:, 0]))])
-    return Searched(
-        space=space.name, data=Path(task.session.splits.origin).name, device=task.request.device,
-        sampler="cost-aware", objectives=task.objectives, limits=task.request.budget.text, count=space.count,
-        epochs=epochs, wall_s=task.session.clock.elapsed_s, points=tuple(points), failed=states.count(TrialState.FAIL),
-        dropped=task.dropped, stages=tuple(stage.name for stage in space.stages),
-        effects=effects(within, surrogate, priced, cost_name, task.rng), attention=landed(space, front),
-        verdict=guess_judged(space, front), schedule=_tiles(task, best),
-        surrogate_error=None if surrogate is None else float(np.std(surrogate.leave_one_out())),
-        remarks=tuple(task.remarks),
-    )  # fmt: skip
-
-
-def _tiles(task: _Search, network: Network) -> tuple[Tiled, ...]:
-    """Groups and tiles on the device; this machine's are found by `luthier compile --tune`."""
-    if task.request.device == "host":
-        return ()
-    graph = fold_norm_into_conv(from_network(network))
-    found = solve(graph, get_device(task.request.device), task.request.threads)
-    return tuple(Tiled(group.label, group.tile.rows) for group in found.schedule)
-
-
-def _write(found: Searched, path: Path) -> None:
-    """`search.json`, and the front as `network.json` files."""
-    (path / "front").mkdir(exist_ok=True)
-    for old in (path / "front").glob("*.json"):
-        if old.stem not in {point.name for point in found.points if point.on_front}:
-            old.unlink()
-    for point in found.points:
-        if point.on_front:
-            files.write_text(path / "front" / f"{point.name}.json", point.network_json)
-    files.write_text(path / "search.json", documents.to_text(found, SCHEMA))
-
-
-def read(path: Path) -> Searched:
-    """Load what a search wrote.
-
-    Raises:
-        SpecError: not such a file.
-    """
-    return documents.from_text(Searched, path.read_text("utf-8"), SCHEMA, str(path))
-
-
-def _to_the_end(task: _Search, store: SearchStore, folder: RunFolder) -> Result:
-    """The front's best race on, and the winner is trained to the end, exported and tested as `luthier fit` does."""
-    session, study = task.session, Study(folder.study)
-    study.note("data", lambda: session.splits.fingerprint)
-    rows = _finalists(task, store, study)
-    named = {network.name: network for network in map(task.space.network, rows)}
-    members = [_member(task, number, row) for number, row in enumerate(rows)]
-    members = [m for m in members if not m.violations(task.request.budget)]
-    if not members:
-        raise BudgetError(
-            f"search: no network of the front keeps --max-latency {show(task.request.max_latency_s or 0, 'latency')} "
-            "when it is measured; relax the limit, or search on a machine that is quiet"
-        )
-    members.sort(key=lambda member: member.cost.macs)
-
-    def paced() -> dict[str, list[float]]:
-        ends = [members[0], members[-1]] if len(members) > 1 else members
-        return {"macs": [float(m.cost.macs) for m in ends], "images_per_s": [session.rate(m.network) for m in ends]}
-
-    study.note("pace", paced)
-    session.say("finalists: " + ", ".join(f"{m.network.name} ({show(m.cost.macs, 'count')} MAC)" for m in members))
-    final, remark = race(session, study, folder, members)
-    remarks = [remark] if remark else []
-    if final.network != named[final.network.name]:
-        remarks.append(
-            f"{final.network.name} was trained in fp32; the limits hold for the number types of {folder.path / 'front'}: "
-            "bring it there with luthier quantize"
-        )
-    result = conclude(session, study, folder, final, remarks)
-    session.clock.save()
-    return result
-
-
-def _finalists(task: _Search, store: SearchStore, study: Study) -> list[Rows]:
-    """The most accurate networks of the front; decided once per run."""
-
-    def chosen() -> list[list[int]]:
-        rows, values = _trained(store)
-        front = pareto(values[:, 0], values[:, 1:])
-        best = sorted(front.tolist(), key=lambda index: -values[index, 0])[:FINALISTS]
-        return [rows[index].tolist() for index in best]
-
-    return [np.array(row) for row in study.note("finalists", chosen)]
-
-
-def _member(task: _Search, number: int, row: Rows) -> Member:
-    network, costs = trainable(task.space.network(row)), task.costs(row)
-    host = task.request.device == "host"
-    return Member(
-        number, network, None, cost(task.space.network(row)),
-        latency_s=task.measure(row) if task.learnt is not None else None,
-        target_latency_s=None if host else costs.get("latency_s"), energy_j=costs.get("energy_j"),
-    )  # fmt: skip

@@ -44,10 +44,12 @@ class LearntLatency:
         """Add measurements and fit again.
 
         Args:
-            rows: canonical, (nets, genes); with those of before at least 20.
+            rows: canonical, (nets, genes); below 20 in all nothing is learnt, and who was not measured is unsure.
             latency_s: as many.
         """
         self.measured |= dict(zip(map(tuple, rows.tolist()), latency_s, strict=True))
+        if len(self.measured) < MIN_ROWS:
+            return
         features = [graph_features(self.space.network(row)) for row in self.measured]
         names = tuple(sorted({name for row in features for name in row}))
         if names != self._names:
@@ -57,22 +59,27 @@ class LearntLatency:
 
     def interval(self, genes: Genes) -> tuple[Array, Array]:
         """Predicted seconds and half of the interval, (nets,) each; measured ones as measured, and sure."""
-        assert self._predictor is not None
-        assert self._tables is not None, "learn comes first"
+        seconds = np.full(len(genes), float(np.median(list(self.measured.values()))))
+        half = np.full(len(genes), np.inf)
+        if self._predictor is not None:
+            seconds, half = self._predicted(self._predictor, genes)
+        for index, row in enumerate(genes.tolist()):
+            if tuple(row) in self.measured:
+                seconds[index], half[index] = self.measured[tuple(row)], 0.0
+        return seconds, half
+
+    def _predicted(self, predictor: Predictor, genes: Genes) -> tuple[Array, Array]:
+        assert self._tables is not None
         extra = self._tables.costs(self.space.slot_rows(genes)).extra
         rows = [
             dict(zip(self._names, values, strict=True))
             for values in np.stack([extra[name] for name in self._names], axis=1).tolist()
         ]
-        found = self._predictor.predict_all(rows, CONFIDENCE)
+        found = predictor.predict_all(rows, CONFIDENCE)
         # a latency is above zero, whatever a line through few points says
         least = 0.1 * min(self.measured.values())
         seconds = np.maximum([one.latency_s for one in found], least)
-        half = np.array([(one.interval_s[1] - one.interval_s[0]) / 2 for one in found])
-        for index, row in enumerate(genes.tolist()):
-            if tuple(row) in self.measured:
-                seconds[index], half[index] = self.measured[tuple(row)], 0.0
-        return seconds, half
+        return seconds, np.array([one.interval_s[1] - one.latency_s for one in found])
 
     def __call__(self, genes: Genes) -> Array:
         """Seconds, (nets,)."""
