@@ -121,7 +121,8 @@ def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> t
     request, session, space = task.request, task.session, task.space
     identity = {
         "data": session.splits.fingerprint, "space": get_space(request.space).fingerprint,
-        "objectives": ",".join(task.objectives), "device": request.device, "limits": request.budget.text, "trainer": request.trainer,
+        "objectives": ",".join(task.objectives), "device": request.device, "limits": request.budget.text,
+        "trainer": request.trainer,
     }  # fmt: skip
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
