@@ -29,11 +29,10 @@ from luthier.job.result import Result
 from luthier.job.search_final import to_the_end
 from luthier.job.search_found import read, searched, standing, write_found
 from luthier.job.search_store import SearchStore
-from luthier.job.search_task import TIMING_S, SearchRequest, SearchTask, Told, trainable
+from luthier.job.search_task import TIMING_S, TRAINERS, SearchRequest, SearchTask, Told, trainable
 from luthier.job.session import Say, Session
 from luthier.job.study import Round
-from luthier.job.supernet import POOL, Shared, inherit, shared_epochs, trained_supernet
-from luthier.job.supernet import SHARE as SUPERNET_SHARE
+from luthier.job.supernet import inherit, shared_epochs, shared_weights
 from luthier.nn.elastic import Elastic
 from luthier.search.feasible import Feasible, Rows
 from luthier.search.latency import FIRST, LearntLatency
@@ -71,8 +70,8 @@ def search(
     folder = RunFolder(run_dir)
     if finished(run_dir, request) is not None or (request.front_only and (run_dir / "search.json").exists()):
         return read(run_dir / "search.json"), finished(run_dir, request)
-    if request.trainer not in ("halving", "supernet"):
-        raise InputError(f"--trainer: must be halving or supernet, got {request.trainer!r}")
+    if request.trainer not in TRAINERS:
+        raise InputError(f"--trainer: must be {' or '.join(TRAINERS)}, got {request.trainer!r}")
     objectives = objectives_of(request.objectives)
     space = get_space(request.space)
     clock = Clock.resume(folder.clock, request.time_limit_s)
@@ -123,6 +122,7 @@ def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> t
     identity = {
         "data": session.splits.fingerprint, "space": get_space(request.space).fingerprint,
         "objectives": ",".join(task.objectives), "device": request.device, "limits": request.budget.text,
+        "trainer": request.trainer,
     }  # fmt: skip
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
@@ -131,18 +131,11 @@ def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> t
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)
     store.hand_over(sampler)
     inherits = request.trainer == "supernet"
-    epochs: int = store.note(
-        "epochs", lambda: request.candidate_epochs or (_shared_epochs if inherits else _epochs)(task)
-    )
+    epochs: int = store.note("epochs", lambda: request.candidate_epochs or _epochs(task, inherits))
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
-                f"{epochs} epochs {'for all together' if inherits else 'each'}")  # fmt: skip
-    weights = None
-    if inherits:
-        recipe = dataclasses.replace(session.recipe(space.slots.frame, epochs), seed=request.seed)
-        pool = space.slot_rows(task.feasible.draw(np.random.default_rng(request.seed), POOL))
-        shared = Shared(space.slots, session.splits, recipe, folder.path / "supernet", pool)
-        weights = trained_supernet(session, shared, workers)
-        session.clock.save()
+                f"{epochs} epochs {'of all together' if inherits else 'each'}")  # fmt: skip
+    weights = shared_weights(task, epochs, folder.path / "supernet", workers) if inherits else None
+    session.clock.save()
     _explore(task, store, candidates, epochs, folder, told, workers, weights)
     found = searched(task, store, candidates, epochs)
     write_found(found, folder.path)
@@ -163,9 +156,15 @@ def _share_latencies(task: SearchTask, store: SearchStore) -> None:
 
 
 def _explore(
-    task: SearchTask, store: SearchStore, within: Within, epochs: int, folder: RunFolder, told: Told, workers: Workers,
+    task: SearchTask,
+    store: SearchStore,
+    within: Within,
+    epochs: int,
+    folder: RunFolder,
+    told: Told,
+    workers: Workers,
     weights: Elastic | None,
-) -> None:  # fmt: skip
+) -> None:
     """Train what the sampler proposes until time or number are used up."""
     session, clock = task.session, task.session.clock
     until_s = SHARE * task.request.time_limit_s
@@ -209,7 +208,8 @@ def _used(task: SearchTask, store: SearchStore, until_s: float, under_way: int =
     done, by_time = states.count(TrialState.COMPLETE) + under_way, task.session.clock.elapsed_s / until_s
     by_number = 0.0 if task.request.candidates is None else done / task.request.candidates
     # one network is looked at however short the time
-    return max(by_number, by_time if any(state.is_finished() for state in states) else 0.0)
+    begun = under_way or any(state.is_finished() for state in states)
+    return max(by_number, by_time if begun else 0.0)
 
 
 def _beyond(task: SearchTask, row: Rows) -> str:
@@ -225,16 +225,12 @@ def _beyond(task: SearchTask, row: Rows) -> str:
     return ""
 
 
-def _epochs(task: SearchTask) -> int:
-    """So many that the search's time holds about `WISHED` trainings of middling size."""
+def _epochs(task: SearchTask, inherits: bool) -> int:
+    """So many that the search's time holds about `WISHED` trainings of middling size, or one of the supernet."""
+    if inherits:
+        return shared_epochs(task, SHARE * task.request.time_limit_s)
     rows = task.feasible.draw(task.rng, 16)
     macs = task.pricer(rows)["macs"]
     middle = trainable(task.space.network(rows[int(np.argsort(macs)[len(macs) // 2])]))
     epoch_s = len(task.session.splits.train) / task.session.rate(middle)
     return whole_epochs(SHARE * task.request.time_limit_s / WISHED, epoch_s, MOST_EPOCHS)
-
-
-def _shared_epochs(task: SearchTask) -> int:
-    """Of the supernet, in its part of the search's time."""
-    slots, seconds = task.space.slots, SUPERNET_SHARE * SHARE * task.request.time_limit_s
-    return shared_epochs(task.session, slots, lambda rng, n: task.space.slot_rows(task.feasible.draw(rng, n)), seconds)

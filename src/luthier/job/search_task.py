@@ -21,6 +21,7 @@ from luthier.search.price import Pricer
 from luthier.search.space import Space
 from luthier.search.strategy import GENES
 
+TRAINERS: Final = ("halving", "supernet")
 #: seconds for which one untrained network is timed
 TIMING_S: Final = 0.1
 
@@ -35,7 +36,7 @@ class SearchRequest(Request):
         storage: of the study; None = a journal in the run folder.
         study: its name; None = by space and data.
         candidates: trained at most; None = as many as the time allows.
-        candidate_epochs: of each; None = so that the time holds about 32.
+        candidate_epochs: of each; None = so that the time holds about 32.  Of the supernet, if there is one.
         front_only: no final training.
         trainer: `halving` = candidates trained apart; `supernet` = they inherit the weights of one training.
     """

@@ -18,11 +18,11 @@ from luthier.cost.tables import Slots
 from luthier.errors import BudgetError
 from luthier.job.evaluate import Training
 from luthier.job.plan import whole_epochs
-from luthier.job.session import Session
+from luthier.job.search_task import SearchTask
 from luthier.job.study import Round
 from luthier.nn.elastic import Elastic
 from luthier.search.cluster import Cluster, train_replicas
-from luthier.search.supernet import Draw, Sandwich, inherited, train_supernet
+from luthier.search.supernet import Sandwich, inherited, train_supernet
 from luthier.search.workers import Workers
 from luthier.train.hardware import Hardware
 from luthier.train.rate import measure_rate
@@ -66,32 +66,36 @@ class Shared:
         return elastic, found
 
 
-def shared_epochs(session: Session, slots: Slots, draw: Draw, seconds: float) -> int:
-    """So many epochs of the sandwich as there is time for."""
+def shared_epochs(task: SearchTask, seconds: float) -> int:
+    """So many epochs of the sandwich as half of the search's time holds."""
+    session, slots = task.session, task.space.slots
+
+    def draw(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        return task.space.slot_rows(task.feasible.draw(rng, count))
 
     def stepper(*asked: Any) -> Sandwich:
         return Sandwich(*asked, draw=draw)
 
-    side = max(slots.resolutions)
-    recipe = session.recipe(slots.frame, epochs=1)
     rate = measure_rate(
-        Elastic(slots), side, recipe, num_classes=session.splits.num_classes, hardware=session.hardware,
-        stepper=stepper,
+        Elastic(slots), max(slots.resolutions), session.recipe(slots.frame, epochs=1), hardware=session.hardware,
+        num_classes=session.splits.num_classes, stepper=stepper,
     )  # fmt: skip
-    return whole_epochs(seconds, len(session.splits.train) / rate, MOST_EPOCHS)
+    return whole_epochs(SHARE * seconds, len(session.splits.train) / rate, MOST_EPOCHS)
 
 
-def trained_supernet(session: Session, shared: Shared, workers: Workers) -> Elastic:
-    """The shared weights, trained here, or by replicas on a cluster, which must see the run folder.
+def shared_weights(task: SearchTask, epochs: int, folder: Path, workers: Workers) -> Elastic:
+    """The weights, trained here, or by replicas on a cluster, all of whose machines must see the folder.
 
     Raises:
         BudgetError: the training diverged.
     """
-    if isinstance(workers, Cluster) and (replicas := _replicas(workers.at_once, shared.recipe)) > 1:
-        session.say(f"supernet: {shared.recipe.epochs} epochs by {replicas} replicas on the cluster")
-        train_replicas(
-            _replica, (shared, replicas), address=workers.address, replicas=replicas, folder=shared.folder / "ray"
-        )
+    session, space = task.session, task.space
+    pool = space.slot_rows(task.feasible.draw(np.random.default_rng(task.request.seed), POOL))
+    recipe = session.recipe(space.slots.frame, epochs)
+    shared = Shared(space.slots, session.splits, recipe, folder, pool)
+    if isinstance(workers, Cluster) and (replicas := _replicas(workers.at_once, recipe)) > 1:
+        session.say(f"supernet: {epochs} epochs by {replicas} replicas on the cluster")
+        train_replicas(_replica, (shared, replicas), address=workers.address, replicas=replicas, folder=folder / "ray")
     elastic, found = shared.train(session.hardware, show_progress=True)
     if found.best is None:
         raise BudgetError(f"search: the supernet's training diverged; {found.diverged}; use --trainer halving")
