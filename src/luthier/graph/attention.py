@@ -74,7 +74,7 @@ class _Attended:
     def means_over(self) -> GlobalPool | Pool:
         """Of the whole map, or of a window about each pixel."""
         side = self.attention.window
-        return GlobalPool() if side is None else Pool("avg", (side, side), (1, 1), (side // 2,) * 4)  # type: ignore[arg-type]
+        return GlobalPool() if side is None else Pool("avg", (side, side), (1, 1), (side // 2,) * 4)
 
     def multiply(self, part: str, tensor: str, z: str) -> str:
         """tensor * gate(z)."""

@@ -104,7 +104,11 @@ def block_split(
         for square in order:
             if have[k] >= train_share * total[k]:
                 break
-            if not chosen[square] and counts[square, k] and have[k] + counts[square, k] <= (1 - LEFT_TO_TEST) * total[k]:
+            if (
+                not chosen[square]
+                and counts[square, k]
+                and have[k] + counts[square, k] <= (1 - LEFT_TO_TEST) * total[k]
+            ):
                 chosen[square] = True
                 have += counts[square]
     ground = chosen[groups]
@@ -127,8 +131,8 @@ def random_split(labels: LabelMap, *, train_share: float = 0.1, seed: int = 0) -
     return _counted("random", labels, train, (classes > 0) & ~train, train, _RANDOM_BLOCK, 0, seed, (remark,))
 
 
-def given_split(labels: LabelMap, train: Mask, test: Mask, guard: int = 0) -> Split:
-    """Masks that somebody published, as they are.
+def given_split(labels: LabelMap, train: Mask, test: Mask, guard: int = 0, block: int | None = None) -> Split:
+    """Masks that somebody published, as they are; `guard` and `block` only say how they were made.
 
     Raises:
         DataError: they share a pixel, or are of another size; or see `block_split`.
@@ -140,7 +144,7 @@ def given_split(labels: LabelMap, train: Mask, test: Mask, guard: int = 0) -> Sp
     if shared:
         raise DataError(f"split: {shared} pixels are in both masks; a pixel that trains cannot judge")
     known = labels.classes > 0
-    return _counted("given", labels, train & known, test & known, train, 2 * guard + 1, guard, 0)
+    return _counted("given", labels, train & known, test & known, train, block or _RANDOM_BLOCK, guard, 0)
 
 
 def leakage_index(train: Mask, test: Mask, radius: int) -> float:
@@ -197,5 +201,5 @@ def _counted(
             "--split-seed, more labels, or --split random, which leaks"
         )
     some = np.isin(labels.classes, classes)
-    groups = _squares(*labels.classes.shape, block)
+    groups = _squares(labels.classes.shape[0], labels.classes.shape[1], block)
     return Split(kind, train & some, test & some, ground, groups, block, classes, left_out, guard, seed, remarks)

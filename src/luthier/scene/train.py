@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from luthier.arch.network import Network
 from luthier.arch.presets.scene import for_scene
+from luthier.cost.receptive_field import receptive_fields
 from luthier.errors import SpecError
 from luthier.graph.from_network import from_network
-from luthier.cost.receptive_field import receptive_fields
 from luthier.nn.build import Classifier, build
 from luthier.scene.crops import Crops, standardisation
 from luthier.scene.cube import Scene
@@ -56,7 +56,7 @@ def field_radius(network: Network) -> int:
         [4, 4, 0]
     """
     if not network.head.dense or network.total_stride != 1:
-        raise SpecError(f"Network({network.name}): a map needs a dense head and no stride; take mbconv_scene or its kin")
+        raise SpecError(f"Network({network.name}): a map needs a dense head and no stride; take mbconv_scene")
     graph = from_network(network, resolution=(network.resolution, network.resolution))
     fields = receptive_fields(graph)[graph.outputs[0]].widest
     if any(field.jump != 1 for field in fields):
@@ -68,7 +68,12 @@ def field_radius(network: Network) -> int:
 
 
 def train(
-    scene: Scene, split: Split, network: Network, recipe: SceneRecipe, *, say: Callable[[float, str], None] | None = None
+    scene: Scene,
+    split: Split,
+    network: Network,
+    recipe: SceneRecipe,
+    *,
+    say: Callable[[float, str], None] | None = None,
 ) -> Trained:
     """Train on the split's training squares; no other pixel of the scene is read.
 
@@ -108,11 +113,9 @@ def train(
             x, y = _varied(torch.from_numpy(values), torch.from_numpy(labels), recipe, rng)
             module.train()
             scores = module(x.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(
-                scores, y, weight=weights, ignore_index=-1, label_smoothing=recipe.label_smoothing
-            )
+            loss = F.cross_entropy(scores, y, weight=weights, ignore_index=-1, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
             optimizer.step()
             loss_sum += float(loss.detach())

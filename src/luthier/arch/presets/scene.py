@@ -40,9 +40,7 @@ def _network(name: str, *blocks: Block) -> Network:
 
 
 def _mbconv(kernel_size: int, attention: Attention | None = None) -> Block:
-    return Block(
-        kind="mbconv", out_channels=_WIDTH, kernel_size=kernel_size, expand_ratio=_EXPAND, attention=attention
-    )
+    return Block(kind="mbconv", out_channels=_WIDTH, kernel_size=kernel_size, expand_ratio=_EXPAND, attention=attention)
 
 
 SCENE: Final = _network(
