@@ -285,3 +285,8 @@ def test_a_damaged_model(trained: tuple[Path, Any], luthier: Callable[..., Any],
     (tmp_path / "scene.json").write_text(json.dumps({"schema": "other"}))
     assert_one_line(luthier("scene", "map", scene, "--model", tmp_path, "--json"), 2, "expected schema")
     assert_one_line(luthier("scene", "map", scene, "--model", tmp_path / "no", "--json"), 2, "holds no scene.json")
+
+
+def test_a_dense_network_is_not_for_images(luthier: Callable[..., Any], tmp_path: Path) -> None:
+    ended = luthier("train", "mbconv_scene", "digits", "--epochs", "1", "--run-dir", tmp_path / "r", "--json")
+    assert_one_line(ended, 2, "gives every pixel a class", "use luthier scene train")
