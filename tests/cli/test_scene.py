@@ -153,6 +153,7 @@ def test_a_budget_makes_it_smaller(scene: Path, luthier: Callable[..., Any], tmp
     assert ended.code == 0, ended.err
     assert ended.result["macs"] <= 20_000_000
     assert ended.result["field"] == 9
+    assert ended.result["remarks"] == ["the largest of the family within --max-macs 20M"]
     none = luthier(*arguments, "--max-params", "10", "--run-dir", tmp_path / "none")
     assert_one_line(none, 3, "no network fits the limits", "nearest")
 
@@ -275,6 +276,7 @@ def test_wrong_words(
         "--json",
     )
     assert_one_line(ended, 2, words)
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_damaged_model(trained: tuple[Path, Any], luthier: Callable[..., Any], tmp_path: Path, scene: Path) -> None:

@@ -56,7 +56,8 @@ def train(
     seed: limits.Seed = 0, threads: limits.Threads = 1, as_json: limits.Json = False,
 ) -> None:  # fmt: skip
     """Train on a scene's labelled squares, judge on ground that was never seen, and map the whole scene."""
-    from luthier.job.scene import SceneRequest, run_train
+    from luthier.job.scene import run_train
+    from luthier.job.scene_request import SceneRequest
     from luthier.report import scene as page
 
     budget = limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy)
@@ -132,7 +133,7 @@ def split_scene(
     as_json: limits.Json = False,
 ) -> None:  # fmt: skip
     """Show how a scene would be split: pixels of every class on either side, and how far the split leaks."""
-    from luthier.job.scene import SceneRequest, run_split
+    from luthier.job.scene_request import SceneRequest, run_split
     from luthier.report import scene as page
 
     request = SceneRequest(
