@@ -136,7 +136,7 @@ def test_gates_on_the_bands_are_read() -> None:
     x, y = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2
     x[:, 2] += 3 * y
     found = band_importance([module], torch.from_numpy(x)[:, :, None, None], y, range(4), way="gates")
-    weight = float(next(p for name, p in module.named_parameters() if "attention" in name))
+    weight = next(p.item() for name, p in module.named_parameters() if "attention" in name)
     gates = 1 / (1 + np.exp(-weight * x))
     wanted = np.std([gates[y == 0].mean(axis=0), gates[y == 1].mean(axis=0)], axis=0)
     np.testing.assert_allclose(found.importance, wanted, rtol=1e-4)

@@ -34,7 +34,7 @@ class Setting:
 
     Attributes:
         views: see `luthier.scene.views`.
-        recipe: of each network; its augmentation and precision are not used.
+        recipe: of each network; mixing, averaging, augmentation and precision are not used.
         noise: standard deviation of the noise on training features, in standard deviations of the feature.
         answer: what the outputs mean.
     """
@@ -131,6 +131,9 @@ def _fit(network: Network, setting: Setting, x: torch.Tensor, wanted: torch.Tens
     recipe = setting.recipe
     set_seed((recipe.seed, seed))
     module = build(network)
+    if recipe.channels_last:
+        module.to(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
     optimizer = make_optimizer(module, recipe)
     step, batch = 0, min(recipe.batch_size, len(x))
     per_epoch = len(x) // batch

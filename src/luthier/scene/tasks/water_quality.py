@@ -1,0 +1,104 @@
+"""Water quality: chlorophyll from the colour of the water, wherever on the earth, with bands that are often missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.model_selection import GroupKFold
+
+from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
+from luthier.scene.tasks.application import Application, Array, Split, arrays
+from luthier.scene.tasks.networks import pixel_network
+from luthier.scene.views import fit_views
+from luthier.scene.water import band_ratio, oc4
+from luthier.train.recipe import Recipe
+
+FOLDS: Final = 5
+#: side of the squares of sea that are held out as a whole, in degrees
+CELL_DEGREES: Final = 10.0
+SETTING: Final = Setting(
+    views=("log", "shape"),
+    recipe=Recipe(
+        epochs=30, batch_size=256, optimizer="adamw", learning_rate=5e-3, weight_decay=0.05, warmup_epochs=3,
+        channels_last=False,
+    ),  # fmt: skip
+    noise=0.05,
+    answer="value",
+)
+
+
+def water_quality(path: Path, *, setting: Setting = SETTING, members: int = 2) -> Application:
+    """The application on an archive with `rrs_per_sr` (n, bands; NaN = missing), `wavelengths_nm`, `chl_mg_m3`, `lat`, `lon`.
+
+    Every method is judged on the held-out records for which OC4 can be computed.
+
+    Source:
+        Werdell & Bailey 2005, Remote Sensing of Environment 98, 122-140 (the data).
+    """
+    stored, nm, chlorophyll, lat, lon = arrays(path, "rrs_per_sr", "wavelengths_nm", "chl_mg_m3", "lat", "lon")
+    # no water is black: 0 stands for a measurement that failed
+    rrs = np.where(stored > 0, stored, np.nan).astype(np.float64)
+    waves = nm.astype(np.float64).tolist()
+    target = np.log10(chlorophyll.astype(np.float64))
+    formula, ratio = oc4(rrs, waves), band_ratio(rrs, waves)
+    usable = np.isfinite(formula)
+    cells = np.unique(np.floor(np.stack([lat, lon], axis=1) / CELL_DEGREES), axis=0, return_inverse=True)[1].ravel()
+
+    def fit(rows: Array, seed: int) -> Ensemble:
+        network = pixel_network(fit_views(rrs[rows], setting.views).num_features, 1, dropout=0.1)
+        return fit_ensemble(network, setting, rrs[rows], target[rows], range(seed * members, (seed + 1) * members))
+
+    def refitted(train: Array, test: Array, seed: int) -> Array:
+        del seed
+        rows = train[usable[train]]
+        return np.asarray(np.polyval(np.polyfit(ratio[rows], target[rows], 4), ratio[test]))
+
+    def forest(train: Array, test: Array, seed: int) -> Array:
+        logs = np.nan_to_num(np.log10(rrs), nan=-9.0)
+        trees = RandomForestRegressor(200, min_samples_leaf=2, max_features=0.4, random_state=seed)
+        return np.asarray(trees.fit(logs[train], target[train]).predict(logs[test]))
+
+    def score(test: Array, answer: Array, seed: int) -> dict[str, float]:
+        del seed
+        here = usable[test]
+        error = answer[here] - target[test][here]
+        found = {
+            "rmse_log10": float(np.sqrt((error**2).mean())),
+            "r": float(np.corrcoef(answer[here], target[test][here])[0, 1]),
+            "bias_log10": float(error.mean()),
+        }
+        others = ~here & np.isfinite(answer)
+        if others.any():
+            wrong = answer[others] - target[test][others]
+            found["rmse_log10_without_oc4_bands"] = float(np.sqrt((wrong**2).mean()))
+        return found
+
+    def splits(repeats: int) -> list[Split]:
+        return [
+            Split(train, test)
+            for repeat in range(repeats)
+            for train, test in GroupKFold(FOLDS, shuffle=True, random_state=repeat).split(rrs, groups=cells)
+        ]
+
+    return Application(
+        name="water-quality",
+        title=f"chlorophyll of {len(rrs)} records of water, {int(usable.sum())} of them with the bands of OC4",
+        design=f"repeated {FOLDS}-fold cross-validation by squares of {CELL_DEGREES:g} x {CELL_DEGREES:g} degrees: "
+        f"{len(np.unique(cells))} squares, each held out as a whole",
+        measure="rmse_log10",
+        higher_is_better=False,
+        ours="MBConv",
+        methods={
+            "MBConv": lambda train, test, seed: fit(train, seed).predict(rrs[test])[:, 0],
+            "OC4 (NASA)": lambda train, test, seed: formula[test],
+            "OC4, refitted": refitted,
+            "random forest": forest,
+        },
+        splits=splits,
+        score=score,
+        train_all=lambda seed: fit(np.arange(len(rrs)), seed),
+        note="NASA fitted OC4 to such records, some of these among them, so it is judged on what it has seen.",
+    )
