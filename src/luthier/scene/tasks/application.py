@@ -14,6 +14,7 @@ import numpy.typing as npt
 from luthier.errors import DataError
 from luthier.intervals import resampled
 from luthier.scene.ensemble import Ensemble
+from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.results import Comparison, Judged, Trial
 from luthier.train.npz_members import load_array, npz_members
 
@@ -44,7 +45,9 @@ class Application:
         methods: what competes, by name.
         splits: number of repetitions -> splits.
         score: (test records, predictions, seed) -> scores, `measure` among them; the seed is the split's number.
-        train_all: our method on all records, to be kept; None = there is nothing to keep.
+        train_all: our method on all records, to be kept: its ensembles by name.
+        examine: our method on the first split's training records, with the records that it was not shown, for `explain`;
+            None = its input has no wavelengths, or its answer no classes.
         note: what a reader must know besides.
     """
 
@@ -57,7 +60,8 @@ class Application:
     methods: Mapping[str, Method]
     splits: Callable[[int], list[Split]]
     score: Callable[[Array, Array, int], dict[str, float]]
-    train_all: Callable[[int], Ensemble] | None = None
+    train_all: Callable[[int], dict[str, Ensemble]] | None = None
+    examine: Callable[[], Examined] | None = None
     note: str = ""
 
 
@@ -92,12 +96,12 @@ def trials(
         for name, method in application.methods.items():
             trial = known.get((number, name))
             if trial is None:
-                began = time.perf_counter()
+                began = time.process_time()
                 answer = method(split.train, split.test, number)
-                took = time.perf_counter() - began
+                took = time.process_time() - began
                 scores = application.score(split.test, answer, number)
                 ratio = len(split.test) / len(split.train)
-                trial = Trial(split=number, method=name, scores=scores, test_ratio=ratio, wall_s=took)
+                trial = Trial(split=number, method=name, scores=scores, test_ratio=ratio, cpu_s=took)
                 if keep is not None:
                     keep(trial)
             found.append(trial)

@@ -12,6 +12,7 @@ from luthier.scene.ensemble import Ensemble, Setting
 from luthier.scene.tasks.application import Application, Array, Split, arrays
 from luthier.scene.tasks.baselines import index_thresholds, random_forest, tuned_svm
 from luthier.scene.tasks.choose import fit_chosen
+from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network
 from luthier.train.recipe import Recipe
 
@@ -22,7 +23,6 @@ _RECIPE: Final = Recipe(
 )  # fmt: skip
 SETTINGS: Final = (
     Setting(views=("raw", "shape"), recipe=_RECIPE, noise=0.1),
-    Setting(views=("raw",), recipe=_RECIPE, noise=0.1),
     Setting(views=("raw", "shape", "slope"), recipe=_RECIPE, noise=0.1),
 )
 
@@ -42,6 +42,14 @@ def crop_stress(path: Path, *, settings: tuple[Setting, ...] = SETTINGS, members
             settings, lambda f: pixel_network(f, len(names)), spectra[rows], classes[rows], members=members, seed=seed
         )
 
+    def splits(repeats: int) -> list[Split]:
+        folds = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=repeats, random_state=0)
+        return [Split(train, test) for train, test in folds.split(spectra, classes)]
+
+    def examine() -> Examined:
+        split = splits(1)[0]
+        return Examined(fit(split.train, 0), spectra[split.test], classes[split.test], np.asarray(nm))
+
     return Application(
         name="crop-stress",
         title=f"stage of stem rot ({', '.join(map(str, names))}) from {len(spectra)} spectra of {spectra.shape[1]} bands",
@@ -59,12 +67,8 @@ def crop_stress(path: Path, *, settings: tuple[Setting, ...] = SETTINGS, members
                 spectra[train], classes[train], spectra[test], seed, nm
             ),
         },
-        splits=lambda repeats: [
-            Split(train, test)
-            for train, test in RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=repeats, random_state=0).split(
-                spectra, classes
-            )
-        ],
+        splits=splits,
         score=lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())},
-        train_all=lambda seed: fit(np.arange(len(spectra)), seed),
+        train_all=lambda seed: {"model": fit(np.arange(len(spectra)), seed)},
+        examine=examine,
     )

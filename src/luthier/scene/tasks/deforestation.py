@@ -12,6 +12,7 @@ from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
 from luthier.scene.tasks.application import Application, Array, Split, arrays
 from luthier.scene.tasks.baselines import index_thresholds, random_forest, tuned_svm, tuned_tree
 from luthier.scene.tasks.choose import fit_chosen
+from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network, series_network
 from luthier.train.recipe import Recipe
 
@@ -19,7 +20,7 @@ FOLDS: Final = 5
 #: centres of Landsat 5's bands, in nm; the sixth is thermal
 TM_NM: Final = (485.0, 560.0, 660.0, 830.0, 1650.0, 11450.0, 2215.0)
 _SERIES: Final = Recipe(
-    epochs=80, batch_size=128, optimizer="adamw", learning_rate=5e-3, weight_decay=0.05, warmup_epochs=5,
+    epochs=60, batch_size=64, optimizer="adamw", learning_rate=5e-3, weight_decay=0.05, warmup_epochs=5,
     label_smoothing=0.1,
 )  # fmt: skip
 SERIES_SETTINGS: Final = (
@@ -59,6 +60,10 @@ def deforestation_series(
     seasons = [np.sort(series, axis=1)[:, 2], np.sort(series, axis=1)[:, -3], series.mean(axis=1)]
     indices = np.hstack([*seasons, series[:, -third:].mean(axis=1) - series[:, :third].mean(axis=1)])
 
+    def splits(repeats: int) -> list[Split]:
+        folds = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=repeats, random_state=0)
+        return [Split(train, test) for train, test in folds.split(flat, classes)]
+
     return Application(
         name="deforestation-series",
         title=f"land use ({', '.join(map(str, names))}) from {n} series of {dates} dates of EVI and NDVI",
@@ -74,14 +79,9 @@ def deforestation_series(
                 indices[train], classes[train], indices[test], seed
             ),
         },
-        splits=lambda repeats: [
-            Split(train, test)
-            for train, test in RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=repeats, random_state=0).split(
-                flat, classes
-            )
-        ],
+        splits=splits,
         score=lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())},
-        train_all=lambda seed: fit(np.arange(n), seed),
+        train_all=lambda seed: {"model": fit(np.arange(n), seed)},
     )
 
 
@@ -106,6 +106,10 @@ def deforestation_map(path: Path, *, setting: Setting = MAP_SETTING, members: in
             found += [Split(train, test) for train, test in folds]
         return found
 
+    def examine() -> Examined:
+        split = splits(1)[0]
+        return Examined(fit(split.train, 0), spectra[split.test], classes[split.test], np.asarray(TM_NM))
+
     return Application(
         name="deforestation-map",
         title=f"land cover ({', '.join(map(str, names[1:]))}) of {len(spectra)} pixels in "
@@ -125,6 +129,7 @@ def deforestation_map(path: Path, *, setting: Setting = MAP_SETTING, members: in
         },
         splits=splits,
         score=lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())},
-        train_all=lambda seed: fit(np.arange(len(spectra)), seed),
+        train_all=lambda seed: {"model": fit(np.arange(len(spectra)), seed)},
+        examine=examine,
         note="The random forest is at its ceiling here: the question is whether ours is there too.",
     )

@@ -12,6 +12,7 @@ import numpy as np
 from luthier.errors import DataError
 from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
 from luthier.scene.tasks.application import Application, Array, Split, arrays
+from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network
 from luthier.scene.unmix import fcls, spectral_angles
 from luthier.scene.views import fit_views
@@ -129,6 +130,11 @@ def minerals(
         network = pixel_network(fit_views(x, setting.views).num_features, len(known), width=128, blocks=2, dropout=0.1)
         return fit_ensemble(network, setting, x, shares, range(seed * members, (seed + 1) * members))
 
+    def examine() -> Examined:
+        split = splits(1)[0]
+        x, shares = scene(split.test, 0)
+        return Examined(fit(split.train, 0), x, shares.argmax(axis=1), nm[seen])
+
     def by_mineral(abundances: Array, train: Array) -> Array:
         return np.asarray(abundances @ np.eye(len(known))[number[train]])
 
@@ -159,7 +165,8 @@ def minerals(
         },
         splits=splits,
         score=score,
-        train_all=lambda seed: fit(np.arange(len(spectra)), seed),
+        train_all=lambda seed: {"model": fit(np.arange(len(spectra)), seed)},
+        examine=examine,
         note="Brightness varies from pixel to pixel, so FCLS is given a black endmember.",
     )
 
@@ -209,5 +216,5 @@ def abundance(path: Path, *, setting: Setting = SAMSON_SETTING, members: int = 2
         },
         splits=splits,
         score=score,
-        train_all=fit,
+        train_all=lambda seed: {"model": fit(seed)},
     )

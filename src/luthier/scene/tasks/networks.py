@@ -27,7 +27,7 @@ def pixel_network(features: int, outputs: int, *, width: int = 64, blocks: int =
 
 
 def series_network(
-    channels: int, length: int, outputs: int, *, width: int = 32, kernel_size: int = 5, dropout: float = 0.3
+    channels: int, length: int, outputs: int, *, width: int = 16, kernel_size: int = 5, dropout: float = 0.3
 ) -> Network:
     """A network for lines: windows of 1 x k along time, 1 x 1 across the measured quantities.
 

@@ -17,14 +17,14 @@ class Trial:
         method: name.
         scores: by name.
         test_ratio: test records over training records.
-        wall_s: training and answering together.
+        cpu_s: of the processor, training and answering together.
     """
 
     split: int
     method: str
     scores: dict[str, float]
     test_ratio: float
-    wall_s: float
+    cpu_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +103,36 @@ class Explained:
 
     peaks: tuple[Peak, ...] = ()
     indices: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What one network of an ensemble takes.
+
+    Attributes:
+        members: networks in the ensemble.
+        params, macs: of one.
+    """
+
+    members: int
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """All that one data set of a task gave.
+
+    Attributes:
+        judged: the comparison.
+        trials: what it was made from.
+        explained: empty where the answer has no classes or the input no wavelengths.
+        sizes: of the ensembles that were kept, by name.
+        data: file.
+    """
+
+    judged: Judged
+    trials: tuple[Trial, ...]
+    explained: Explained
+    sizes: dict[str, Size]
+    data: str
