@@ -63,7 +63,9 @@ def main() -> int:
         whole = {s for s in {t.split for t in trials} if sum(t.split == s for t in trials) == len(application.methods)}
         if len(whole) > 1:
             judged = judge(application, [t for t in trials if t.split in whole])
-            sections.append("\n".join(["", *comparison_lines(judged, trials), "", QUOTED.get(design.name, "")]).rstrip())
+            sections.append(
+                "\n".join(["", *comparison_lines(judged, trials), "", QUOTED.get(design.name, "")]).rstrip()
+            )
             print(sections[-1], flush=True)
     files.write_text(PAGE, "\n".join(sections) + "\n")
     return 0

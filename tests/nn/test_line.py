@@ -57,7 +57,9 @@ def test_module_graph_and_engine_agree(padding: str, attention: Attention | None
     folded = fold_norm_into_conv(graph)
     # sums of at most 56 products in another order
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(compile(folded, fold_constants(graph, constants))(x.numpy()), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        compile(folded, fold_constants(graph, constants))(x.numpy()), wanted, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_line_is_the_middle_row_of_a_square_window() -> None:

@@ -32,7 +32,9 @@ def pixels(data_dir: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 @pytest.fixture(scope="module")
-def examined(pixels: tuple[NDArray[Any], NDArray[Any]]) -> Callable[[Plant, int, Way], tuple[BandImportance, list[int]]]:
+def examined(
+    pixels: tuple[NDArray[Any], NDArray[Any]],
+) -> Callable[[Plant, int, Way], tuple[BandImportance, list[int]]]:
     """Train on one half of the pixels, examine on the other; a network for each plant and seed, examined both ways."""
 
     @functools.cache
@@ -117,7 +119,9 @@ def test_the_significance_is_that_of_a_slow_loop() -> None:
     found = band_importance([_linear(weights)], torch.from_numpy(x)[:, :, None, None], y, range(5), permutations=60)
     d = (x - x.mean(axis=0))[:, :, None] * (weights - weights.mean(axis=0)).T[None]
     draws = np.random.default_rng(0)
-    null = np.array([[d[np.arange(30), b, p].mean() for b in range(5)] for p in (draws.permutation(y) for _ in range(60))])
+    null = np.array(
+        [[d[np.arange(30), b, p].mean() for b in range(5)] for p in (draws.permutation(y) for _ in range(60))]
+    )
     z = (null - null.mean(axis=0)) / null.std(axis=0)
     mine = (found.importance - null.mean(axis=0)) / null.std(axis=0)
     np.testing.assert_allclose(found.p, [(1 + sum(row.max() >= mine[b] for row in z)) / 61 for b in range(5)])

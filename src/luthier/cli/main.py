@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from luthier import __version__
-from luthier.cli import commands, device_commands, device_fit
+from luthier.cli import commands, device_commands, device_fit, scene
 from luthier.cli.analyze import analyze
 from luthier.cli.bench import bench
 from luthier.cli.compile import compile_model
@@ -34,6 +34,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare image data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(device_commands.app, name="device")
+app.add_typer(scene.app, name="scene")
 device_commands.app.command("fit")(device_fit.fit)
 app.command("fit")(commands.fit)
 app.command("train")(commands.train)

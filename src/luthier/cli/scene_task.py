@@ -20,7 +20,9 @@ def train_task(
     from luthier.report.applications import comparison_lines, explained_lines
 
     if data is None:
-        raise InputError(f"--task {task}: needs --data FILE or FOLDER with its records; docs/applications.md says which")
+        raise InputError(
+            f"--task {task}: needs --data FILE or FOLDER with its records; docs/applications.md says which"
+        )
     request = TaskRequest(command="scene train", task=task, data=str(data.absolute()), repeats=repeats, seed=seed)
     folder = run_dir or Path("runs") / f"task-{task}"
     with output.progress(output.console()) as progress:

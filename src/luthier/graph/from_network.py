@@ -35,7 +35,8 @@ def from_network(
         fold_norm: one convolution with bias instead of convolution and norm, as deployed.
         precision: number types for every op; None = what the network says, block by block.
     Returns:
-        A graph with one input `input` (N, C, H, W) and one output (N, num_classes).
+        A graph with one input `input` (N, C, H, W) and one output (N, num_classes), or (N, num_classes, H', W') behind
+        a dense head.
     Raises:
         ShapeError: the map shrinks to nothing; the message names the op.
         SpecError: a shortcut that has no graph.
@@ -225,6 +226,8 @@ def _head(builder: Builder, network: Network, tensor: str, precision: Precision)
     if head.conv_channels is not None:
         tensor = builder.conv_norm("head.conv", "head.conv", tensor, head.conv_channels)
         tensor = builder.activation("head.conv.activation", tensor, function)
+    if head.dense:
+        return builder.conv("head.classifier", "head.classifier", tensor, head.num_classes, bias=True)
     pool = GlobalPool() if head.pool_size == 1 else AdaptivePool(network.window(head.pool_size))
     tensor = builder.flatten("head.flatten", builder.op("head.pool", pool, tensor))
     for index, width in enumerate(head.hidden):

@@ -46,7 +46,8 @@ def explained_lines(explained: Explained) -> list[str]:
     if not explained.peaks and not explained.indices:
         return []
     runs = [
-        f"{peak.low_nm:.0f}-{peak.high_nm:.0f} nm ({100 * peak.share:.0f} %, p {peak.p:.3f})" for peak in explained.peaks
+        f"{peak.low_nm:.0f}-{peak.high_nm:.0f} nm ({100 * peak.share:.0f} %, p {peak.p:.3f})"
+        for peak in explained.peaks
     ]
     known = [f"{name} {value:+.2f}" for name, value in explained.indices.items()]
     return [

@@ -78,9 +78,7 @@ def available(wavelengths_nm: Sequence[float]) -> tuple[str, ...]:
         ('NDVI', 'NDWI', 'iron_oxide')
     """
     waves = np.asarray(wavelengths_nm, np.float64)
-    return tuple(
-        name for name, index in INDICES.items() if all(_inside(waves, letter).any() for letter in index.bands)
-    )
+    return tuple(name for name, index in INDICES.items() if all(_inside(waves, letter).any() for letter in index.bands))
 
 
 def index(name: str, spectra: npt.NDArray[Any], wavelengths_nm: Sequence[float]) -> Values:

@@ -134,7 +134,9 @@ def band_importance(
     found = importance(values, classes[None])[0]
     null = np.concatenate(
         [
-            importance(values, np.stack([rng.permutation(classes) for _ in range(start, min(start + 50, permutations))]))
+            importance(
+                values, np.stack([rng.permutation(classes) for _ in range(start, min(start + 50, permutations))])
+            )
             for start in range(0, permutations, 50)
         ]
     )

@@ -69,4 +69,6 @@ def fcls(spectra: npt.NDArray[Any], endmembers: npt.NDArray[Any], *, shade: bool
 
 def _same_bands(spectra: npt.NDArray[Any], endmembers: npt.NDArray[Any]) -> None:
     if spectra.ndim != 2 or endmembers.ndim != 2 or spectra.shape[1] != endmembers.shape[1]:
-        raise ShapeError(f"unmix: spectra (n, bands) and endmembers (m, bands), got {spectra.shape}, {endmembers.shape}")
+        raise ShapeError(
+            f"unmix: spectra (n, bands) and endmembers (m, bands), got {spectra.shape}, {endmembers.shape}"
+        )

@@ -30,7 +30,12 @@ SERIES_SETTINGS: Final = (
 MAP_SETTING: Final = Setting(
     views=("raw", "shape"),
     recipe=Recipe(
-        epochs=10, batch_size=256, optimizer="adamw", learning_rate=5e-3, weight_decay=0.05, warmup_epochs=1,
+        epochs=10,
+        batch_size=256,
+        optimizer="adamw",
+        learning_rate=5e-3,
+        weight_decay=0.05,
+        warmup_epochs=1,
         channels_last=False,
     ),  # fmt: skip
     noise=0.1,

@@ -28,7 +28,12 @@ _NOISE: Final = 0.005
 SETTING: Final = Setting(
     views=("shape", "slope"),
     recipe=Recipe(
-        epochs=12, batch_size=256, optimizer="adamw", learning_rate=3e-3, weight_decay=0.05, warmup_epochs=1,
+        epochs=12,
+        batch_size=256,
+        optimizer="adamw",
+        learning_rate=3e-3,
+        weight_decay=0.05,
+        warmup_epochs=1,
         channels_last=False,
     ),  # fmt: skip
     noise=0.05,
@@ -36,7 +41,12 @@ SETTING: Final = Setting(
 SAMSON_SETTING: Final = Setting(
     views=("raw",),
     recipe=Recipe(
-        epochs=10, batch_size=256, optimizer="adamw", learning_rate=3e-3, weight_decay=0.01, warmup_epochs=1,
+        epochs=10,
+        batch_size=256,
+        optimizer="adamw",
+        learning_rate=3e-3,
+        weight_decay=0.01,
+        warmup_epochs=1,
         channels_last=False,
     ),  # fmt: skip
     noise=0.02,

@@ -39,7 +39,9 @@ class Design:
 
 DESIGNS: Final = (
     Design("crop-stress", "crop-stress", frozenset({"spectra", "wavelengths_nm", "labels"}), crop_stress, 3),
-    Design("water-quality", "water-quality", frozenset({"rrs_per_sr", "wavelengths_nm", "chl_mg_m3"}), water_quality, 2),
+    Design(
+        "water-quality", "water-quality", frozenset({"rrs_per_sr", "wavelengths_nm", "chl_mg_m3"}), water_quality, 2
+    ),
     Design("deforestation", "deforestation-series", frozenset({"series", "labels"}), deforestation_series, 3),
     Design("deforestation", "deforestation-map", frozenset({"cube", "gt", "polygon_id"}), deforestation_map, 2),
     Design("minerals", "minerals", frozenset({"spectra", "wavelengths_um", "names"}), minerals, 2),

@@ -23,7 +23,12 @@ CELL_DEGREES: Final = 10.0
 SETTING: Final = Setting(
     views=("shape",),
     recipe=Recipe(
-        epochs=30, batch_size=128, optimizer="adamw", learning_rate=3e-3, weight_decay=0.05, warmup_epochs=3,
+        epochs=30,
+        batch_size=128,
+        optimizer="adamw",
+        learning_rate=3e-3,
+        weight_decay=0.05,
+        warmup_epochs=3,
         channels_last=False,
     ),  # fmt: skip
     noise=0.3,
