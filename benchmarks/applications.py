@@ -2,8 +2,8 @@
 
     LUTHIER_DATA=FOLDER python benchmarks/applications.py [NAME ...]        (all: about ten minutes of one idle core)
 
-Every trial is kept in --folder as soon as it is finished: the same command goes on where it was stopped.  At the end the
-page docs/benchmarks/applications.md is written from all trials that are there.
+Every trial is kept in --folder as soon as it is finished: the same command goes on where it was stopped.  At the end
+the page docs/benchmarks/applications.md is written from all trials that are there.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ QUOTED = {
 }
 HEAD = """# Applications
 
-Written by `python benchmarks/applications.py`. Networks and settings are those of `luthier scene train --task`; `gain` is
-the mean difference to our network on the same splits, above 0 where ours is better, with its 95 % interval (Nadeau and
-Bengio 2003: the splits share records). "Above" and "below" are said only where the interval leaves 0 out.
+Written by `python benchmarks/applications.py`. Networks and settings are those of `luthier scene train --task`. The
+gain is our network's mean difference to the method on the same splits, above 0 where ours is better, with its 95 %
+interval (Nadeau and Bengio 2003: the splits share records). "Above" and "below" are said only where the interval leaves
+0 out.
 """
 
 

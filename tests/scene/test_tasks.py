@@ -1,4 +1,4 @@
-"""Applications: nothing that judges trains, trials go on where they stopped, what is stored comes back, and the numbers add up."""
+"""Applications: nothing that judges trains, trials go on where they stopped, what is stored comes back."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from luthier.intervals import resampled, student_t
 from luthier.report.applications import comparison_lines
 from luthier.scene.ensemble import Setting, fit_ensemble, to_input
 from luthier.scene.tasks.application import Application, Split, judge, trials
+from luthier.scene.tasks.cover import Cover, shares_of
 from luthier.scene.tasks.crop_stress import crop_stress
 from luthier.scene.tasks.deforestation import deforestation_map, deforestation_series
 from luthier.scene.tasks.explain import Examined, explain
@@ -245,5 +246,22 @@ def test_bad_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         find("minerals", tmp_path / "nothing.npz")
     np.savez(tmp_path / "other.npz", cube=np.zeros(3))
-    with pytest.raises(DataError, match="crop-stress needs an .npz archive with the arrays \\(labels, spectra,"):
+    with pytest.raises(DataError, match=r"crop-stress needs an \.npz archive with the arrays \(labels, spectra,"):
         find("crop-stress", tmp_path)
+
+
+def test_a_whole_scene_is_what_each_pixel_says() -> None:
+    rng = np.random.default_rng(4)
+    x, y = _spectra(rng)
+    setting = Setting(views=("raw", "shape"), recipe=QUICK)
+    found = fit_ensemble(pixel_network(24, 2, width=16), setting, x, y, seeds=(0, 1))
+    cube = rng.uniform(0.2, 0.8, (300, 251, 12))  # two strips, the second overlapping the first
+    mapped = shares_of(found, cube)
+    np.testing.assert_allclose(mapped.reshape(-1, 2), found.predict(cube.reshape(-1, 12)), rtol=1e-3, atol=1e-4)
+    with pytest.raises(ShapeError, match=r"is for inputs of \(1, 25\), a map needs \(1, 1\)"):
+        shares_of(replace(found, network=series_network(2, 25, 2)), cube)
+
+
+def test_areas_are_counted_in_hectares() -> None:
+    cover = Cover(np.array([[1, 2, 2]]), np.zeros((1, 3), int), ("forest", "water"), 900.0)
+    assert cover.areas_ha == pytest.approx((0.09, 0.18))

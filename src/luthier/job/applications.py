@@ -1,4 +1,4 @@
-"""`luthier scene train --task`: one of the four applications, from a file of records to a judged and explained model."""
+"""`luthier scene train --task`: from a file of records to a model that is judged and explained."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
 
+import numpy as np
+
 from luthier import documents, files
 from luthier.cost.summary import cost
 from luthier.errors import InputError
 from luthier.job.folder import open_run
 from luthier.job.request import Stored
+from luthier.scene.draw import class_picture, with_legend, write_png
 from luthier.scene.tasks.application import judge
+from luthier.scene.tasks.cover import Cover
 from luthier.scene.tasks.explain import explain
 from luthier.scene.tasks.registry import Design, TaskName, find
 from luthier.scene.tasks.results import Explained, Outcome, Size
@@ -42,7 +46,8 @@ class TaskRequest(Stored):
 def run_task(request: TaskRequest, path: Path, say: Say) -> tuple[Outcome, ...]:
     """Judge our method and its rivals on held-out records, then train on all of them; what is finished is only read.
 
-    The folder holds, for each data set, `trials.jsonl`, `outcome.json` and the trained ensembles.
+    The folder holds, for each data set, `trials.jsonl`, `outcome.json`, the trained ensembles, and `map.png` where the
+    records are from one scene.
 
     Raises:
         InputError: an unknown task, or data that it cannot use.
@@ -52,9 +57,20 @@ def run_task(request: TaskRequest, path: Path, say: Say) -> tuple[Outcome, ...]:
     found = find(request.task, Path(request.data))  # type: ignore[arg-type]  # just checked
     with open_run(path, request):
         return tuple(
-            _outcome(design, file, request, path / design.name, lambda share, what: say(share, what))
-            for design, file in found
+            _outcome(design, file, request, path / design.name, _part(say, number, len(found)))
+            for number, (design, file) in enumerate(found)
         )
+
+
+def _part(say: Say, number: int, count: int) -> Say:
+    return lambda share, what: say((number + share) / count, what)
+
+
+def _draw(cover: Cover, path: Path) -> None:
+    """The map beside what is known of the ground, with its legend and hectares."""
+    pictures = [class_picture(classes, len(cover.names)) for classes in (cover.classes, cover.truth)]
+    areas = [f"{area:.1f} ha" for area in cover.areas_ha]
+    write_png(with_legend(np.concatenate(pictures, axis=1), cover.names, areas), path)
 
 
 def _outcome(design: Design, file: Path, request: TaskRequest, folder: Path, say: Say) -> Outcome:
@@ -74,6 +90,8 @@ def _outcome(design: Design, file: Path, request: TaskRequest, folder: Path, say
     say(0.9, f"{design.name}: what the mixer learnt")
     explained = explain(application.examine(), request.seed) if application.examine is not None else Explained()
     bills = {name: (cost(ensemble.network), len(ensemble.members)) for name, ensemble in ensembles.items()}
+    if application.cover is not None:
+        _draw(application.cover(ensembles), folder / "map.png")
     outcome = Outcome(
         judged=judged, trials=tuple(trials), explained=explained, data=str(file),
         sizes={name: Size(members=n, params=bill.params, macs=bill.macs) for name, (bill, n) in bills.items()},

@@ -53,7 +53,10 @@ def conv2d(
     padding: Padding = "symmetric",
     bias: bool = False,
 ) -> nn.Conv2d:
-    """A convolution with an odd kernel, square or (rows, columns); both paddings agree at stride 1, where the plain module is the faster one."""
+    """A convolution with an odd kernel, square or (rows, columns).
+
+    Both paddings agree at stride 1, where the plain module is the faster one.
+    """
     same = padding == "tf_same" and stride > 1
     rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     kind = SameConv2d if same else nn.Conv2d
@@ -97,7 +100,7 @@ class ConvNorm(nn.Module):
 
 
 class Pool(nn.Module):
-    """Maximum or average over windows of (rows, columns); padded pixels never count, neither as a maximum nor in the mean."""
+    """Maximum or average over windows of (rows, columns); padded pixels count neither as a maximum nor in the mean."""
 
     def __init__(self, kernel_size: tuple[int, int], stride: int, *, padding: Padding, average: bool) -> None:
         super().__init__()

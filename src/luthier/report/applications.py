@@ -21,13 +21,17 @@ def comparison_lines(judged: Judged, trials: Sequence[Trial]) -> list[str]:
     """
     keys = list(dict.fromkeys(key for means in judged.means.values() for key in means))
     keys.sort(key=lambda key: key != judged.measure)
+    titles = [_SHOWN.get(key, key.replace("_", " ")) for key in keys]
     by_method = {comparison.against: comparison for comparison in judged.comparisons}
     lines = [
-        f"## {judged.name}", "", f"{judged.title[:1].upper()}{judged.title[1:]}. {judged.splits} splits: {judged.design}.",
-        *([judged.note] if judged.note else []), "",
-        f"| method | {' | '.join(_SHOWN.get(key, key.replace('_', ' ')) for key in keys)} | gain of ours | CPU s a split |",
+        f"## {judged.name}",
+        "",
+        f"{judged.title[:1].upper()}{judged.title[1:]}. {judged.splits} splits: {judged.design}.",
+        *([judged.note] if judged.note else []),
+        "",
+        f"| method | {' | '.join(titles)} | gain of ours | CPU s a split |",
         "|" + "---|" * (len(keys) + 3),
-    ]  # fmt: skip
+    ]
     for method, means in judged.means.items():
         scores = " | ".join(_number(key, means[key]) if key in means else "" for key in keys)
         found = by_method.get(method)

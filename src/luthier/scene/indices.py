@@ -10,7 +10,8 @@ CIRE          chlorophyll                  N / RE1 - 1
 clay          clay minerals                S1 / S2
 iron_oxide    iron oxides                  R / B
 
-Definitions and wavelengths of the bands are those of the library spyndex, except the two mineral ratios, which it lacks.
+Definitions and wavelengths of the bands are those of the library spyndex; the two mineral ratios, which it lacks, are
+ours.
 """
 
 from __future__ import annotations

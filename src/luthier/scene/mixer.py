@@ -1,4 +1,4 @@
-"""What a network's spectral mixer has learnt: which bands matter, where on the wavelength axis, and which known index it found.
+"""What a network's spectral mixer has learnt: which bands matter, at which wavelengths, and which index it found.
 
 The mixer is the first 1x1 convolution over all bands: h_m = sum_b W_mb a_b, where a_b is the band as it arrives there.
 What band b does for class k of record n, s_k being the class score before the softmax, and g_b a gate on the bands:
@@ -12,8 +12,8 @@ A band matters when it speaks for the right class, a gate when it opens for some
     I_b = std over the classes k of mean_{n: y(n) = k} g_nb    gates                                         (4)
 
 Significance by permutation of the labels of records that the network has not seen; the network stays as it is, so the
-test is exact.  z_b = (I_b - mean) / std over the permutations; the largest of all bands is compared, so that p holds for
-all bands together:
+test is exact.  z_b = (I_b - mean) / std over the permutations; the largest of all bands is compared, so that p holds
+for all bands together:
 
     p_b = (1 + number of permutations whose largest z is at least z_b) / (1 + permutations)                  (5)
 """

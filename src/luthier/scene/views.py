@@ -1,4 +1,4 @@
-"""What becomes of a spectrum before a network or a classifier sees it; all that is learnt, is learnt from training spectra.
+"""What becomes of a spectrum before a network sees it; all that is learnt of it comes from training spectra.
 
 view    meaning                                                       what it is blind to
 raw     x_b                                                           nothing

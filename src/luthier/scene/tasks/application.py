@@ -14,6 +14,7 @@ import numpy.typing as npt
 from luthier.errors import DataError
 from luthier.intervals import resampled
 from luthier.scene.ensemble import Ensemble
+from luthier.scene.tasks.cover import Cover
 from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.results import Comparison, Judged, Trial
 from luthier.train.npz_members import load_array, npz_members
@@ -46,8 +47,9 @@ class Application:
         splits: number of repetitions -> splits.
         score: (test records, predictions, seed) -> scores, `measure` among them; the seed is the split's number.
         train_all: our method on all records, to be kept: its ensembles by name.
-        examine: our method on the first split's training records, with the records that it was not shown, for `explain`;
-            None = its input has no wavelengths, or its answer no classes.
+        examine: our method on the first split's training records, with the records that it was not shown, for
+            `explain`; None = its input has no wavelengths, or its answer no classes.
+        cover: the kept ensembles -> a map of the scene that the records are from; None = they are from none.
         note: what a reader must know besides.
     """
 
@@ -62,6 +64,7 @@ class Application:
     score: Callable[[Array, Array, int], dict[str, float]]
     train_all: Callable[[int], dict[str, Ensemble]] | None = None
     examine: Callable[[], Examined] | None = None
+    cover: Callable[[Mapping[str, Ensemble]], Cover] | None = None
     note: str = ""
 
 

@@ -1,4 +1,4 @@
-"""Methods to beat that know nothing of an application: tuned support vector machine, random forest, index thresholds."""
+"""Methods to beat that know nothing of an application: tuned SVM, random forest, index thresholds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TREES: Final = 500
 
 
 def tuned_svm(x: Array, y: Array, test: Array, seed: int, groups: Array | None = None) -> Array:
-    """Support vector machine with RBF kernel on standardised features; C and gamma by folds inside the training records.
+    """SVM with RBF kernel on standardised features; C and gamma by folds inside the training records.
 
     Args:
         x, y: training features (n, F) and classes (n,).
@@ -48,7 +48,7 @@ def random_forest(x: Array, y: Array, test: Array, seed: int) -> Array:
 def index_thresholds(
     spectra: Array, y: Array, test: Array, seed: int, wavelengths_nm: Sequence[float], groups: Array | None = None
 ) -> Array:
-    """Thresholds on the known indices: a decision tree whose depth is chosen inside the training records: classes (m,)."""
+    """Thresholds on the known indices: `tuned_tree` on their values: classes (m,)."""
     names = available(wavelengths_nm)
     x, z = (np.stack([np.nan_to_num(index(n, s, wavelengths_nm)) for n in names], axis=1) for s in (spectra, test))
     return tuned_tree(x, y, z, seed, groups)

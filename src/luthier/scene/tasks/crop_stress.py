@@ -52,7 +52,7 @@ def crop_stress(path: Path, *, settings: tuple[Setting, ...] = SETTINGS, members
 
     return Application(
         name="crop-stress",
-        title=f"stage of stem rot ({', '.join(map(str, names))}) from {len(spectra)} spectra of {spectra.shape[1]} bands",
+        title=f"stage of stem rot ({', '.join(map(str, names))}) from {len(spectra)} spectra of {len(nm)} bands",
         design=f"repeated stratified {FOLDS}-fold cross-validation; all settings chosen inside the training folds",
         measure="accuracy",
         higher_is_better=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
 from luthier.scene.tasks.application import Application, Array, Split, arrays
 from luthier.scene.tasks.baselines import index_thresholds, random_forest, tuned_svm, tuned_tree
 from luthier.scene.tasks.choose import fit_chosen
+from luthier.scene.tasks.cover import Cover, shares_of
 from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network, series_network
 from luthier.train.recipe import Recipe
@@ -37,7 +39,7 @@ MAP_SETTING: Final = Setting(
         weight_decay=0.05,
         warmup_epochs=1,
         channels_last=False,
-    ),  # fmt: skip
+    ),
     noise=0.1,
 )
 
@@ -51,7 +53,7 @@ def deforestation_series(
         Simoes et al. 2021, Remote Sensing 13, 2428 (the package sits, whose samples these are).
     """
     series, labels, names = arrays(path, "series", "labels", "class_names")
-    n, dates, quantities = series.shape
+    n, dates = series.shape[:2]
     classes, flat = labels.astype(np.int64), np.moveaxis(series, 2, 1).reshape(n, -1).astype(np.float64)
 
     def fit(rows: Array, seed: int) -> Ensemble:
@@ -91,11 +93,11 @@ def deforestation_series(
 
 
 def deforestation_map(path: Path, *, setting: Setting = MAP_SETTING, members: int = 2) -> Application:
-    """Land cover of every pixel: an archive with `cube` (H, W, 7 bands of Landsat 5), `gt`, `polygon_id`, `class_names`.
+    """Land cover: an archive with `cube` (H, W, 7 bands of Landsat 5), `gt`, `polygon_id`, `class_names`, `bounds`.
 
     Whole polygons are held out, as many of every class as there can be.
     """
-    cube, truth, polygons, names = arrays(path, "cube", "gt", "polygon_id", "class_names")
+    cube, truth, polygons, names, bounds = arrays(path, "cube", "gt", "polygon_id", "class_names", "bounds")
     inside = truth > 0
     spectra, classes, groups = cube[inside].astype(np.float64), truth[inside].astype(np.int64) - 1, polygons[inside]
 
@@ -114,6 +116,12 @@ def deforestation_map(path: Path, *, setting: Setting = MAP_SETTING, members: in
     def examine() -> Examined:
         split = splits(1)[0]
         return Examined(fit(split.train, 0), spectra[split.test], classes[split.test], np.asarray(TM_NM))
+
+    def cover(kept: Mapping[str, Ensemble]) -> Cover:
+        classes = shares_of(kept["model"], cube.astype(np.float64)).argmax(axis=2) + 1
+        west, south, east, north = bounds.tolist()
+        area_m2 = (east - west) * (north - south) / truth.size
+        return Cover(classes, truth.astype(np.int64), tuple(map(str, names[1:])), area_m2)
 
     return Application(
         name="deforestation-map",
@@ -136,5 +144,6 @@ def deforestation_map(path: Path, *, setting: Setting = MAP_SETTING, members: in
         score=lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())},
         train_all=lambda seed: {"model": fit(np.arange(len(spectra)), seed)},
         examine=examine,
+        cover=cover,
         note="The random forest is at its ceiling here: the question is whether ours is there too.",
     )

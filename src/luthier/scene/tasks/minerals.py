@@ -35,7 +35,7 @@ SETTING: Final = Setting(
         weight_decay=0.05,
         warmup_epochs=1,
         channels_last=False,
-    ),  # fmt: skip
+    ),
     noise=0.05,
 )
 SAMSON_SETTING: Final = Setting(
@@ -48,7 +48,7 @@ SAMSON_SETTING: Final = Setting(
         weight_decay=0.01,
         warmup_epochs=1,
         channels_last=False,
-    ),  # fmt: skip
+    ),
     noise=0.02,
 )
 

@@ -43,7 +43,9 @@ DESIGNS: Final = (
         "water-quality", "water-quality", frozenset({"rrs_per_sr", "wavelengths_nm", "chl_mg_m3"}), water_quality, 2
     ),
     Design("deforestation", "deforestation-series", frozenset({"series", "labels"}), deforestation_series, 3),
-    Design("deforestation", "deforestation-map", frozenset({"cube", "gt", "polygon_id"}), deforestation_map, 2),
+    Design(
+        "deforestation", "deforestation-map", frozenset({"cube", "gt", "polygon_id", "bounds"}), deforestation_map, 2
+    ),
     Design("minerals", "minerals", frozenset({"spectra", "wavelengths_um", "names"}), minerals, 2),
     Design("minerals", "minerals-abundance", frozenset({"cube", "endmembers", "abundance"}), abundance, 1),
 )

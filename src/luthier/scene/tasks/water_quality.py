@@ -30,17 +30,18 @@ SETTING: Final = Setting(
         weight_decay=0.05,
         warmup_epochs=3,
         channels_last=False,
-    ),  # fmt: skip
+    ),
     noise=0.3,
     answer="value",
 )
 
 
 def water_quality(path: Path, *, setting: Setting = SETTING, members: int = 2) -> Application:
-    """The application on an archive with `rrs_per_sr` (n, bands; NaN = missing), `wavelengths_nm`, `chl_mg_m3`, `lat`, `lon`.
+    """An archive with `rrs_per_sr` (n, bands; NaN = missing), `wavelengths_nm`, `chl_mg_m3`, `lat` and `lon`.
 
-    Our networks learn what the refitted formula leaves over, and the whole where the formula's bands are missing.  Every
-    method is judged on the held-out records for which OC4 can be computed; the others have a score of their own.
+    Where the formula's bands are there, our networks learn what the refitted formula leaves over, and are trusted as
+    far as that served on squares held out inside the training records; elsewhere they learn the whole.  Every method
+    is judged on the held-out records for which OC4 can be computed; the others have a score of their own.
 
     Source:
         Werdell & Bailey 2005, Remote Sensing of Environment 98, 122-140 (the data).
