@@ -216,7 +216,7 @@ def test_nothing_that_judges_trains(data_dir: Path) -> None:
     assert _kept_apart(minerals(data_dir / "spectra/usgs_1995_minerals.npz"), 2, chosen) == 6
 
 
-@pytest.mark.parametrize("task, expected", [("deforestation", 2), ("minerals", 2), ("crop-stress", 1)])
+@pytest.mark.parametrize("task, expected", [("deforestation", 2), ("minerals", 2), ("crop-stress", 2)])
 def test_a_tasks_data_is_found_in_a_folder(data_dir: Path, task: Any, expected: int) -> None:
     found = find(task, data_dir)
     assert [design.name for design, _ in found] == [d.name for d in DESIGNS if d.task == task]

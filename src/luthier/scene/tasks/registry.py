@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from luthier.errors import DataError
 from luthier.scene.tasks.application import Application
+from luthier.scene.tasks.canopies import canopies
 from luthier.scene.tasks.crop_stress import crop_stress
 from luthier.scene.tasks.deforestation import deforestation_map, deforestation_series
 from luthier.scene.tasks.minerals import abundance, minerals
@@ -39,6 +40,7 @@ class Design:
 
 DESIGNS: Final = (
     Design("crop-stress", "crop-stress", frozenset({"spectra", "wavelengths_nm", "labels"}), crop_stress, 3),
+    Design("crop-stress", "crop-stress-canopies", frozenset({"n", "k_chl", "k_car", "soil"}), canopies, 2),
     Design(
         "water-quality", "water-quality", frozenset({"rrs_per_sr", "wavelengths_nm", "chl_mg_m3"}), water_quality, 2
     ),
