@@ -232,7 +232,7 @@ def test_the_truth_of_samson_is_what_fcls_computes(data_dir: Path) -> None:
 
 def test_oc4_and_ours_are_judged_on_the_same_records(data_dir: Path) -> None:
     quick = Setting(views=("log",), recipe=replace(QUICK, epochs=1, batch_size=256), noise=0.25, answer="value")
-    application = water_quality(data_dir / "rs/nomad_water.npz", setting=quick, members=1)
+    application = water_quality(data_dir / "rs/nomad_water.npz", settings=(quick,), members=1)
     split = application.splits(1)[0]
     ours, formula = (application.methods[name](split.train, split.test, 0) for name in ("MBConv", "OC4 (NASA)"))
     assert np.isfinite(ours).all()

@@ -56,7 +56,7 @@ class Views:
             raise ShapeError(f"views: spectra must be (n, {bands}) as in training, got {spectra.shape}")
         features = (_stack(spectra, self.names, self.floor) - self.mean) / self.std
         there = np.isfinite(spectra).astype(np.float32) if self.says_missing else np.empty((len(spectra), 0))
-        return np.nan_to_num(np.hstack([features, there])).astype(np.float32)
+        return np.asarray(np.nan_to_num(np.hstack([features, there])), np.float32)
 
     @property
     def num_features(self) -> int:

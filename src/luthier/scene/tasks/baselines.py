@@ -40,6 +40,11 @@ def tuned_svm(x: Array, y: Array, test: Array, seed: int, groups: Array | None =
     return _search(make_pipeline(StandardScaler(), SVC()), grid, x, y, test, seed, groups)
 
 
+def plain_svm(x: Array, y: Array, test: Array) -> Array:
+    """The same with scikit-learn's own C and gamma: classes (m,)."""
+    return np.asarray(make_pipeline(StandardScaler(), SVC()).fit(x, y).predict(test))
+
+
 def random_forest(x: Array, y: Array, test: Array, seed: int) -> Array:
     """Random forest of 500 whole trees: classes (m,)."""
     return np.asarray(RandomForestClassifier(_TREES, random_state=seed).fit(x, y).predict(test))

@@ -10,7 +10,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 
 from luthier.scene.ensemble import Ensemble, Setting
 from luthier.scene.tasks.application import Application, Array, Split, arrays
-from luthier.scene.tasks.baselines import index_thresholds, random_forest, tuned_svm
+from luthier.scene.tasks.baselines import index_thresholds, plain_svm, random_forest, tuned_svm
 from luthier.scene.tasks.choose import fit_chosen
 from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network
@@ -60,6 +60,7 @@ def crop_stress(path: Path, *, settings: tuple[Setting, ...] = SETTINGS, members
         methods={
             "MBConv": lambda train, test, seed: fit(train, seed).predict(spectra[test]).argmax(axis=1),
             "SVM, tuned": lambda train, test, seed: tuned_svm(spectra[train], classes[train], spectra[test], seed),
+            "SVM, not tuned": lambda train, test, seed: plain_svm(spectra[train], classes[train], spectra[test]),
             "random forest": lambda train, test, seed: random_forest(
                 spectra[train], classes[train], spectra[test], seed
             ),

@@ -42,7 +42,7 @@ DESIGNS: Final = (
     Design("crop-stress", "crop-stress", frozenset({"spectra", "wavelengths_nm", "labels"}), crop_stress, 3),
     Design("crop-stress", "crop-stress-canopies", frozenset({"n", "k_chl", "k_car", "soil"}), canopies, 2),
     Design(
-        "water-quality", "water-quality", frozenset({"rrs_per_sr", "wavelengths_nm", "chl_mg_m3"}), water_quality, 2
+        "water-quality", "water-quality", frozenset({"rrs_per_sr", "wavelengths_nm", "chl_mg_m3"}), water_quality, 3
     ),
     Design("deforestation", "deforestation-series", frozenset({"series", "labels"}), deforestation_series, 3),
     Design(
