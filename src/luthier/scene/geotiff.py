@@ -133,12 +133,23 @@ def read_geotiff(path: Path) -> Scene:
 
 
 def _pages(path: Path) -> npt.NDArray[Any] | None:
-    """A TIFF that keeps its bands as pages of one size: (H, W, pages), mapped where it is not compressed."""
+    """A TIFF that keeps its bands as pages of one size: (H, W, pages), mapped where it is not compressed.
+
+    Raises:
+        DataError: it says that it has more pages than there are.
+    """
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
-        shape = file.series[0].shape if file.series else ()
-        if len(shape) != 3 or len(file.pages) != shape[0]:
-            return None
-        stack = tifffile.memmap(path, mode="r") if file.series[0].dataoffset is not None else file.series[0].asarray()
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            if len(series.shape) != 3 or series.shape[1:] != file.pages[0].shape:
+                return None
+            if len(file.pages) != series.shape[0]:
+                raise DataError(
+                    f"{path_text(path)}: {series.shape[0]} pages declared, {len(file.pages)} found; copy it again"
+                )
+            stack = tifffile.memmap(path, mode="r") if series.dataoffset is not None else series.asarray()
+    except (tifffile.TiffFileError, IndexError, ValueError) as error:
+        raise DataError(f"{path_text(path)}: cannot be read as a TIFF ({error}); copy it again") from None
     return np.asarray(stack).transpose(1, 2, 0)

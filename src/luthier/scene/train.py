@@ -59,10 +59,10 @@ def field_radius(network: Network) -> int:
         raise SpecError(f"Network({network.name}): a map needs a dense head and no stride; take mbconv_scene")
     graph = from_network(network, resolution=(network.resolution, network.resolution))
     fields = receptive_fields(graph)[graph.outputs[0]].widest
-    if any(field.jump != 1 for field in fields):
+    if max(field.size for field in fields) > network.resolution:
         raise SpecError(
-            f"Network({network.name}): its attention squeezes the whole scene, so training pixels reach the test "
-            "pixels; give it a window"
+            f"Network({network.name}): a pixel sees the whole scene, and training pixels reach the test; give its "
+            "attention a window"
         )
     return int(max(max(-field.start, field.start + field.size - 1) for field in fields))
 
