@@ -194,3 +194,28 @@ def test_ranges_of_phi() -> None:
     assert read_phis("-2..7") == tuple(float(n) for n in range(-2, 8))
     assert read_phis("0..0.5:0.25") == (0.0, 0.25, 0.5)
     assert read_phis("1,-1,1") == (-1.0, 1.0)
+
+
+def test_trained_members_give_a_curve_and_a_further_one_is_held_against_it(
+    luthier: Any, data: Path, tmp_path: Path
+) -> None:
+    family = tmp_path / "family"
+    assert luthier("scale", "mbconv_thumbnail", "--phi=-3,-2,-1", "--save", family).code == 0
+    runs: list[Path] = []
+    for number, member in enumerate(sorted(family.glob("*.json"))):
+        run = tmp_path / f"member{number}"
+        trained = luthier("train", member, data, "--epochs", "2", "--resolution", "16", "--run-dir", run)
+        assert trained.code == 0, trained.err
+        runs.append(run)
+    given = [part for run in runs for part in ("--members", run)]
+    few = luthier("scale", "mbconv_thumbnail", "--phi", "0", *given[:4])
+    assert few.code == 2
+    assert "needs 3 members of different work, got 2" in few.err
+    ask = ("scale", "mbconv_thumbnail", "--phi", "0", "--max-resolution", "16", *given, "--check-member=-1.5")
+    page = tmp_path / "family.html"
+    found = luthier(*ask, "--run-dir", tmp_path / "further", "--html", page, "--json").result["trained"]
+    assert len(found["members"]) == 3
+    assert found["checked"]["macs"] not in {member["macs"] for member in found["members"]}
+    low, high = found["checked"]["interval"]
+    assert low <= found["checked"]["accuracy"] <= high
+    assert "phi=-1.5" in page.read_text()

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SRC = Path(__file__).parents[2] / "src"
 WITHOUT_TORCH = ("errors", "units", "files", "arch", "graph", "device", "schedule", "cost", "engine", "quant", "report")
 HEAVY = ("torch", "torchvision", "timm", "lightning_fabric", "torchmetrics")
@@ -59,3 +61,26 @@ def test_a_planted_torch_import_is_found(tmp_path: Path) -> None:
     (arch / "__init__.py").touch()
     (arch / "bad.py").write_text("import torch\n")
     assert heavy_imports(tmp_path) == ["luthier.arch.bad brings in torch"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("analyze", "efficientnet_b0", "--device", "stm32f746"),
+        ("scale", "efficientnet_b0", "--phi", "-1..1", "--device", "raspberry_pi_4"),
+        ("scale", "efficientnet_b0", "--max-macs", "300M", "--device", "raspberry_pi_4"),
+        ("device", "list"),
+    ],
+)
+def test_a_command_that_only_reckons_needs_no_torch(arguments: tuple[str, ...]) -> None:
+    program = (
+        "import sys; from luthier.cli.main import main\n"
+        f"try: main({list(arguments)!r})\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        f"print('HEAVY', *(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(SRC)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "HEAVY"

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from luthier import __version__, files
-from luthier.errors import RunFolderError
+from luthier.job.hold import hold
 from luthier.job.request import Request, Stored
 from luthier.job.result import Result, read
 
@@ -115,42 +115,12 @@ def open_run(path: Path, request: Stored) -> Iterator[RunFolder]:
             written.
     """
     folder = RunFolder(path)
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"{path}: is a file, not a folder; choose another --run-dir")
-    foreign = path.is_dir() and not folder.run_toml.exists() and any(p.name != ".lock" for p in path.iterdir())
-    if foreign:
-        raise RunFolderError(f"{path}: holds other files and no run.toml; choose another --run-dir")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("a")
-    except OSError as error:
-        raise files.explain(error, path) from None
-    with lock:
-        keep_out(lock.fileno(), path)
+    with hold(path, folder.run_toml.name):
         if folder.run_toml.exists():
             request.refuse_other(type(request).read(folder.run_toml), folder.run_toml)
         else:
             request.write(folder.run_toml, environment())
         yield folder
-
-
-def keep_out(descriptor: int, path: Path) -> None:
-    """Keep other processes out of a folder for as long as `descriptor`, a file in it, is open.
-
-    Raises:
-        RunFolderError: another process works there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes on one folder are the user's care
-        return
-    try:
-        # the kernel drops the lock with the process, so that a killed run never blocks its successor
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise RunFolderError(
-            f"{path}: another luthier process works here; wait for it or choose another --run-dir"
-        ) from None
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from luthier.arch.network import Network
 from luthier.cost.budget import Budget
@@ -11,8 +12,10 @@ from luthier.deploy.onnx_file import to_onnx
 from luthier.graph.from_network import from_network
 from luthier.graph.untrained import random_weights
 from luthier.job.candidates import Member, within_limits
-from luthier.job.session import Session
-from luthier.job.study import Study
+
+if TYPE_CHECKING:
+    from luthier.job.session import Session
+    from luthier.job.study import Study
 
 
 def latencies_s(session: Session, members: list[Member]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from luthier import documents, files
 from luthier.errors import RunFolderError
-from luthier.job.folder import keep_out
+from luthier.job.hold import hold as one_at_a_time
 from luthier.lab.experiment import Experiment
 from luthier.lab.result import RECORD_SCHEMA, RUN_SCHEMA, Record
 
@@ -41,19 +41,9 @@ def hold(folder: Path, experiment: Experiment) -> Iterator[None]:
     Raises:
         RunFolderError: it holds another experiment, or something else; another process works in it; not writable.
     """
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"{folder}: is a file, not a folder; choose another --run-dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = (folder / ".lock").open("a")
-    except OSError as error:
-        raise files.explain(error, folder) from None
-    with held:
-        keep_out(held.fileno(), folder)
+    with one_at_a_time(folder, IDENTITY):
         if (folder / IDENTITY).exists():
             refuse_other(folder, experiment)
-        elif any(path.name != ".lock" for path in folder.iterdir()):
-            raise RunFolderError(f"{folder}: holds other files and no {IDENTITY}; choose another --run-dir")
         else:
             files.write_text(folder / IDENTITY, json.dumps(identity(experiment), indent=1) + "\n")
         yield
