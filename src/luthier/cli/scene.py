@@ -139,6 +139,22 @@ def map_scene(
         output.document("scene map", asdict(report) | {"latency_s_kind": "measured"})
 
 
+@app.command("explain")
+def explain(
+    model: Annotated[Path, typer.Option("--model", help="The run folder of a finished luthier scene train.")],
+    seed: limits.Seed = 0, as_json: limits.Json = False,
+) -> None:  # fmt: skip
+    """What the spectral mixer learnt: bands that matter on the test pixels, and known indices that it follows."""
+    from luthier.cli.scene_task import explained
+    from luthier.job.explain_scene import explain_scene
+    from luthier.report.applications import explained_lines
+
+    found = explain_scene(model, seed)
+    output.say("\n".join(explained_lines(found)).strip())
+    if as_json:
+        output.document("scene explain", explained(found))
+
+
 @app.command("split")
 def split_scene(
     scene: SceneFile = "indian_pines", labels: Labels = None, class_names: ClassNames = None,

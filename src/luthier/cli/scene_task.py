@@ -9,7 +9,7 @@ from luthier.cli import output
 from luthier.errors import InputError
 
 if TYPE_CHECKING:
-    from luthier.scene.tasks.results import Outcome
+    from luthier.scene.tasks.results import Explained, Outcome
 
 
 def train_task(
@@ -36,6 +36,12 @@ def train_task(
         output.document("scene train", result)
 
 
+def explained(found: Explained) -> dict[str, Any]:
+    """What the mixer learnt, for `--json`."""
+    bands = [{"low_nm": p.low_nm, "high_nm": p.high_nm, "share": p.share, "p": p.p} for p in found.peaks]
+    return {"bands": bands, "indices": found.indices}
+
+
 def summary(outcome: Outcome) -> dict[str, Any]:
     """One data set for `--json`."""
     judged = outcome.judged
@@ -50,10 +56,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
             {"against": c.against, "gain": c.gain, "gain_interval": [c.low, c.high], "verdict": c.verdict}
             for c in judged.comparisons
         ],
-        "bands": [
-            {"low_nm": p.low_nm, "high_nm": p.high_nm, "share": p.share, "p": p.p} for p in outcome.explained.peaks
-        ],
-        "indices": outcome.explained.indices,
+        **explained(outcome.explained),
         "models": {
             name: {"members": size.members, "params": size.params, "macs": size.macs}
             for name, size in outcome.sizes.items()

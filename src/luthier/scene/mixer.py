@@ -232,11 +232,16 @@ def _gates(member: Classifier, x: torch.Tensor) -> Values:
 def _scores(member: Classifier, x: torch.Tensor) -> torch.Tensor:
     """(n, K); of a network that answers for every pixel, the middle one's."""
     scores: torch.Tensor = member(x)
-    return scores[:, :, scores.shape[2] // 2, scores.shape[3] // 2] if scores.ndim == 4 else scores
+    return _middle(scores) if scores.ndim == 4 else scores
+
+
+def _middle(maps: torch.Tensor) -> torch.Tensor:
+    """(n, C, H, W) -> (n, C)."""
+    return maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]
 
 
 def mixed(member: Classifier, x: torch.Tensor) -> Values:
-    """The mixer's channels before their norm, mean over pixels: (n, C, H, W) -> (n, M)."""
+    """The mixer's channels before their norm, at the middle pixel: (n, C, H, W) -> (n, M)."""
     made: list[torch.Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
@@ -249,7 +254,7 @@ def mixed(member: Classifier, x: torch.Tensor) -> Values:
             member(x)
     finally:
         handle.remove()
-    return np.asarray(made[0].mean(dim=(2, 3)).double().numpy())
+    return np.asarray(_middle(made[0]).double().numpy())
 
 
 def index_matches(
