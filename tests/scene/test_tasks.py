@@ -19,6 +19,7 @@ from luthier.graph import fold_constants, fold_norm_into_conv, from_network, tak
 from luthier.intervals import resampled, student_t
 from luthier.report.applications import comparison_lines
 from luthier.scene.ensemble import Setting, fit_ensemble, to_input
+from luthier.scene.result import Comparison, Trial
 from luthier.scene.tasks.application import Application, Split, judge, trials
 from luthier.scene.tasks.cover import Cover, shares_of
 from luthier.scene.tasks.crop_stress import crop_stress
@@ -27,7 +28,6 @@ from luthier.scene.tasks.explain import Examined, explain
 from luthier.scene.tasks.minerals import abundance, minerals, mixtures, samples_of
 from luthier.scene.tasks.networks import pixel_network, series_network
 from luthier.scene.tasks.registry import DESIGNS, find
-from luthier.scene.tasks.results import Comparison, Trial
 from luthier.scene.tasks.store import load_ensemble, read_trials, run_trials, save_ensemble
 from luthier.scene.tasks.water_quality import water_quality
 from luthier.scene.views import fit_views
@@ -81,14 +81,14 @@ def test_trials_go_on_where_they_stopped(tmp_path: Path) -> None:
         def method(train: Any, test: Any, seed: int) -> Any:
             asked.append((name, seed))
             if len(asked) == 4:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt("in flight")
             return np.full(len(test), 0.5)
 
         return method
 
     toy = replace(_toy({}), methods={name: counting(name) for name in ("ours", "other")})
     path = tmp_path / "toy.jsonl"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="in flight"):
         run_trials(toy, 1, path)
     assert len(read_trials(path)) == 3
     found = run_trials(toy, 1, path)

@@ -9,7 +9,7 @@ from luthier.cli import output
 from luthier.errors import InputError
 
 if TYPE_CHECKING:
-    from luthier.scene.tasks.results import Explained, Outcome
+    from luthier.scene.result import Explained, Outcome
 
 
 def train_task(

@@ -15,11 +15,11 @@ from luthier.errors import InputError
 from luthier.job.folder import open_run
 from luthier.job.request import Stored
 from luthier.scene.draw import class_picture, with_legend, write_png
+from luthier.scene.result import Explained, Outcome, Size
 from luthier.scene.tasks.application import judge
 from luthier.scene.tasks.cover import Cover
 from luthier.scene.tasks.explain import explain
 from luthier.scene.tasks.registry import Design, TaskName, find
-from luthier.scene.tasks.results import Explained, Outcome, Size
 from luthier.scene.tasks.store import run_trials, save_ensemble
 
 Say = Callable[[float, str], None]

@@ -12,7 +12,7 @@ from luthier.errors import DataError
 from luthier.job.scene import SceneRequest, load, split_of
 from luthier.scene.cube import Scene
 from luthier.scene.model import read_model
-from luthier.scene.tasks.results import Explained
+from luthier.scene.result import Explained
 
 #: pixels that are looked at, at most
 _MOST_PIXELS: Final = 600

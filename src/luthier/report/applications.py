@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
-from luthier.scene.tasks.results import Explained, Judged, Trial
+from luthier.scene.result import Explained, Judged, Trial
 
 #: how a score is written
 _SHOWN: Final = {"accuracy": "accuracy, %", "rmse_log10": "RMSE, log10", "abundance_rmse": "RMSE of abundance"}
@@ -50,8 +50,7 @@ def explained_lines(explained: Explained) -> list[str]:
     if not explained.peaks and not explained.indices:
         return []
     runs = [
-        f"{peak.low_nm:.0f}-{peak.high_nm:.0f} nm ({100 * peak.share:.0f} %, p {peak.p:.3f})"
-        for peak in explained.peaks
+        f"{_span(peak.low_nm, peak.high_nm)} nm ({100 * peak.share:.0f} %, p {peak.p:.3f})" for peak in explained.peaks
     ]
     known = [f"{name} {value:+.2f}" for name, value in explained.indices.items()]
     return [
@@ -59,6 +58,10 @@ def explained_lines(explained: Explained) -> list[str]:
         f"Bands that matter on held-out records: {', '.join(runs) or 'none at p < 0.05'}.",
         f"Indices that a channel of the mixer follows (correlation): {', '.join(known) or 'the bands allow none'}.",
     ]
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.0f}" if low == high else f"{low:.0f}-{high:.0f}"
 
 
 def _number(key: str, value: float) -> str:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from luthier.errors import DataError
 from luthier.intervals import resampled
 from luthier.scene.ensemble import Ensemble
+from luthier.scene.result import Comparison, Judged, Trial
 from luthier.scene.tasks.cover import Cover
 from luthier.scene.tasks.explain import Examined
-from luthier.scene.tasks.results import Comparison, Judged, Trial
 from luthier.train.npz_members import load_array, npz_members
 
 Array: TypeAlias = npt.NDArray[Any]

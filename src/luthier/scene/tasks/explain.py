@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from luthier.scene.ensemble import Ensemble, to_input
 from luthier.scene.mixer import BandImportance, band_importance, index_matches
-from luthier.scene.tasks.results import Explained, Peak
+from luthier.scene.result import Explained, Peak
 
 Array: TypeAlias = npt.NDArray[Any]
 #: bands below this p matter

@@ -19,8 +19,8 @@ from luthier.errors import RunFolderError, SpecError
 from luthier.nn.build import build
 from luthier.nn.checkpoint import read_state_dict
 from luthier.scene.ensemble import Ensemble, Setting
+from luthier.scene.result import Trial
 from luthier.scene.tasks.application import Application, trials
-from luthier.scene.tasks.results import Trial
 from luthier.scene.views import Views
 
 SCHEMA: Final = "luthier.ensemble/1"
