@@ -53,7 +53,7 @@ def crop_stress(path: Path, *, settings: tuple[Setting, ...] = SETTINGS, members
     return Application(
         name="crop-stress",
         title=f"stage of stem rot ({', '.join(map(str, names))}) from {len(spectra)} spectra of {len(nm)} bands",
-        design=f"repeated stratified {FOLDS}-fold cross-validation; all settings chosen inside the training folds",
+        design=f"repeated stratified {FOLDS}-fold cross-validation; views chosen inside the training folds",
         measure="accuracy",
         higher_is_better=True,
         ours="MBConv",
@@ -72,4 +72,5 @@ def crop_stress(path: Path, *, settings: tuple[Setting, ...] = SETTINGS, members
         score=lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())},
         train_all=lambda seed: {"model": fit(np.arange(len(spectra)), seed)},
         examine=examine,
+        note="Views are chosen inside the training folds; the rest of the recipe was fixed after a look at ten splits.",
     )

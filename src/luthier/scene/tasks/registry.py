@@ -48,7 +48,7 @@ DESIGNS: Final = (
     Design(
         "deforestation", "deforestation-map", frozenset({"cube", "gt", "polygon_id", "bounds"}), deforestation_map, 2
     ),
-    Design("minerals", "minerals", frozenset({"spectra", "wavelengths_um", "names"}), minerals, 2),
+    Design("minerals", "minerals", frozenset({"spectra", "wavelengths_um", "names"}), minerals, 3),
     Design("minerals", "minerals-abundance", frozenset({"cube", "endmembers", "abundance"}), abundance, 1),
 )
 
