@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from one_line import assert_one_line
 from rasterio.transform import Affine
-from test_bad_input import assert_one_line
 
 WAVES = np.linspace(450, 950, 12)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from luthier.errors import SpecError
 from luthier.lab import gated
@@ -20,25 +17,6 @@ from luthier.nn.retrofit import light_attention
 
 pytestmark = pytest.mark.xdist_group("lab")
 QUICK = gated.AMOUNTS["quick"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 60 training and 20 test images of 32 px, ten classes of noise."""
-    root = tmp_path_factory.mktemp("data")
-    (root / "images").mkdir()
-    images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), np.uint8)
-    labels = np.arange(80) % 10
-    encoded = []
-    for image in images:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=90)
-        encoded.append(np.frombuffer(buffer.getvalue(), np.uint8))
-    np.savez(
-        root / "images" / "cifar10.npz", jpeg=np.concatenate(encoded), offsets=np.cumsum([0, *map(len, encoded)]),
-        labels=labels, is_test=np.arange(80) >= 60,
-    )  # fmt: skip
-    return root
 
 
 def test_gates_cost_what_the_formula_says() -> None:
@@ -66,14 +44,25 @@ def test_a_budget_can_be_missed() -> None:
         check_budget("r = 2", 1_011_000, 1_000_000)
 
 
-def test_labs_are_whole_and_one_arm_trains(folder: Path, tmp_path: Path) -> None:
-    reduction = build(Order("reduction", "standard", folder))
+def test_labs_are_whole_and_one_arm_trains(lab_data: Path, tmp_path: Path) -> None:
+    reduction = build(Order("reduction", "standard", lab_data))
     assert [arm.name for arm in reduction.arms[2:]] == [f"r = {r}" for r in (2, 4, 8, 16, 32)]
     assert reduction.seeds == 5
     macs = [arm.facts["macs"] for arm in reduction.arms]
     assert macs[0] == macs[1] < macs[6] < macs[2] <= 1.01 * macs[0]
-    quick = build(Order("retrofit", "quick", folder))
+    quick = build(Order("retrofit", "quick", lab_data))
     assert len(quick.arms) == 10
     numbers = quick.arm("resnet20 eca").measure(Place(0, tmp_path / "t"))
+    assert 0 <= numbers["accuracy"] <= 1
+    assert numbers["time_ratio"] > 0
+
+
+def test_light_compares_at_equal_time(lab_data: Path, tmp_path: Path) -> None:
+    light = build(Order("light", "quick", lab_data))
+    macs = {arm.name: arm.facts["macs"] for arm in light.arms}
+    # ECA's kernel passes over the 3 w or 6 w channels of each of five blocks
+    for width in (8, 10, 12):
+        assert 0 < macs[f"eca {width}"] - macs[f"none {width}"] < macs[f"se {width}"] - macs[f"none {width}"]
+    numbers = light.arm("eca 8").measure(Place(0, tmp_path / "t"))
     assert 0 <= numbers["accuracy"] <= 1
     assert numbers["time_ratio"] > 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from luthier.errors import SpecError
-from luthier.lab.experiment import Arm, Claim, Contrast, Experiment, Floor
+from luthier.lab.experiment import Arm, Claim, Contrast, Experiment, Floor, Matched
 from luthier.lab.judge import differ, half_width, judge, smallest_detectable, weigh
 from luthier.lab.page import markdown
 from luthier.lab.result import Record
@@ -169,3 +169,35 @@ def test_an_experiment_that_names_no_arm_is_refused() -> None:
     twice = (Arm("a", lambda place: {}),) * 2
     with pytest.raises(SpecError, match="arms must have names of their own, got a twice"):
         experiment(arms=twice, claims=())
+
+
+def timed(**arms: tuple[float, float]) -> dict[tuple[str, int], Record]:
+    """Five trainings of each arm: (time, accuracy), with noise in both."""
+    return {
+        (arm, seed): Record(arm, seed, {"time_ratio": time * (1 + noise), "accuracy": accuracy + noise}, 1.0)
+        for arm, (time, accuracy) in arms.items()
+        for seed, noise in enumerate(NOISE)
+    }
+
+
+def at_its_time(*curve: str) -> Matched:
+    return Matched("light - heavy in its time", "light", curve, "time_ratio")
+
+
+def test_at_equal_time_the_curve_is_read_between_its_arms() -> None:
+    """Halfway between 1 and 4 on a logarithmic axis is 2: the heavy arms would reach 0.65 there."""
+    found = differ(at_its_time("wide", "narrow"), timed(light=(2, 0.7), narrow=(1, 0.6), wide=(4, 0.7)), 5)
+    assert found.mean == pytest.approx(100 * (0.7 - 0.65), abs=1e-9)
+    assert found.seeds == 5
+    # an arm on the curve itself differs from it by nothing
+    same = differ(at_its_time("narrow", "light", "wide"), timed(light=(2, 0.7), narrow=(1, 0.6), wide=(4, 0.7)), 5)
+    assert same.mean == pytest.approx(0, abs=1e-9)
+
+
+def test_outside_of_the_curve_nothing_is_claimed() -> None:
+    for time in (0.9, 4.2):
+        seen = timed(light=(time, 0.9), narrow=(1, 0.6), wide=(4, 0.7))
+        found = differ(at_its_time("narrow", "wide"), seen, 5)
+        assert (found.mean, found.seeds) == (None, 0)
+        claim = Claim("t", "words", (at_its_time("narrow", "wide"),))
+        assert weigh(claim, seen, 5).verdict == "no verdict"

@@ -113,6 +113,41 @@ class Contrast:
     scale: float = 100.0
     unit: str = "points"
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Whose numbers it needs."""
+        return tuple(arm for _, arm in self.terms)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An arm less what other arms would reach at the same level of another number, such as the same measured time:
+
+        d_j = scale * (number(arm, seed j) - (1 - u) * number(below, seed j) - u * number(above, seed j))  (2)
+        u   = ln(level(arm) / level(below)) / ln(level(above) / level(below))
+
+    `below` and `above` are the neighbours in `curve` whose levels enclose the arm's; a level is the mean over all
+    trainings of the arm.  No difference where none enclose it.
+
+    Attributes:
+        curve: arms of one kind at several levels.
+        level: the positive number at which they are compared.
+        key: the number that is compared.
+    """
+
+    title: str
+    arm: str
+    curve: tuple[str, ...]
+    level: str
+    key: str = "accuracy"
+    scale: float = 100.0
+    unit: str = "points"
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Whose numbers it needs."""
+        return (self.arm, *self.curve)
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -131,7 +166,7 @@ class Claim:
 
     title: str
     text: str
-    contrasts: tuple[Contrast, ...]
+    contrasts: tuple[Contrast | Matched, ...]
     floors: tuple[Floor, ...] = ()
 
 
@@ -164,7 +199,7 @@ class Experiment:
         if twice:
             raise SpecError(f"lab {self.name}: arms must have names of their own, got {', '.join(twice)} twice")
         contrasts = [c for claim in self.claims for c in (*claim.contrasts, *(f.contrast for f in claim.floors))]
-        used = {arm for contrast in contrasts for _, arm in contrast.terms}
+        used = {arm for contrast in contrasts for arm in contrast.arms}
         used |= {arm for curve in self.curves for _, arms in curve.series for arm in arms}
         if unknown := sorted(used - set(names)):
             raise SpecError(f"lab {self.name}: no arm is called {unknown[0]!r}; there are {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""A curve of a lab as SVG: means with their intervals over a fact of the arms, for pages and for Markdown."""
+"""A curve of a lab as SVG: means with their intervals, for pages and for Markdown."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def draw(curve: Curve, arms: Sequence[ArmSeen]) -> str:
     """
     by_name = {arm.name: arm for arm in arms}
     points = {
-        name: [(a.facts[curve.x], a.means[curve.y], a.half_widths.get(curve.y, 0.0)) for a in map(by_name.get, members)
-               if a is not None and curve.y in a.means]
+        name: [(a.facts.get(curve.x, a.means.get(curve.x, 1.0)), a.means[curve.y], a.half_widths.get(curve.y, 0.0))
+               for a in map(by_name.get, members) if a is not None and curve.y in a.means]
         for name, members in curve.series
     }  # fmt: skip
     known = [point for series in points.values() for point in series]

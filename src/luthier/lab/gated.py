@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from luthier.graph.op import Graph
+    from luthier.train.source import Splits
 
 FILE: Final = "images/cifar10.npz"
-_TIMING_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ AMOUNTS: Final[Mapping[Size, Amount]] = {
 }
 BATCH: Final = 64
 RATE: Final = 0.05
+RECIPE: Final = (
+    "SGD with Nesterov momentum 0.9, one epoch of warm-up and a cosine, weight decay 5e-4, no augmentation, fp32; the "
+    "epoch that is best on validation is judged on test"
+)
 
 
 def base_network(name: str, amount: Amount) -> Network:
@@ -110,34 +114,35 @@ def measure(
         What `luthier.lab.training.fit` measures, and `time_ratio`: median time of one image in the engine over the
         base's, on one thread.
     """
-    from luthier.lab.images import splits
-    from luthier.lab.training import fit
-    from luthier.train.recipe import Recipe
-
-    amount = AMOUNTS[size]
-    images = splits(
-        path, network.resolution, train=amount.train, val=amount.val, test=amount.test, seed=place.seed
-    )  # fmt: skip
-    recipe = Recipe(epochs=epochs, batch_size=BATCH, learning_rate=RATE, warmup_epochs=1, augment="none")
-    module = module_of(network, gates, place.seed)
-    numbers = fit(module, network, images, recipe, place)
+    numbers = train_and_judge(module_of(network, gates, place.seed), network, path, size, epochs, place, RATE)
     return {**numbers, "time_ratio": time_ratio(network, gates)} if numbers else numbers
 
 
+def train_and_judge(
+    module: nn.Module, network: Network, path: Path, size: Size, epochs: int, place: Place, rate: float
+) -> Numbers:
+    """What `luthier.lab.training.fit` measures, with the recipe and the images that these labs share."""
+    from luthier.lab.training import fit
+    from luthier.train.recipe import Recipe
+
+    recipe = Recipe(epochs=epochs, batch_size=BATCH, learning_rate=rate, warmup_epochs=1, augment="none")
+    return fit(module, network, images_of(network, path, size, place.seed), recipe, place)
+
+
+def images_of(network: Network, path: Path, size: Size, seed: int) -> Splits:
+    """The images of a seed, at the network's resolution."""
+    from luthier.lab.images import splits
+
+    a = AMOUNTS[size]
+    return splits(path, network.resolution, train=a.train, val=a.val, test=a.test, seed=seed)
+
+
 def time_ratio(network: Network, gates: Gates | None) -> float:
-    """Time of one image over the base's; both run in turns, so that a slow moment hits both."""
-    from luthier.deploy.turns import open_graph, time_in_turns
-    from luthier.graph.fold import fold_constants, fold_norm_into_conv
-    from luthier.graph.from_torch import from_torch
+    """Time of one image over the base's."""
+    from luthier.lab.timing import time_ratio as compare
 
     shape = (1, network.in_channels, network.resolution, network.resolution)
-
-    def opened(chosen: Gates | None):  # type: ignore[no-untyped-def]
-        graph, values = from_torch(module_of(network, chosen, 0).eval(), shape)
-        return open_graph(fold_norm_into_conv(graph), fold_constants(graph, values), 1)
-
-    found = time_in_turns(opened(None), opened(gates), shape, budget_s=_TIMING_S)
-    return found.second_s / found.first_s
+    return compare(module_of(network, gates, 0), module_of(network, None, 0), shape)
 
 
 def settings(size: Size) -> dict[str, str]:
@@ -146,8 +151,7 @@ def settings(size: Size) -> dict[str, str]:
     return {
         "images": f"CIFAR-10, {a.train:,} training, {a.val:,} validation, {a.test:,} test images, {a.epochs} epochs, "
         f"batch {BATCH}, rate {RATE:g}",
-        "recipe": "SGD with Nesterov momentum 0.9, one epoch of warm-up and a cosine, weight decay 5e-4, no "
-        "augmentation, fp32; the epoch that is best on validation is judged on test",
+        "recipe": RECIPE,
         "gates": "neutral at the start, trained with everything else; the base's initial weights are those of the "
         "network without gates",
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 from luthier.intervals import student_t
-from luthier.lab.experiment import LEAST_SEEDS, Arm, Claim, Contrast, Experiment
+from luthier.lab.experiment import LEAST_SEEDS, Arm, Claim, Contrast, Experiment, Matched
 from luthier.lab.result import ArmSeen, ClaimSeen, Difference, FloorSeen, LabResult, Record, Sign, Verdict
 
 CONFIDENCE = 0.95
@@ -46,8 +47,13 @@ def smallest_detectable(values: Sequence[float], confidence: float = CONFIDENCE,
     return quantiles * statistics.stdev(values) / math.sqrt(n)
 
 
-def differ(contrast: Contrast, records: Mapping[tuple[str, int], Record], seeds: int) -> Difference:
+def differ(contrast: Contrast | Matched, records: Mapping[tuple[str, int], Record], seeds: int) -> Difference:
     """The contrast over all seeds that have every arm's number."""
+    if isinstance(contrast, Matched):
+        found_arms = enclose(contrast, records)
+        if found_arms is None:
+            return Difference(contrast.title, contrast.unit, None, None, None, None, 0, "no interval")
+        contrast = found_arms
     values = []
     for seed in range(seeds):
         found = [records.get((arm, seed)) for _, arm in contrast.terms]
@@ -66,6 +72,25 @@ def differ(contrast: Contrast, records: Mapping[tuple[str, int], Record], seeds:
     return Difference(
         contrast.title, contrast.unit, mean, mean - half, mean + half, smallest_detectable(values), len(values), sign
     )
+
+
+def enclose(matched: Matched, records: Mapping[tuple[str, int], Record]) -> Contrast | None:
+    """Equation (2) of `Matched` as a contrast of three arms; None where no two arms of the curve enclose the level."""
+    levels = {}
+    for name in matched.arms:
+        seen = [
+            r.numbers[matched.level] for (arm, _), r in records.items() if arm == name and matched.level in r.numbers
+        ]
+        if seen:
+            levels[name] = statistics.fmean(seen)
+    curve = sorted((name for name in matched.curve if name in levels), key=levels.__getitem__)
+    for below, above in itertools.pairwise(curve):
+        if matched.arm in levels and levels[below] <= levels[matched.arm] <= levels[above]:
+            span = math.log(levels[above] / levels[below])
+            share = math.log(levels[matched.arm] / levels[below]) / span if span else 0.0
+            terms = ((1.0, matched.arm), (share - 1, below), (-share, above))
+            return Contrast(matched.title, terms, matched.key, matched.scale, matched.unit)
+    return None
 
 
 def weigh(claim: Claim, records: Mapping[tuple[str, int], Record], seeds: int, too_small: str = "") -> ClaimSeen:

@@ -92,10 +92,10 @@ class ClaimSeen:
 
 @dataclass(frozen=True)
 class Curve:
-    """A drawing of one group: a measured number over a fact of the arms.
+    """A drawing of one group: a measured number over a fact of the arms, or over another measured number.
 
     Attributes:
-        x, y: names of the fact and of the number.
+        x: name of the fact or number, which is positive; y: of the number.
         series: names and their arms, from left to right.
     """
 

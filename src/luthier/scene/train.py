@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,8 +26,10 @@ from luthier.train.recipe import Recipe
 from luthier.train.schedule import learning_rate_at
 from luthier.train.step import make_optimizer, set_seed
 
-_CLIP = 1.0
-_WARMUP = 0.1
+Floats: TypeAlias = npt.NDArray[np.float32]
+#: largest 2-norm of the gradient, and the share of all steps in which the learning rate rises
+_CLIP: Final = 1.0
+_WARMUP: Final = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,7 @@ def train(
     network = for_scene(network, len(split.classes), mean.tolist(), std.tolist(), max(scene.hw))
     set_seed((recipe.seed,))
     module = build(network).to(memory_format=torch.channels_last)
+    _begin_with_principal_directions(module, scene, split, mean, std)
     optimizer = make_optimizer(
         module,
         Recipe(epochs=1, optimizer="adamw", learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay),
@@ -124,6 +129,22 @@ def train(
         if say is not None:
             say((epoch + 1) / recipe.epochs, f"training: loss {losses[-1]:.3f}")
     return Trained(network, module.eval(), tuple(losses))
+
+
+def _begin_with_principal_directions(module: Classifier, scene: Scene, split: Split, mean: Floats, std: Floats) -> None:
+    """A first 1x1 convolution that starts as the spectra's principal directions, the largest first.
+
+    The norm behind it brings all of them to one scale, so that directions of little variance count from the start;
+    random directions are all dominated by the few largest ones.
+    """
+    first = next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+    if first.kernel_size != (1, 1) or first.groups != 1:
+        return
+    spectra = np.nan_to_num((scene.spectra(*np.nonzero(split.train)) - mean) / std)
+    directions = np.linalg.svd(spectra - spectra.mean(axis=0), full_matrices=False)[2]
+    count = min(len(directions), first.out_channels)
+    with torch.no_grad():
+        first.weight[:count, :, 0, 0] = torch.from_numpy(directions[:count].astype(np.float32))
 
 
 def _varied(x: Tensor, y: Tensor, recipe: SceneRecipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -43,16 +43,14 @@ def _mbconv(kernel_size: int, attention: Attention | None = None) -> Block:
     return Block(kind="mbconv", out_channels=_WIDTH, kernel_size=kernel_size, expand_ratio=_EXPAND, attention=attention)
 
 
-SCENE: Final = _network(
-    "mbconv_scene", Block(kind="conv", out_channels=_WIDTH, kernel_size=1), _mbconv(3), _mbconv(3, _gate(5))
-)
+#: the spectral mixer: linear, so that no mixture of bands is cut off before the blocks see it
+_MIX: Final = Block(kind="conv", out_channels=_WIDTH, kernel_size=1, activation="identity")
+SCENE: Final = _network("mbconv_scene", _MIX, _mbconv(3), _mbconv(3, _gate(5)))
 BANDWISE: Final = _network(
     "mbconv_scene_bandwise",
     Block(kind="depthwise_separable", out_channels=_WIDTH, skip="none"), _mbconv(3), _mbconv(3, _gate(3)),
 )  # fmt: skip
-SPECTRAL: Final = _network(
-    "mbconv_scene_spectral", Block(kind="conv", out_channels=_WIDTH, kernel_size=1), _mbconv(1), _mbconv(1)
-)
+SPECTRAL: Final = _network("mbconv_scene_spectral", _MIX, _mbconv(1), _mbconv(1))
 
 register(SCENE.name, lambda: SCENE)
 register(BANDWISE.name, lambda: BANDWISE)
