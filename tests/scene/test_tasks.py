@@ -58,12 +58,12 @@ def test_a_comparison_is_its_formula() -> None:
     half = student_t(0.975, 5) * np.sqrt((1 / 6 + 2 / 8) * d.var(ddof=1))
     [compared] = judged.comparisons
     assert (compared.gain, compared.low, compared.high) == pytest.approx((0.1, 0.1 - half, 0.1 + half))
-    assert compared.verdict == "above"
+    assert (compared.verdict, compared.won) == ("above", 6)
     assert judged.means["other"]["accuracy"] == pytest.approx(0.2 + 0.1 * 2.5)
     lower = judge(_toy({"ours": 0.3, "other": 0.2}, higher=False), noisy).comparisons[0]
     assert (lower.gain, lower.verdict) == (pytest.approx(-0.1), "below")
-    assert Comparison(against="x", gain=0.1, low=-0.1, high=0.3).verdict == "equal"
-    assert any("10.0 (" in line and "): above |" in line for line in comparison_lines(judged, found))
+    assert Comparison(against="x", gain=0.1, low=-0.1, high=0.3, won=4).verdict == "equal"
+    assert any("10.0 (" in line and "): above, 6 of 6 |" in line for line in comparison_lines(judged, found))
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=30), st.floats(0, 2))

@@ -53,7 +53,13 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "ours": judged.ours,
         "methods": judged.means,
         "comparisons": [
-            {"against": c.against, "gain": c.gain, "gain_interval": [c.low, c.high], "verdict": c.verdict}
+            {
+                "against": c.against,
+                "gain": c.gain,
+                "gain_interval": [c.low, c.high],
+                "verdict": c.verdict,
+                "splits_won": c.won,
+            }
             for c in judged.comparisons
         ],
         **explained(outcome.explained),

@@ -38,7 +38,8 @@ def comparison_lines(judged: Judged, trials: Sequence[Trial]) -> list[str]:
         gain = ""
         if found is not None:
             low, high = _number(judged.measure, found.low), _number(judged.measure, found.high)
-            gain = f"{_number(judged.measure, found.gain)} ({low} to {high}): {found.verdict}"
+            won = f"{found.verdict}, {found.won} of {judged.splits}"
+            gain = f"{_number(judged.measure, found.gain)} ({low} to {high}): {won}"
         cpu_s = median(trial.cpu_s for trial in trials if trial.method == method)
         name = f"**{method}** (ours)" if method == judged.ours else method
         lines.append(f"| {name} | {scores} | {gain} | {cpu_s:.2g} |")

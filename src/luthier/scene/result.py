@@ -35,19 +35,21 @@ class Comparison:
         against: the other one.
         gain: mean difference of the deciding score, above 0 where ours is better.
         low, high: ends of its 95 % interval, see `luthier.intervals.resampled`.
+        won: splits on which ours is better.
     """
 
     against: str
     gain: float
     low: float
     high: float
+    won: int
 
     @property
     def verdict(self) -> Verdict:
         """`above` or `below` only if the interval leaves 0 out.
 
         Example:
-            >>> Comparison(against="SVM", gain=0.02, low=-0.01, high=0.05).verdict
+            >>> Comparison(against="SVM", gain=0.02, low=-0.01, high=0.05, won=7).verdict
             'equal'
         """
         return "above" if self.low > 0 else "below" if self.high < 0 else "equal"

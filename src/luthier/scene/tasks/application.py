@@ -132,7 +132,8 @@ def judge(application: Application, found: list[Trial]) -> Judged:
         if name != application.ours:
             gains = [sign * (by[s, application.ours].scores[measure] - by[s, name].scores[measure]) for s in splits]
             gain, low, high = resampled(gains, ratio)
-            comparisons.append(Comparison(against=name, gain=gain, low=low, high=high))
+            won = sum(gain > 0 for gain in gains)
+            comparisons.append(Comparison(against=name, gain=gain, low=low, high=high, won=won))
     return Judged(
         name=application.name, title=application.title, design=application.design, measure=measure,
         higher_is_better=application.higher_is_better, ours=application.ours, splits=len(splits), means=means,
