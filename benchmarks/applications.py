@@ -1,6 +1,6 @@
 """The four applications of `luthier scene train --task`, each against its baselines on held-out records.
 
-    LUTHIER_DATA=FOLDER python benchmarks/applications.py [NAME ...]        (all: about ten minutes of one idle core)
+    LUTHIER_DATA=FOLDER python benchmarks/applications.py [NAME ...]        (all: about 20 minutes of one idle core)
 
 Every trial is kept in --folder as soon as it is finished: the same command goes on where it was stopped.  At the end
 the page docs/benchmarks/applications.md is written from all trials that are there.
