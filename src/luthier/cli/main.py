@@ -19,6 +19,7 @@ from luthier.cli.probe import probe
 from luthier.cli.quantize import quantize
 from luthier.cli.retrofit import retrofit
 from luthier.cli.scale import scale
+from luthier.cli.search import search
 from luthier.errors import InputError
 
 _INTERRUPTED: Final = 130
@@ -40,6 +41,7 @@ app.command("fit")(commands.fit)
 app.command("train")(commands.train)
 app.command("analyze")(analyze)
 app.command("scale")(scale)
+app.command("search")(search)
 app.command("retrofit")(retrofit)
 app.command("compile")(compile_model)
 app.command("bench")(bench)

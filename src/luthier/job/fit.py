@@ -107,15 +107,25 @@ def _run(session: Session, folder: RunFolder, members: list[Member], before_s: d
     racing = with_latencies(session, study, [member for member in members if not member.reason])
     session.say("training: " + ", ".join(f"{m.network.name} ({show(m.cost.macs, 'count')} MAC)" for m in racing))
     final, remark = race(session, study, folder, racing)
+    result = conclude(session, study, folder, final, [remark] if remark else [])
+    clock.save()
+    return result
+
+
+def conclude(session: Session, study: Study, folder: RunFolder, final: Member, remarks: list[str]) -> Result:
+    """Train the chosen candidate to the end; export, check, measure and test it; write `result.json`.
+
+    Raises:
+        BudgetError: its training diverged.
+    """
     module, trained = train_to_the_end(session, study, folder, final)
     if trained.best is None:
         study.close(final, "failed", "the final training diverged", None)
         raise BudgetError(f"fit: the final training of {final.network.name} diverged; {trained.diverged}")
     module.load_state_dict(trained.state)
     module = module.cpu().eval()
-    result = _finished(session, study, folder, final, module, trained, [remark] if remark else [])
+    result = _finished(session, study, folder, final, module, trained, remarks)
     write(result, folder.result)
-    clock.save()
     return result
 
 

@@ -55,7 +55,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         try:
-            _mend(path)
+            mend(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # parts of the journal API are marked experimental
                 storage = JournalStorage(JournalFileBackend(str(path)))
@@ -144,7 +144,7 @@ class Study:
         return tuple(sorted(found, key=lambda candidate: candidate.number))
 
 
-def _mend(path: Path) -> None:
+def mend(path: Path) -> None:
     """Remove what a killed process left: its lock, for which others would wait half a minute, and half a line.
 
     Only for the holder of the run folder's own lock, which the kernel drops with its process.
