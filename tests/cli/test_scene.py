@@ -165,6 +165,7 @@ def test_a_budget_makes_it_smaller(scene: Path, luthier: Callable[..., Any], tmp
     assert ended.code == 0, ended.err
     assert ended.result["macs"] <= 20_000_000
     assert ended.result["field"] == 9
+    assert ended.result["remarks"] == ["the largest of the family within --max-macs 20M"]
     none = luthier(*arguments, "--max-params", "10", "--run-dir", tmp_path / "none")
     assert_one_line(none, 3, "no network fits the limits", "nearest")
 
@@ -287,6 +288,7 @@ def test_wrong_words(
         "--json",
     )
     assert_one_line(ended, 2, words)
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_damaged_model(trained: tuple[Path, Any], luthier: Callable[..., Any], tmp_path: Path, scene: Path) -> None:
@@ -297,3 +299,8 @@ def test_a_damaged_model(trained: tuple[Path, Any], luthier: Callable[..., Any],
     (tmp_path / "scene.json").write_text(json.dumps({"schema": "other"}))
     assert_one_line(luthier("scene", "map", scene, "--model", tmp_path, "--json"), 2, "expected schema")
     assert_one_line(luthier("scene", "map", scene, "--model", tmp_path / "no", "--json"), 2, "holds no scene.json")
+
+
+def test_a_dense_network_is_not_for_images(luthier: Callable[..., Any], tmp_path: Path) -> None:
+    ended = luthier("train", "mbconv_scene", "digits", "--epochs", "1", "--run-dir", tmp_path / "r", "--json")
+    assert_one_line(ended, 2, "gives every pixel a class", "use luthier scene train")

@@ -73,7 +73,8 @@ def train(
         from luthier.cli.scene_task import train_task
 
         return train_task(task, data, repeats, run_dir, seed, as_json=as_json)
-    from luthier.job.scene import SceneRequest, run_train
+    from luthier.job.scene import run_train
+    from luthier.job.scene_request import SceneRequest
     from luthier.report import scene as page
 
     budget = limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy)
@@ -165,7 +166,7 @@ def split_scene(
     as_json: limits.Json = False,
 ) -> None:  # fmt: skip
     """Show how a scene would be split: pixels of every class on either side, and how far the split leaks."""
-    from luthier.job.scene import SceneRequest, run_split
+    from luthier.job.scene_request import SceneRequest, run_split
     from luthier.report import scene as page
 
     request = SceneRequest(

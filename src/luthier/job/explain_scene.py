@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.errors import DataError
-from luthier.job.scene import SceneRequest, load, split_of
+from luthier.job.scene_request import SceneRequest, load, split_of
 from luthier.scene.cube import Scene
 from luthier.scene.model import read_model
 from luthier.scene.result import Explained

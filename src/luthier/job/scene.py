@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +14,8 @@ from luthier import documents, files
 from luthier.arch import encode
 from luthier.arch.network import Network
 from luthier.arch.presets.scene import for_scene
-from luthier.cost.budget import Budget
 from luthier.cost.summary import cost
-from luthier.errors import DataError, InputError
+from luthier.errors import InputError
 from luthier.graph.fold import fold_norm_into_conv
 from luthier.graph.from_network import from_network
 from luthier.graph.untrained import random_weights
@@ -25,18 +23,17 @@ from luthier.job.candidates import Member, scaled_members, within_limits
 from luthier.job.finish import export
 from luthier.job.folder import RunFolder, open_run
 from luthier.job.map_scene import area_ha, format_of, write_outputs
-from luthier.job.request import Stored
 from luthier.job.resolve import resolve
+from luthier.job.scene_request import SceneRequest, left_out, load, split_of, warned, words_of
 from luthier.job.target import modelled_on
 from luthier.scene import draw, peers
 from luthier.scene.cube import LabelMap, Scene
 from luthier.scene.map import TILE, ClassMap, Mapper
 from luthier.scene.metrics import judge
 from luthier.scene.model import SceneModel
-from luthier.scene.read import DEFAULT, read_labels, read_scene
 from luthier.scene.recipe import SceneRecipe
-from luthier.scene.results import ClassReport, MethodAccuracy, SceneReport, SplitAccuracy, SplitReport
-from luthier.scene.split import Split, block_split, given_split, random_split
+from luthier.scene.results import Accuracy, ClassReport, MethodAccuracy, SceneReport, SplitAccuracy
+from luthier.scene.split import Split
 from luthier.scene.train import Trained, field_radius, train
 
 Say = Callable[[float, str], None]
@@ -50,91 +47,6 @@ PEERS: Final[dict[str, Callable[..., peers.Answer]]] = {
 }  # fmt: skip
 #: of the grid that a budget chooses from: width and depth, never the scene's size
 _PHIS: Final = tuple(step / 2 for step in range(-16, 1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneRequest(Stored):
-    """The arguments of `luthier scene train`, in base units; those of the split serve `scene split` too."""
-
-    scene: str = DEFAULT
-    labels: str | None = None
-    class_names: str | None = None
-    wavelengths: str | None = None
-    model: str = "mbconv_scene"
-    split: str = "blocks"
-    train_mask: str | None = None
-    test_mask: str | None = None
-    guard: int | None = None
-    block: int | None = None
-    train_share: float = 0.1
-    split_seed: int = 0
-    splits: int = 1
-    epochs: int | None = None
-    seed: int = 0
-    peers: str = ""
-    format: str = "geotiff"
-    threads: int = 1
-    device: str = "host"
-    max_latency_s: float | None = None
-    max_memory_bytes: int | None = None
-    max_size_bytes: int | None = None
-    max_macs: int | None = None
-    max_params: int | None = None
-    max_energy_j: float | None = None
-
-    @property
-    def budget(self) -> Budget:
-        """The limits, of one pass over the scene."""
-        return Budget(
-            max_macs=self.max_macs, max_params=self.max_params, max_memory_bytes=self.max_memory_bytes,
-            max_size_bytes=self.max_size_bytes, max_latency_s=self.max_latency_s, max_energy_j=self.max_energy_j,
-        )  # fmt: skip
-
-
-def load(request: SceneRequest) -> Scene:
-    """The scene with its labels.
-
-    Raises:
-        DataError: see `read_scene` and `read_labels`; or no labels anywhere.
-    """
-    scene = read_scene(request.scene, wavelengths=request.wavelengths)
-    if request.labels is not None:
-        names = None if request.class_names is None else [n.strip() for n in request.class_names.split(",")]
-        scene = scene.with_labels(read_labels(request.labels, names))
-    if scene.labels is None:
-        raise DataError(f"{request.scene}: holds no labels; name a label map with --labels")
-    return scene
-
-
-def split_of(request: SceneRequest, labels: LabelMap, radius: int, seed: int) -> Split:
-    """The split that was asked for, with a guard as wide as the network sees."""
-    guard = radius if request.guard is None else request.guard
-    if request.split == "blocks":
-        return block_split(labels, guard, block=request.block, train_share=request.train_share, seed=seed)
-    if request.split == "random":
-        return random_split(labels, train_share=request.train_share, seed=seed)
-    if request.split == "given":
-        if request.train_mask is None or request.test_mask is None:
-            raise InputError("--split given: needs --train-mask and --test-mask")
-        masks = [read_labels(mask).classes > 0 for mask in (request.train_mask, request.test_mask)]
-        return given_split(labels, masks[0], masks[1], guard)
-    raise InputError(f"--split {request.split}: must be blocks, random or given")
-
-
-def words_of(split: Split, radius: int) -> str:
-    """A split in one sentence."""
-    leak = split.leakage(radius)
-    how = {
-        "blocks": f"squares of {split.block} px, a guard band of {split.guard} px, seed {split.seed}",
-        "random": f"pixels drawn one by one, seed {split.seed}",
-        "given": "given masks",
-    }[split.kind]
-    return f"{how}; leakage index {leak:.3f} for windows of {2 * radius + 1} px"
-
-
-def left_out(split: Split, labels: LabelMap) -> tuple[str, ...]:
-    """Classes that do not count, in words."""
-    return tuple(f"{labels.names[k - 1]} ({a} training, {b} test pixels)" for k, a, b in split.left_out)
 
 
 def candidate(request: SceneRequest, scene: Scene, split: Split) -> Network:
@@ -213,52 +125,44 @@ def run_train(request: SceneRequest, path: Path, say: Say) -> SceneReport:
         if name not in PEERS:
             raise InputError(f"--peers {name}: must be among {', '.join(PEERS)}")
     format_of(request.format)
+    if (done := _finished(request, RunFolder(path))) is not None:
+        return done
     scene = load(request)
+    assert scene.labels is not None
+    split = split_of(request, scene.labels, field_radius(resolve(request.model)), request.split_seed)
+    network = candidate(request, scene, split)
     with open_run(path, request) as folder:
-        stored = path / "result.json"
-        if stored.exists():
-            return documents.from_text(SceneReport, stored.read_text("utf-8"), SCHEMA, str(stored))
-        report = _train(request, scene, folder, say)
-        files.write_text(stored, documents.to_text(report, SCHEMA))
+        # another process may have finished it meanwhile
+        if (done := _finished(request, folder)) is not None:
+            return done
+        report = _train(request, scene, network, folder, say)
+        files.write_text(folder.result, documents.to_text(report, SCHEMA))
     return report
 
 
-def run_split(request: SceneRequest, out: Path | None) -> SplitReport:
-    """Split a scene as `run_train` would, and say how.
+def _finished(request: SceneRequest, folder: RunFolder) -> SceneReport | None:
+    """The report of this request, if the folder holds it.
 
-    Args:
-        out: .npz that gets the masks `train` and `test`, (H, W).
     Raises:
-        DataError: see the readers and splits.
+        RunFolderError: the folder holds another request.
     """
-    labels = load(request).labels
-    assert labels is not None
-    radius = field_radius(resolve(request.model))
-    split = split_of(request, labels, radius, request.split_seed)
-    if out is not None:
-        with files.replacing(out) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, train=split.train, test=split.test)
-    outside = {k: (a, b) for k, a, b in split.left_out}
-    sides = [np.bincount(labels.classes[mask], minlength=len(labels.names) + 1) for mask in (split.train, split.test)]
-    rows = [
-        (name, labels.counts[k - 1], *outside.get(k, (int(sides[0][k]), int(sides[1][k]))), k in split.classes)
-        for k, name in enumerate(labels.names, start=1)
-    ]
-    return SplitReport(
-        words_of(split, radius), split.leakage(radius), 2 * radius + 1, tuple(rows),
-        split.remarks + _warned(split, radius),
-    )  # fmt: skip
+    if not folder.run_toml.exists():
+        return None
+    request.refuse_other(SceneRequest.read(folder.run_toml), folder.run_toml)
+    if not folder.result.exists():
+        return None
+    return documents.from_text(SceneReport, folder.result.read_text("utf-8"), SCHEMA, str(folder.result))
 
 
 def _peers(request: SceneRequest) -> list[str]:
     return [name.strip() for name in request.peers.split(",") if name.strip()]
 
 
-def _train(request: SceneRequest, scene: Scene, folder: RunFolder, say: Say) -> SceneReport:
+def _train(request: SceneRequest, scene: Scene, network: Network, folder: RunFolder, say: Say) -> SceneReport:
     begin = time.perf_counter()
     labels = scene.labels
     assert labels is not None
-    radius = field_radius(resolve(request.model))
+    radius = field_radius(network)
     recipe = SceneRecipe(seed=request.seed)
     if request.epochs is not None:
         recipe = dataclasses.replace(recipe, epochs=request.epochs)
@@ -266,7 +170,6 @@ def _train(request: SceneRequest, scene: Scene, folder: RunFolder, say: Say) -> 
     others = list[SplitAccuracy]()
     for number in range(request.splits):
         split = split_of(request, labels, radius, request.split_seed + number)
-        network = candidate(request, scene, split) if kept is None else kept[1].network
         trained = train(scene, split, network, recipe, say=_part(say, number, request.splits))
         state = {key: value.detach().numpy() for key, value in trained.module.state_dict().items()}
         mapper = Mapper.compiled(trained.network, state, split.classes, scene.hw, radius, threads=request.threads)
@@ -300,7 +203,8 @@ def _train(request: SceneRequest, scene: Scene, folder: RunFolder, say: Say) -> 
         network=trained.network.name, field=2 * radius + 1, params=price.params, macs=price.macs,
         peak_activation_bytes=price.peak_activation_bytes, tile=mapper.hw, latency_s=latency[0] * tiles,
         latency_spread_s=latency[1] * tiles, losses=trained.losses, wall_s=time.perf_counter() - begin,
-        pictures=_pictures(scene, found, labels), remarks=scene.remarks + split.remarks + _warned(split, radius),
+        pictures=_pictures(scene, found, labels),
+        remarks=scene.remarks + split.remarks + warned(split, radius) + _limits(request, latency[0]),
     )  # fmt: skip
 
 
@@ -308,14 +212,17 @@ def _part(say: Say, number: int, count: int) -> Say:
     return lambda share, what: say((number + share) / count, what if count == 1 else f"split {number + 1}: {what}")
 
 
-def _judged(labels: LabelMap, split: Split, found: ClassMap, radius: int) -> Any:
+def _judged(labels: LabelMap, split: Split, found: ClassMap, radius: int) -> Accuracy:
     return judge(labels.classes[split.test], found.classes[split.test], split.classes, split.leakage(radius))
 
 
-def _warned(split: Split, radius: int) -> tuple[str, ...]:
-    if split.kind == "random" or not (leak := split.leakage(radius)):
+def _limits(request: SceneRequest, latency_s: float) -> tuple[str, ...]:
+    """The limits that the network was chosen by, and whether its own time broke one."""
+    if not request.budget.text:
         return ()
-    return (f"{100 * leak:.1f} % of the test pixels see a training pixel: widen the guard to {radius} px",)
+    said = f"the largest of the family within {request.budget.text}"
+    late = request.device == "host" and request.max_latency_s is not None and latency_s > request.max_latency_s
+    return (said + (", but trained it took longer than when it was chosen: the machine is busier" if late else ""),)
 
 
 def _export(folder: RunFolder, trained: Trained) -> None:
@@ -327,7 +234,7 @@ def _export(folder: RunFolder, trained: Trained) -> None:
     files.write_text(folder.network, encode.to_json(trained.network))
 
 
-def class_reports(scene: Scene, split: Split, found: ClassMap, accuracy: Any) -> tuple[ClassReport, ...]:
+def class_reports(scene: Scene, split: Split, found: ClassMap, accuracy: Accuracy) -> tuple[ClassReport, ...]:
     """Every class of the labels: pixels, accuracy, area, spectrum."""
     labels = scene.labels
     assert labels is not None
