@@ -77,6 +77,18 @@ def test_train_says_how_right_and_how_leaky(trained: tuple[Path, Any]) -> None:
         assert raster.transform == Affine(20, 0, 500000, 0, -20, 4480000)
 
 
+def test_explain_names_bands_and_indices(trained: tuple[Path, Any], luthier: Callable[..., Any]) -> None:
+    folder, _ = trained
+    ended = luthier("scene", "explain", "--model", folder, "--json")
+    assert ended.code == 0, ended.err
+    # every class has a mean of its own in every band: something matters, and all of it lies in the scene's range
+    assert ended.result["bands"]
+    assert all(450 <= b["low_nm"] <= b["high_nm"] <= 950 and b["p"] < 0.05 for b in ended.result["bands"])
+    assert set(ended.result["indices"]) == {"NDVI", "NDWI", "iron_oxide"}  # what its twelve bands allow
+    assert "Bands that matter on held-out records" in ended.err
+    assert_one_line(luthier("scene", "explain", "--model", folder.parent), 2, "holds no scene.json")
+
+
 def test_a_finished_run_is_only_read(trained: tuple[Path, Any], luthier: Callable[..., Any], scene: Path,
                                      look: Callable[[Path], Any]) -> None:  # fmt: skip
     folder, first = trained

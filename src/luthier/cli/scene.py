@@ -50,12 +50,29 @@ def train(
     peers: Annotated[
         str, typer.Option("--peers", help="Others on the same split, with commas between: svm, forest, hybridsn.")
     ] = "",
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="crop-stress, water-quality, deforestation or minerals; its records by --data."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="With --task: an .npz archive of records, or a folder that holds one.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", min=1, help="With --task: repetitions of the held-out splits.")
+    ] = None,
     form: OutFormat = "geotiff", max_latency: limits.MaxLatency = None, max_memory: limits.MaxMemory = None,
     max_size: limits.MaxSize = None, max_macs: limits.MaxMacs = None, max_params: limits.MaxParams = None,
     max_energy: limits.MaxEnergy = None, device: limits.Device = "host", run_dir: limits.RunDir = None,
     seed: limits.Seed = 0, threads: limits.Threads = 1, as_json: limits.Json = False,
 ) -> None:  # fmt: skip
-    """Train on a scene's labelled squares, judge on ground that was never seen, and map the whole scene."""
+    """Train on a scene's labelled squares, judge on ground that was never seen, and map the whole scene.
+
+    With --task, train on single spectra or time series instead, and judge on held-out records beside the baselines.
+    """
+    if task is not None:
+        from luthier.cli.scene_task import train_task
+
+        return train_task(task, data, repeats, run_dir, seed, as_json=as_json)
     from luthier.job.scene import run_train
     from luthier.job.scene_request import SceneRequest
     from luthier.report import scene as page
@@ -121,6 +138,22 @@ def map_scene(
         output.say(f"{path}: written")
     if as_json:
         output.document("scene map", asdict(report) | {"latency_s_kind": "measured"})
+
+
+@app.command("explain")
+def explain(
+    model: Annotated[Path, typer.Option("--model", help="The run folder of a finished luthier scene train.")],
+    seed: limits.Seed = 0, as_json: limits.Json = False,
+) -> None:  # fmt: skip
+    """What the spectral mixer learnt: bands that matter on the test pixels, and known indices that it follows."""
+    from luthier.cli.scene_task import explained
+    from luthier.job.explain_scene import explain_scene
+    from luthier.report.applications import explained_lines
+
+    found = explain_scene(model, seed)
+    output.say("\n".join(explained_lines(found)).strip())
+    if as_json:
+        output.document("scene explain", explained(found))
 
 
 @app.command("split")
