@@ -143,16 +143,9 @@ def build(order: Order) -> Experiment:
 
 def measure(place: Place, *, network: Network, path: Path, size: Size, epochs: int) -> Numbers:
     """Train the network on images of its own resolution and judge it."""
-    from luthier.lab.images import splits
-    from luthier.lab.training import fit, seeded
-    from luthier.train.recipe import Recipe
+    from luthier.lab.training import seeded
 
-    amount = gated.AMOUNTS[size]
-    images = splits(path, network.resolution, train=amount.train, val=amount.val, test=amount.test, seed=place.seed)
-    recipe = Recipe(
-        epochs=epochs, batch_size=gated.BATCH, learning_rate=gated.RATE, warmup_epochs=1, augment="none"
-    )  # fmt: skip
-    return fit(seeded(network, place.seed), network, images, recipe, place)
+    return gated.train_and_judge(seeded(network, place.seed), network, path, size, epochs, place, gated.RATE)
 
 
 def _left_out(kept: dict[str, Network]) -> list[str]:
