@@ -60,13 +60,8 @@ def search(
     front_only: Annotated[
         bool, typer.Option("--front-only", help="End with the front: train no network to the end.")
     ] = False,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            "--cluster", metavar="ADDRESS", help="Train candidates on a Ray cluster: auto, or ray://HOST:PORT."
-        ),
-    ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Train so many candidates at a time on this machine.")] = 1,
+    cluster: limits.Cluster = None,
+    jobs: limits.Jobs = 1,
     run_dir: limits.RunDir = None,
     seed: limits.Seed = 0,
     skip_bad: limits.SkipBad = False,

@@ -173,7 +173,7 @@ def _explore(
 
     def trainings() -> Iterator[Training]:
         while _used(task, store, until_s, len(under_way)) < 1:
-            trial, row = store.next(within, task.rng, [trial for trial, _ in under_way.values()])
+            trial, row = store.next(within, task.rng, under_way.values())
             late = _beyond(task, row)
             if late:
                 task.dropped += 1
