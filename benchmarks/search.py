@@ -322,6 +322,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("build/bench-search.tsv"), help="goes on from there")
     parser.add_argument("--part", choices=("a", "b", "ab"), default="ab")
     asked = parser.parse_args()
+    if not asked.table.exists():
+        parser.error(f"{asked.table} is missing; make it with `make search-table`")
     asked.keep.parent.mkdir(parents=True, exist_ok=True)
     about = hashlib.sha256(asked.table.read_bytes()).hexdigest()[:12]
     kept = Kept(asked.keep, about)
