@@ -185,7 +185,7 @@ def _start(
     from luthier.report import lines, write
 
     console = output.console()
-    folder = run_dir or Path("runs") / _name(request)
+    folder = run_dir or Path("runs") / run_name(request)
 
     def say(line: str) -> None:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first speaks
@@ -211,7 +211,7 @@ def _start(
         output.document(request.command, summary(result, folder))
 
 
-def _name(request: Request) -> str:
+def run_name(request: Request) -> str:
     """Readable and the same for the same request, so that the same command finds its own run."""
     stem = Path(request.data or "digits").stem.replace(":", "-") or "run"
     return f"{request.command}-{stem}-{hashlib.sha256(repr(request).encode()).hexdigest()[:8]}"
