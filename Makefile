@@ -8,7 +8,10 @@
 #   make engine-presets  every preset compiled by the engine and compared with its meaning in three number types, at 64 pixels
 #                or fewer; ARGS='--side 0 --types fp32' at its own size; goes on where it was stopped (minutes)
 #   make engine-alone  a saved plan, run in a virtual environment of numpy and llvmlite alone
+#   make cluster-test  searches on two local Ray nodes with a study in PostgreSQL, while workers are killed and the database
+#                goes away; installs Debian's postgresql where it is missing and it may (10 minutes)
 #   make fuzz    2,000 random networks, compiled, against torch; goes on where it was stopped (about 20 minutes)
+#   make search-table  the 300 small networks that bench-search compares samplers on; goes on where it was stopped (an hour)
 #   make lab-NAME  an experiment of docs/labs.md at its standard size (90 minutes); the same command resumes
 #   make docs    doctests, then the reference pages in build/docs
 #   make clean   removes .venv, caches and build products; leaves runs/ alone
@@ -25,6 +28,7 @@ BIN := .venv/bin
 TRAIN := .venv/.installed-train
 DEV := .venv/.installed-dev
 PEERS := .venv/.installed-peers
+CLUSTER := .venv/.installed-cluster
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Tests on real data run where the data is; elsewhere they are skipped and counted.
@@ -34,7 +38,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help fit test check presets engine-presets engine-alone fuzz bench docs doctest clean
+.PHONY: help fit test check presets engine-presets engine-alone cluster-test fuzz bench search-table docs doctest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,11 +58,15 @@ $(TRAIN): .venv/.created pyproject.toml constraints.txt
 	@touch $@
 
 $(DEV): $(TRAIN)
-	@$(PIP_INSTALL) --editable '.[train,dev]'
+	@$(PIP_INSTALL) --editable '.[train,dev,scene]'
 	@touch $@
 
 $(PEERS): $(DEV)
-	@$(PIP_INSTALL) --editable '.[train,dev,peers]'
+	@$(PIP_INSTALL) --editable '.[train,dev,scene,peers]'
+	@touch $@
+
+$(CLUSTER): $(DEV)
+	@$(PIP_INSTALL) --editable '.[train,dev,cluster]'
 	@touch $@
 
 fit: $(TRAIN)
@@ -94,11 +102,20 @@ bench-%: benchmarks/%.py $(DEV)
 
 bench-engine: $(PEERS)
 
+search-table: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search_table.py $(ARGS)
+
 engine-presets: $(DEV)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.every_preset $(ARGS)
 
 engine-alone: $(DEV)
 	$(BIN)/python -m tests.engine.alone
+
+cluster-test: $(CLUSTER)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get install --yes --no-install-recommends postgresql; } || \
+	  { echo "luthier: no PostgreSQL server; on Debian and Ubuntu: apt install postgresql" >&2; exit 1; }
+	LUTHIER_CLUSTER=1 PYTHONPATH=tests/search:. OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/search/test_cluster.py $(ARGS)
 
 fuzz: $(DEV)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m tests.engine.fuzz $(ARGS)

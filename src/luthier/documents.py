@@ -33,13 +33,22 @@ def from_text(kind: type[T], text: str, schema: str, origin: str) -> T:
         >>> from_text(Precision, to_text(Precision(weight="int8"), "p/1"), "p/1", "p.json")
         Precision(weight='int8', activation='fp32')
     """
-    # pydantic is slow to import; only a file at the border pays for it
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         document: Any = json.loads(text)
     except ValueError as error:
         raise SpecError(f"{origin}: not JSON ({error})") from None
+    return from_fields(kind, document, schema, origin)
+
+
+def from_fields(kind: type[T], document: Any, schema: str, origin: str) -> T:
+    """The same from what a parser of JSON or TOML made of a file.
+
+    Raises:
+        SpecError: another schema, or a field that is missing, unknown or out of range.
+    """
+    # pydantic is slow to import; only a file at the border pays for it
+    from pydantic import TypeAdapter, ValidationError
+
     if not isinstance(document, dict) or document.get("schema") != schema:
         found = document.get("schema") if isinstance(document, dict) else type(document).__name__
         raise SpecError(f"{origin}: expected schema {schema!r}, got {found!r}; written by another version?")

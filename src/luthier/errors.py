@@ -11,6 +11,7 @@
     |   |-- UnsupportedError           an op that the engine has no code for
     |   |-- PlanError                  a compiled plan that is damaged, or for another CPU
     |   |-- PeerError                  a run time to compare with that is missing, or fails
+    |   |-- WorkerError              a worker, or the cluster of them, that cannot be used or died
     |   `-- RunFolderError (OSError)   a run folder of another version, read-only, or on a full disk
     |-- BudgetError (ValueError)       no network fits the limits                             exit 3
     |-- MeasurementError (RuntimeError)  a loop that measures does something else: our fault   exit 1
@@ -69,6 +70,10 @@ class PlanError(InputError):
 
 class PeerError(InputError):
     """A run time to compare with, or to fall back on, is not installed, or cannot run the network."""
+
+
+class WorkerError(InputError):
+    """A cluster that cannot be reached, or a worker that died again and again on the same task."""
 
 
 class RunFolderError(InputError, OSError):

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from luthier import __version__
-from luthier.cli import commands, device_commands, device_fit
+from luthier.cli import commands, device_commands, device_fit, scene
 from luthier.cli.analyze import analyze
 from luthier.cli.bench import bench
 from luthier.cli.compile import compile_model
@@ -20,6 +20,7 @@ from luthier.cli.probe import probe
 from luthier.cli.quantize import quantize
 from luthier.cli.retrofit import retrofit
 from luthier.cli.scale import scale
+from luthier.cli.search import search
 from luthier.errors import InputError
 
 _INTERRUPTED: Final = 130
@@ -35,11 +36,13 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare image data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(device_commands.app, name="device")
+app.add_typer(scene.app, name="scene")
 device_commands.app.command("fit")(device_fit.fit)
 app.command("fit")(commands.fit)
 app.command("train")(commands.train)
 app.command("analyze")(analyze)
 app.command("scale")(scale)
+app.command("search")(search)
 app.command("retrofit")(retrofit)
 app.command("compile")(compile_model)
 app.command("export")(export)

@@ -17,6 +17,7 @@ LABS: Final = {
     "scaling": ("luthier.lab.scaling", "depth, width, resolution, or all together: which way of growing gains most?"),
     "retrofit": ("luthier.lab.retrofit", "VGG and ResNet with SE, ECA, CBAM: what does attention buy, at what price?"),
     "reduction": ("luthier.lab.reduction", "squeeze-and-excitation under a budget of MACs: which reduction r?"),
+    "attention_search": ("luthier.lab.attention_search", "which attention, early or late, under a limit on latency?"),
     "light": ("luthier.lab.light", "SE against ECA at equal measured time, where compute is scarcest"),
     "placement": ("luthier.lab.placement", "SE before or behind the depthwise convolution, in fp32, 8 and 4 bits"),
     "energy": ("luthier.lab.energy", "FP16, W8A16 in depthwise layers, INT8: joules by layer, and accuracy"),

@@ -73,7 +73,7 @@ class Classifier(nn.Module):
         return scores
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """He's normal rule over fan-out for convolutions; small linear layers, so that all classes start equally likely."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
@@ -117,7 +117,9 @@ def build(network: Network, *, drop_path: float = 0.0, zero_init_residual: bool 
     if drop_path >= 1:
         raise SpecError(f"build: drop_path must be below 1, got {drop_path!r}")
     model = Classifier(network, drop_path=drop_path)
-    _initialise(model)
+    initialise(model)
+    if network.head.dense:  # a 1x1 convolution that is a linear layer
+        nn.init.normal_(model.head.classifier.weight, 0.0, 0.01)  # type: ignore[arg-type]  # of a convolution
     if zero_init_residual:
         for part in model.modules():
             last = part.last_norm() if isinstance(part, ResidualBlock) and part.adds else None

@@ -28,7 +28,7 @@ from luthier.train.recipe import Recipe, to_json
 from luthier.train.results import Diverged, Epoch, Evaluation, Stop, Trained
 from luthier.train.schedule import learning_rate_at
 from luthier.train.source import Splits
-from luthier.train.step import Batch, Stepper
+from luthier.train.step import Batch, Stepper, StepperOf
 from luthier.train.transforms import ImageTransform, make_transforms
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -54,6 +54,7 @@ def train(
     label: str = "",
     show_progress: bool = True,
     num_workers: int | None = None,
+    stepper: StepperOf = Stepper,
 ) -> Trained:
     """Fit `module` to `splits.train` by `recipe`; judge every epoch on `splits.val`.
 
@@ -77,6 +78,7 @@ def train(
         label: name in the progress display.
         show_progress: on stderr.
         num_workers: see `loader`.
+        stepper: what a step is, where it is more than one cross entropy; made like a `Stepper`.
     Raises:
         InputError: a batch that cannot be divided as asked.
         DataError: too few training images.
@@ -84,7 +86,7 @@ def train(
         KeyboardInterrupt: Ctrl-C, after the checkpoint is saved.
     """
     fabric = open_fabric(hardware or Hardware(), recipe.precision)
-    training = _Training(module, splits, recipe, fabric, folder, resolution, (mean, std), num_workers)
+    training = _Training(module, splits, recipe, fabric, folder, resolution, (mean, std), num_workers, stepper)
     training.time_share = time_share or (lambda: 0.0)
     training.begin(resume)
     with interrupt_flag() as interrupted, training.stepper.kernels():
@@ -111,7 +113,7 @@ class _Position:
 class _Training:
     def __init__(
         self, module: nn.Module, splits: Splits, recipe: Recipe, fabric: Fabric, folder: Path, resolution: int,
-        mean_std: tuple[Triple, Triple], num_workers: int | None,
+        mean_std: tuple[Triple, Triple], num_workers: int | None, stepper: StepperOf,
     ) -> None:  # fmt: skip
         self.splits, self.recipe, self.fabric, self.folder = splits, recipe, fabric, folder
         self.identity = {
@@ -131,7 +133,8 @@ class _Training:
         self.num_workers = num_workers
         per_process = len(splits.train) // fabric.world_size
         self.steps_per_epoch = per_process // self.micro_batch // recipe.accumulate_steps
-        self.stepper = Stepper(module, recipe, fabric, splits.num_classes)
+        self.stepper = stepper(module, recipe, fabric, splits.num_classes)
+        self.identity |= self.stepper.identity
         self.position = _Position()
         self.history: list[Epoch] = []
         self.best: Epoch | None = None

@@ -11,7 +11,7 @@ from torch import nn
 
 from luthier.train.hardware import Hardware, open_fabric
 from luthier.train.recipe import Recipe
-from luthier.train.step import Stepper
+from luthier.train.step import Stepper, StepperOf
 
 
 def measure_rate(
@@ -24,6 +24,7 @@ def measure_rate(
     hardware: Hardware | None = None,
     steps: int = 8,
     limit_s: float = 5.0,
+    stepper: StepperOf = Stepper,
 ) -> float:
     """Images per second of whole training steps (forward, backward, update, average) on noise; no data loading.
 
@@ -34,11 +35,12 @@ def measure_rate(
         steps: timed, after two that are not; the fastest quarter counts, because neighbours on the machine
             only ever slow a step down.
         limit_s: no further step begins after so many seconds.
+        stepper: see `luthier.train.loop.train`.
     Returns:
         Images per second of one process.
     """
     fabric = open_fabric(hardware or Hardware(), recipe.precision)
-    stepper = Stepper(deepcopy(module), recipe, fabric, num_classes)
+    trained = stepper(deepcopy(module), recipe, fabric, num_classes)
     size = max(recipe.batch_size // recipe.accumulate_steps // fabric.world_size, 1)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(size, in_channels, resolution, resolution, generator=generator)
@@ -46,10 +48,10 @@ def measure_rate(
     batches = [(images, labels)] * recipe.accumulate_steps
     seconds: list[float] = []
     began = time.perf_counter()
-    with stepper.kernels():
+    with trained.kernels():
         for step in range(steps + 2):
             start = time.perf_counter()
-            loss, _ = stepper.step(batches, recipe.learning_rate, seed=(step,))
+            loss, _ = trained.step(batches, recipe.learning_rate, seed=(step, 0, 0))
             float(loss)  # waits for the accelerator
             seconds.append(time.perf_counter() - start)
             if time.perf_counter() - began > limit_s:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -40,7 +41,12 @@ class Stepper:
         optimizer: of `recipe`.
         ema: moving average, or None.
         fabric: hardware and precision.
+        identity: what else a checkpoint must agree on, name -> text.
+        fused: whether one kernel updates all weights, which needs a gradient for each of them in every step.
     """
+
+    identity: Mapping[str, str] = MappingProxyType({})
+    fused: bool = True
 
     def __init__(self, module: nn.Module, recipe: Recipe, fabric: Fabric, num_classes: int) -> None:
         self.recipe, self.fabric = recipe, fabric
@@ -48,7 +54,7 @@ class Stepper:
         if recipe.channels_last:
             module.to(memory_format=torch.channels_last)
         module.train()
-        self._model, self.optimizer = fabric.setup(module, make_optimizer(module, recipe))
+        self._model, self.optimizer = fabric.setup(module, make_optimizer(module, recipe, fused=self.fused))
         self.module = module
         self.ema = Ema(module, recipe.ema_decay) if recipe.ema_decay is not None else None
         self._mix = make_mix(recipe, num_classes)
@@ -94,7 +100,7 @@ class Stepper:
                 images, targets = self._mix(images, targets)
                 smoothing = 0.0
             with self.fabric.no_backward_sync(self._model, enabled=index + 1 < len(batches)):
-                loss = F.cross_entropy(self._model(images).float(), targets, label_smoothing=smoothing)
+                loss = self.loss(images, targets, smoothing)
                 self.fabric.backward(loss / len(batches))
             total += loss.detach() * len(labels)
             images_seen += len(labels)
@@ -107,6 +113,16 @@ class Stepper:
         if self.ema is not None:
             self.ema.update()
         return total, images_seen
+
+    def loss(self, images: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+        """Mean over the images of what the step lowers: here the cross entropy.
+
+        Args:
+            images: (B, 3, H, W), on the device.
+            targets: labels (B,), or distributions (B, K).
+            smoothing: of the labels.
+        """
+        return F.cross_entropy(self._model(images).float(), targets, label_smoothing=smoothing)
 
     def agree_on_buffers(self) -> None:
         """Replace every floating-point buffer by its mean over the processes; each saw other images."""
@@ -131,7 +147,11 @@ class Stepper:
             self.ema.step = state["ema"]["step"]
 
 
-def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
+#: a module, its recipe, the hardware and the number of classes to a `Stepper`
+StepperOf: TypeAlias = Callable[[nn.Module, Recipe, Fabric, int], Stepper]
+
+
+def make_optimizer(module: nn.Module, recipe: Recipe, *, fused: bool = True) -> Optimizer:
     """The recipe's optimizer: no decay on biases and norms, a smaller rate on all but the classifier."""
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
@@ -150,7 +170,7 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
     if not groups:
         raise InputError("train: the network has no weights to train; set requires_grad")
     name, options = _OPTIMIZERS[recipe.optimizer]
-    if recipe.precision == "16-mixed":
+    if recipe.precision == "16-mixed" or not fused:
         # a fused optimizer unscales gradients inside its step, where clipping comes too late
         options = {key: value for key, value in options.items() if key != "fused"}
     return create_optimizer_v2(list(groups.values()), opt=name, lr=recipe.learning_rate, **options)

@@ -1,0 +1,252 @@
+"""How well accuracy with shared weights ranks networks that are trained apart.
+
+    python benchmarks/supernet.py [--folder DIR] [--data DIR]                              (or: make bench-supernet)
+
+24 networks are drawn at random from one feasible set, MACs within 15 % of its centre.  One supernet is trained over the
+space, each network alone with two seeds, all on the same 10,000 CIFAR-10 images at 16 px.  About 40 minutes on one
+core; every finished training is kept in the folder, and a training in flight goes on from its last epoch.  Prints a
+Markdown section.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from luthier import files
+from luthier.arch import Attention, Block, Head, Network, Stage
+from luthier.cost.tables import CostTables, Slot, Slots
+from luthier.lab.experiment import Place
+from luthier.lab.images import splits as read_images
+from luthier.lab.training import fit, seeded
+from luthier.nn.elastic import Elastic, extreme
+from luthier.search.supernet import CALIBRATION_IMAGES, inherited, train_supernet
+from luthier.train.data import channel_mean_std
+from luthier.train.recipe import Recipe
+from luthier.train.source import Splits
+
+NETWORKS, SEEDS = 24, 2
+MACS, WITHIN = 850_000, 0.15
+SIDES = (12, 16)
+TRAIN, VAL, TEST = 10_000, 4_000, 10_000
+ALONE = Recipe(epochs=8, batch_size=128, learning_rate=0.15, warmup_epochs=1, augment="crop_flip")
+SHARED = replace(ALONE, epochs=20)
+CALIBRATIONS = (32, 128, CALIBRATION_IMAGES, 2048)
+BOOTSTRAPS: Final = 10_000
+
+_GATES = (
+    None, Attention(kind="se", ratio=0.25), Attention(kind="eca"), Attention(kind="spatial", place="after_project"),
+)  # fmt: skip
+#: stage -> depth, stride of the first block, widths; kinds with their kernels and expansions
+_STAGES: Final[
+    dict[str, tuple[int, int, tuple[int, ...], tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]]]
+] = {
+    "early": (2, 1, (16, 24), (("mbconv", (3, 5), (1, 2, 4)), ("fused_mbconv", (3,), (1, 2)))),
+    "middle": (3, 2, (32, 48), (("mbconv", (3, 5), (1, 2, 4)),)),
+    "late": (2, 1, (48, 64), (("mbconv", (3, 5), (1, 2, 4)),)),
+}
+
+
+def space(mean: Sequence[float], std: Sequence[float]) -> Slots:
+    """Seven slots over three stages: kind, width, kernel, expansion, attention, depth; and two resolutions."""
+    slots = []
+    for stage, (depth, stride, widths, kinds) in _STAGES.items():
+        for place in range(depth):
+            choices = tuple(
+                Block(
+                    kind=kind, out_channels=width, kernel_size=kernel, expand_ratio=expand, attention=gate,  # type: ignore[arg-type]
+                    stride=1 if place else stride,
+                )
+                for kind, kernels, expands in kinds
+                for width, kernel, expand, gate in product(widths, kernels, expands, _GATES)
+            )  # fmt: skip
+            slots.append(Slot(stage=stage, choices=(None, *choices) if place else choices))
+    stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=16, stride=2),))
+    frame = Network(
+        name="ranking", stages=(stem,), head=Head(num_classes=10, conv_channels=128), resolution=max(SIDES),
+        input_mean=tuple(mean), input_std=tuple(std),
+    )  # fmt: skip
+    return Slots(frame=frame, slots=tuple(slots), resolutions=SIDES)
+
+
+class Feasible:
+    """Rows of genes, evenly drawn among those whose MACs keep the limits."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.tables = CostTables(slots)
+        self._pool = self._draw_pool(np.random.default_rng(0))
+
+    def _draw_pool(self, rng: np.random.Generator) -> NDArray[np.integer[Any]]:
+        sizes = self.tables.slots.sizes
+        rows = np.unique(rng.integers(0, sizes, (100_000, len(sizes))), axis=0)
+        macs = self.tables.costs(rows).macs
+        return rows[np.abs(macs / MACS - 1) <= WITHIN]
+
+    def __call__(self, rng: np.random.Generator, count: int) -> NDArray[np.integer[Any]]:
+        """Rows (count, genes)."""
+        return self._pool[rng.integers(0, len(self._pool), count)]
+
+
+def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Correlation of the ranks, ties sharing theirs."""
+    a, b = rankdata(first), rankdata(second)
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else 0.0
+
+
+def bootstrap(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """Spearman of each pair on networks drawn again: (BOOTSTRAPS, pairs), the same networks for all pairs."""
+    rng = np.random.default_rng(0)
+    count = len(pairs[0][0])
+    draws = rng.integers(0, count, (BOOTSTRAPS, count))
+    return np.array([[spearman(a[draw], b[draw]) for a, b in pairs] for draw in draws])
+
+
+def kept(path: Path, make: Any) -> dict[str, Any]:
+    """What a training found: read, or made and written."""
+    if not path.exists():
+        began = time.process_time()
+        found = make()
+        files.write_text(path, json.dumps({**found, "cpu_s": round(time.process_time() - began, 1)}))
+        print(f"{path.stem}: {found}", file=sys.stderr, flush=True)
+    stored: dict[str, Any] = json.loads(path.read_text())
+    return stored
+
+
+def study(folder: Path, data: Path) -> dict[str, Any]:
+    """Train what is missing."""
+    torch.set_num_threads(1)
+    images = read_images(data / "images" / "cifar10.npz", max(SIDES), train=TRAIN, val=VAL, test=TEST, seed=0)
+    mean, std = channel_mean_std(images.train)
+    slots = space(mean, std)
+    feasible = Feasible(slots)
+    rows = feasible(np.random.default_rng(1), NETWORKS)
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = kept(folder / "supernet.json", lambda: _shared(slots, rows, images, feasible, folder))
+    alone = [
+        [kept(folder / f"alone-{seed}-{i:02}.json", lambda n=i, s=seed: _alone(slots, rows[n], images, s, folder))
+         for i in range(NETWORKS)]
+        for seed in range(SEEDS)
+    ]  # fmt: skip
+    extremes = np.array([extreme(slots, largest=True), extreme(slots, largest=False)])
+    return {
+        "rows": rows, "costs": feasible.tables.costs(rows), "extremes": feasible.tables.costs(extremes).macs,
+        "feasible": len(feasible._pool), "shared": shared, "alone": alone,
+        "resolutions": [SIDES[row[-1]] for row in rows],
+    }  # fmt: skip
+
+
+def _shared(
+    slots: Slots, rows: NDArray[np.integer[Any]], images: Splits, feasible: Feasible, folder: Path
+) -> dict[str, Any]:
+    torch.manual_seed(0)
+    shared = Elastic(slots)
+    trained = train_supernet(shared, images, SHARED, folder=folder / "supernet", draw=feasible, show_progress=False)
+    assert trained.best is not None
+    inherit = {
+        str(count): [inherited(shared, row.tolist(), images, images=count).accuracy for row in rows]
+        for count in CALIBRATIONS
+    }
+    return {"largest_val_accuracy": trained.best.val_accuracy, "inherited": inherit}
+
+
+def _alone(slots: Slots, row: NDArray[np.integer[Any]], images: Splits, seed: int, folder: Path) -> dict[str, Any]:
+    network = slots.network(row)
+    place = Place(seed, folder / "training" / f"{seed}-{'-'.join(map(str, row))}", "cpu")
+    return dict(fit(seeded(network, seed), network, images, ALONE, place))
+
+
+def page(found: dict[str, Any]) -> str:
+    """The Markdown section."""
+    macs = np.array(found["costs"].macs, float)
+    alone = np.array([[one["accuracy"] for one in seed] for seed in found["alone"]])
+    inherit = np.array(found["shared"]["inherited"][str(CALIBRATION_IMAGES)])
+    mean = alone.mean(0)
+    pairs = {
+        "inherited accuracy, mean of the seeds": (inherit, mean),
+        "MACs alone, mean of the seeds (the null)": (macs, mean),
+        "seed 0, seed 1 (the ceiling)": (alone[0], alone[1]),
+        "inherited accuracy, seed 0": (inherit, alone[0]),
+        "inherited accuracy, seed 1": (inherit, alone[1]),
+    }
+    draws = bootstrap(list(pairs.values()))
+    values = [spearman(a, b) for a, b in pairs.values()]
+    named = list(zip(pairs, values, strict=True))
+
+    def interval(column: NDArray[np.float64]) -> str:
+        low, high = np.percentile(column, (2.5, 97.5))
+        return f"{low:.2f} to {high:.2f}"
+
+    one = (draws[:, 3] + draws[:, 4]) / 2
+    like = (values[3] + values[4]) / 2
+    spread = np.sqrt(np.mean((alone[0] - alone[1]) ** 2) / 2)
+    picked = np.argsort(-inherit)[:3]
+    lines = [
+        "# Does accuracy with shared weights rank networks?",
+        "",
+        f"{NETWORKS} networks drawn at random from {found['feasible']:,} that are feasible: MACs within "
+        f"{WITHIN:.0%} of {MACS / 1e6:.2f} M ({macs.min() / 1e6:.2f} to {macs.max() / 1e6:.2f} M), input of "
+        f"{' or '.join(map(str, SIDES))} px. The space's extremes have {found['extremes'][1] / 1e6:.2f} and "
+        f"{found['extremes'][0] / 1e6:.2f} M. {TRAIN:,} training, {VAL:,} validation and {TEST:,} test images of "
+        f"CIFAR-10 at {max(SIDES)} px; each network alone {ALONE.epochs} epochs with {SEEDS} seeds, the supernet "
+        f"{SHARED.epochs} epochs (sandwich rule, 2 drawn feasible networks per step, in-place distillation). "
+        f"Inherited accuracy is on validation images with norm statistics from {CALIBRATION_IMAGES} training images; "
+        "accuracy alone is on test images.",
+        "",
+        "| Spearman of | value | 95 % interval (bootstrap over networks) |",
+        "|---|---|---|",
+        *(f"| {name} | {value:.2f} | {interval(draws[:, i])} |" for i, (name, value) in enumerate(named)),
+        f"| inherited accuracy, one seed (mean of the two above) | {like:.2f} | {interval(one)} |",
+        "",
+        f"Inherited less null: {values[0] - values[1]:+.2f} ({interval(draws[:, 0] - draws[:, 1])}). "
+        f"Inherited over ceiling, both against one seed: {like / values[2]:.2f} (aim 0.8); against the mean of the "
+        f"seeds: {values[0] / values[2]:.2f}.",
+        "",
+        f"Accuracy alone: {mean.min():.1%} to {mean.max():.1%}, one seed's standard deviation {100 * spread:.2f} "
+        f"points. Inherited: {inherit.min():.1%} to {inherit.max():.1%}. The three of highest inherited accuracy reach "
+        f"{mean[picked].mean():.1%} alone, the best three {np.sort(mean)[-3:].mean():.1%}, all {mean.mean():.1%}.",
+        "",
+        "| calibration images | Spearman with the mean of the seeds | mean inherited accuracy |",
+        "|---|---|---|",
+        *(f"| {count} | {spearman(np.array(found['shared']['inherited'][str(count)]), mean):.2f} | "
+          f"{np.mean(found['shared']['inherited'][str(count)]):.1%} |" for count in CALIBRATIONS),
+        "",
+        "| network | MACs | input | inherited | alone, seed 0 | seed 1 |",
+        "|---|---|---|---|---|---|",
+        *(f"| {i} | {macs[i] / 1e6:.3f} M | {found['resolutions'][i]} px | {inherit[i]:.1%} | {alone[0, i]:.1%} | "
+          f"{alone[1, i]:.1%} |" for i in np.argsort(-mean)),
+        "",
+        f"Processor time, this machine busy with other work: the supernet and {len(CALIBRATIONS)} x {NETWORKS} "
+        f"inherited accuracies {found['shared']['cpu_s'] / 60:.0f} min, {NETWORKS * SEEDS} trainings "
+        f"{sum(one['cpu_s'] for seed in found['alone'] for one in seed) / 60:.0f} min.",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Train what is missing and print the section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/supernet-ranking"))
+    parser.add_argument("--data", type=Path, default=os.environ.get("LUTHIER_DATA"))
+    asked = parser.parse_args()
+    if asked.data is None:
+        print("supernet: needs the folder of real data; name it with --data, or set LUTHIER_DATA", file=sys.stderr)
+        return 2
+    print(page(study(asked.folder, Path(asked.data))))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

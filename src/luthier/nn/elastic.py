@@ -1,0 +1,286 @@
+"""Every network of a space on one set of weights.
+
+Where a slot may hold several blocks, each of its layers exists once per kind of block, as large as its largest version;
+a network takes from it
+
+    the leading channels, in and out;  the centre of the kernel (a plain crop, no learnt transform)         (1)
+
+so that two choices share what they have in common.  A skipped slot takes nothing.  Each kind and place of attention has
+layers of its own, cut in the same way.  The forward pass is that of the module which `build` makes of the network, on
+these cuts: what a network computes here and what it computes once exported is the same by construction.
+
+Mechanism and limitations: the norms' weights and biases are shared, their statistics are not: here every batch is
+normalised by its own, and an exported network needs statistics of its own before it is used (`search.supernet`).
+Channels are not sorted by importance; they become important in their order because every network has the first ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from luthier.arch.block import Block, Stage
+from luthier.arch.network import Network
+from luthier.cost.tables import Slots
+from luthier.errors import SpecError
+from luthier.nn.blocks import make_block
+from luthier.nn.build import Classifier, build, initialise
+from luthier.nn.head import ClassifierHead
+
+#: genes of one network, see `Slots`
+Row: TypeAlias = tuple[int, ...]
+
+_LEAVES: Final = (nn.Conv2d, nn.Conv1d, nn.Linear, nn.BatchNorm2d)
+#: networks whose empty modules are kept
+_KEPT: Final = 64
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The largest version of a layer so far: its weight has the shape (C_out, C_in / groups, k, k) or fewer axes."""
+
+    kind: type[nn.Module]
+    shape: tuple[int, ...]
+    depthwise: bool
+    bias: bool
+
+    @classmethod
+    def of(cls, part: nn.Module) -> _Layer:
+        kind = next(leaf for leaf in _LEAVES if isinstance(part, leaf))
+        weight = part.get_parameter("weight")
+        return cls(kind, tuple(weight.shape), getattr(part, "groups", 1) > 1, part.bias is not None)
+
+    def joined(self, other: _Layer) -> _Layer:
+        shape = tuple(max(pair) for pair in zip(self.shape, other.shape, strict=True))
+        return _Layer(self.kind, shape, self.depthwise, self.bias or other.bias)
+
+    def make(self) -> nn.Module:
+        if self.kind is nn.BatchNorm2d:
+            return nn.BatchNorm2d(self.shape[0], track_running_stats=False)
+        if self.kind is nn.Linear:
+            return nn.Linear(self.shape[1], self.shape[0], bias=self.bias)
+        if self.kind is nn.Conv1d:
+            return nn.Conv1d(self.shape[1], self.shape[0], self.shape[2], bias=self.bias)
+        groups = self.shape[0] if self.depthwise else 1
+        return nn.Conv2d(
+            self.shape[1] * groups, self.shape[0], (self.shape[2], self.shape[3]), groups=groups, bias=self.bias
+        )
+
+
+def cut(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """Equation (1): a view of a weight (C_out, C_in, k, ...), (C_out, C_in) or (C,).
+
+    Example:
+        >>> cut(torch.arange(25.0).reshape(1, 1, 5, 5), (1, 1, 3, 3))[0, 0].tolist()
+        [[6.0, 7.0, 8.0], [11.0, 12.0, 13.0], [16.0, 17.0, 18.0]]
+    """
+    for axis, size in enumerate(shape):
+        weight = weight.narrow(axis, (weight.shape[axis] - size) // 2 if axis >= 2 else 0, size)
+    return weight
+
+
+def extreme(slots: Slots, *, largest: bool, tie: Callable[[int], int] = lambda count: 0) -> Row:
+    """The largest (or smallest) network: in each slot the widest (narrowest) block, of those the one of the largest
+    (smallest) expansion, then kernel; of the resolutions the largest (smallest).
+
+    Args:
+        tie: which of n blocks that differ in nothing of this (in attention, say).
+    Example:
+        >>> from luthier.arch import Head
+        >>> from luthier.cost.tables import Slot
+        >>> stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=8, stride=2),))
+        >>> frame = Network(name="space", stages=(stem,), head=Head(num_classes=10), resolution=32)
+        >>> body = Slot(stage="body", choices=(None, *(Block(kind="mbconv", out_channels=c) for c in (8, 16))))
+        >>> space = Slots(frame=frame, slots=(body,), resolutions=(32, 24))
+        >>> extreme(space, largest=True), extreme(space, largest=False)
+        ((2, 0), (0, 1))
+    """
+    pick = max if largest else min
+    row = []
+    for slot in slots.slots:
+        sizes = [_size(choice) for choice in slot.choices]
+        end = pick(sizes)
+        equal = [index for index, size in enumerate(sizes) if size == end]
+        row.append(equal[tie(len(equal))])
+    side = pick(slots.resolutions)
+    return (*row, slots.resolutions.index(side))
+
+
+def _size(choice: Block | None) -> tuple[float, ...]:
+    return (0.0,) if choice is None else (choice.out_channels, choice.expand_ratio, choice.kernel_size)
+
+
+class Elastic(nn.Module):
+    """The shared weights of a space.
+
+    Attributes:
+        slots: the space.
+        layers: the largest versions, by place, kind of block and layer.
+    Example:
+        >>> from luthier.arch import Head
+        >>> from luthier.cost.tables import Slot
+        >>> stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=8, stride=2),))
+        >>> frame = Network(name="space", stages=(stem,), head=Head(num_classes=10), resolution=32)
+        >>> body = Slot(stage="body", choices=tuple(Block(kind="mbconv", out_channels=c) for c in (8, 16)))
+        >>> shared = Elastic(Slots(frame=frame, slots=(body,), resolutions=(32,)))
+        >>> shared(torch.zeros(4, 3, 32, 32), [(0, 0), (1, 0)]).shape
+        torch.Size([2, 4, 10])
+        >>> shared.export((0, 0)).network.stages[1].blocks[0].out_channels
+        8
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        super().__init__()
+        self.slots = slots
+        self.layers = nn.ModuleDict({key: layer.make() for key, layer in _largest_layers(slots).items()})
+        initialise(self)
+        self._empty: dict[Row, tuple[Classifier, dict[str, tuple[str, str]]]] = {}
+
+    def extra_repr(self) -> str:
+        """Part of a checkpoint's identity: two spaces of equal weights are still two spaces."""
+        frame, sizes = self.slots.frame, self.slots.sizes
+        return f"{frame.name}, sizes={sizes}, sha256={hashlib.sha256(repr(self.slots).encode()).hexdigest()[:16]}"
+
+    def forward(self, x: Tensor, rows: Sequence[Row] | None = None) -> Tensor:
+        """Class scores of several networks on the same images.
+
+        Args:
+            x: (N, C, H, W), normalised; resized (bilinear, antialiased) for networks of another resolution.
+            rows: R networks; None = the largest.
+        Returns:
+            (R, N, K), or (N, K) for None.
+        """
+        if rows is None:
+            return self._one(x, extreme(self.slots, largest=True))
+        return torch.stack([self._one(x, tuple(row)) for row in rows])
+
+    def export(self, row: Sequence[int]) -> Classifier:
+        """An ordinary module of one network with a copy of its weights; the norms' statistics are those of no data."""
+        model = build(self.slots.network(list(row)))
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            parameters = dict(model.named_parameters())
+            for name, source in _sources(self.slots, row, model).items():
+                parameters[name].copy_(cut(self._weight(source), parameters[name].shape))
+        return model.to(device)
+
+    def _one(self, x: Tensor, row: Row) -> Tensor:
+        if row not in self._empty:
+            if len(self._empty) >= _KEPT:
+                self._empty.clear()
+            self._empty[row] = self._make_empty(row)
+        empty, sources = self._empty[row]
+        empty.train(self.training)
+        side = empty.network.resolution
+        if x.shape[2:] != (side, side):
+            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        shapes = dict(empty.named_parameters())
+        weights = {name: cut(self._weight(source), shapes[name].shape) for name, source in sources.items()}
+        scores: Tensor = functional_call(empty, weights, (x,))
+        return scores
+
+    def _make_empty(self, row: Row) -> tuple[Classifier, dict[str, tuple[str, str]]]:
+        """A module without weights, whose norms keep no statistics."""
+        with torch.device("meta"):
+            empty = Classifier(self.slots.network(row))
+        for part in empty.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.track_running_stats = False
+                part.running_mean = part.running_var = part.num_batches_tracked = None
+        return empty, _sources(self.slots, row, empty)
+
+    def _weight(self, source: tuple[str, str]) -> Tensor:
+        key, name = source
+        return self.layers[key].get_parameter(name)
+
+
+def _places(slots: Slots) -> Iterator[tuple[str, str, tuple[Block | None, ...]]]:
+    """(place, stage, choices) of the frame's blocks and of the slots, in order."""
+    for stage in slots.frame.stages:
+        for index, block in enumerate(stage.blocks):
+            yield f"{stage.name}/{index}", stage.name, (block,)
+    count: dict[str, int] = {}
+    for slot in slots.slots:
+        index = count[slot.stage] = count.get(slot.stage, -1) + 1
+        yield f"{slot.stage}/{index}", slot.stage, slot.choices
+
+
+def _key(place: str, block: Block | None, path: str) -> str:
+    """Which shared layer stands for the layer at `path` of a block (or the head)."""
+    parts = path.split(".")
+    if block is None:
+        return "/".join((place, *parts))
+    if parts[0] == "attention" and block.attention is not None:
+        parts[0] = f"{block.attention.kind}_{block.attention.place}"
+    return "/".join((place, block.kind, *parts))
+
+
+def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((path, part) for path, part in module.named_modules() if isinstance(part, _LEAVES))
+
+
+def _largest_layers(slots: Slots) -> dict[str, _Layer]:
+    frame, found = slots.frame, dict[str, _Layer]()
+    layers_of: dict[tuple[Block, int], list[tuple[str, _Layer]]] = {}
+
+    def add(place: str, block: Block | None, layers: list[tuple[str, _Layer]]) -> None:
+        for path, layer in layers:
+            key = _key(place, block, path)
+            found[key] = found[key].joined(layer) if key in found else layer
+
+    widths = {frame.in_channels}
+    for place, stage, choices in _places(slots):
+        after = widths if None in choices else set[int]()
+        for choice in dict.fromkeys(replace(block, precision=None) for block in choices if block is not None):
+            after = after | {choice.out_channels}
+            for channels in widths:
+                if (choice, channels) not in layers_of:
+                    layers_of[choice, channels] = _layers(frame, stage, choice, channels)
+                add(place, choice, layers_of[choice, channels])
+        widths = after
+    for channels in widths:
+        last = Stage(name="last", blocks=(Block(kind="conv", out_channels=channels),))
+        with torch.device("meta"):
+            head = ClassifierHead(replace(frame, stages=(last,)))
+        add("head", None, [(path, _Layer.of(part)) for path, part in _leaves(head)])
+    return found
+
+
+def _layers(frame: Network, stage: str, block: Block, in_channels: int) -> list[tuple[str, _Layer]]:
+    placed = frame.place(Stage(name=stage, blocks=(block,)), 0, block, in_channels, frame.resolution)
+    try:
+        with torch.device("meta"):
+            module = make_block(placed, frame)
+    except SpecError:  # a width that no network brings here
+        return []
+    return [(path, _Layer.of(part)) for path, part in _leaves(module)]
+
+
+def _sources(slots: Slots, row: Sequence[int], model: Classifier) -> dict[str, tuple[str, str]]:
+    """Parameter of a network -> (shared layer, its parameter)."""
+    fixed = sum(len(stage.blocks) for stage in slots.frame.stages)
+    genes = [0] * fixed + list(row[:-1])
+    chosen = [
+        (place, block)
+        for (place, _, choices), gene in zip(_places(slots), genes, strict=True)
+        if (block := choices[gene]) is not None
+    ]
+    names = [f"stages.{placed.name}." for placed in model.network.walk()]
+    found = {}
+    for name, _ in model.named_parameters():
+        path, _, parameter = name.rpartition(".")
+        if path.startswith("head."):
+            key = _key("head", None, path.removeprefix("head."))
+        else:
+            index = next(i for i, prefix in enumerate(names) if name.startswith(prefix))
+            place, block = chosen[index]
+            key = _key(place, block, path.removeprefix(names[index]))
+        found[name] = (key, parameter)
+    return found
