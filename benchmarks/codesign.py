@@ -75,6 +75,8 @@ def main() -> int:
     parser.add_argument("--table", type=Path, default=TABLES / "small.csv")
     parser.add_argument("--latency", type=Path, default=TABLES / "small_latency.csv")
     asked = parser.parse_args()
+    if not asked.table.exists():
+        parser.error(f"{asked.table} is missing; make it with `make search-table`")
     space = get(TABLES / "small_space.toml")
     rows, accuracy, twice = read_table(asked.table, space)
     micro = Pricer(replace(space, precision="int8"), on_device(get_device("stm32h743")))

@@ -8,9 +8,9 @@ this machine (measured, `tables/small_latency.csv`) and of devices of HELP's tab
 variable LUTHIER_DATA): a sum over ops with coefficients that are not negative, fitted on 4,000 published networks.
 
 All samplers play in Optuna, with the same seeds and the same feasible set: a proposal that is no member is replaced by
-the nearest one.  What was evaluated before is told again and does not count.  In the second run of (a) the peers know
-costs too: of four proposals the one is evaluated that would gain most if it were as accurate as the five evaluated
-networks of the nearest costs.  About half an hour of one core.
+the nearest one (and TPE is told that one).  What was evaluated before is told again and does not count.  In the second
+run of (a) the peers know costs too: of four proposals the one is evaluated that would gain most if it were as accurate
+as the best of the five evaluated networks of the nearest costs.  About half an hour of one core.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from luthier.search.strategy import (
     Within,
     directions,
     distributions,
+    params,
     suggested,
 )  # fmt: skip
 from luthier.search.surrogate import Encoding
@@ -175,8 +176,14 @@ def play(name: str, case: Case, seed: int, most: int, until: float, free_costs: 
         fresh = key not in known
         if fresh:
             known[key] = (case.accuracy(rows[pick]), float(case.candidates.price(rows[pick][None])["latency_s"][0]))
-        asked[pick].set_user_attr(GENES, list(key))
-        study.tell(asked[pick], known[key])
+        if name == "TPE":  # it learns from the member itself; NSGA-II's generations take only what was asked
+            study.tell(asked[pick], state=optuna.trial.TrialState.FAIL)
+            study.add_trial(optuna.trial.create_trial(
+                params=params(space, rows[pick]), distributions=distributions(space), values=known[key]
+            ))  # fmt: skip
+        else:
+            asked[pick].set_user_attr(GENES, list(key))
+            study.tell(asked[pick], known[key])
         if fresh:
             volumes.append(volume(case, np.array(list(known.values()))))
     return volumes
@@ -322,6 +329,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("build/bench-search.tsv"), help="goes on from there")
     parser.add_argument("--part", choices=("a", "b", "ab"), default="ab")
     asked = parser.parse_args()
+    if not asked.table.exists():
+        parser.error(f"{asked.table} is missing; make it with `make search-table`")
     asked.keep.parent.mkdir(parents=True, exist_ok=True)
     about = hashlib.sha256(asked.table.read_bytes()).hexdigest()[:12]
     kept = Kept(asked.keep, about)

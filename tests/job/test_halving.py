@@ -25,7 +25,10 @@ class Trainer:
 
 
 def run(study: Study, members: list[Member], trainer: Trainer, images: int = 100_000) -> Decision:
-    return halve(study, members, epochs=lambda m, rung, rungs: 10 * (rung + 1), play=trainer, val_images=images)
+    return halve(
+        study, members, epochs=lambda m, rung, rungs: 10 * (rung + 1),
+        play=lambda plays: ((one, trainer(one)) for one in plays), val_images=images,
+    )  # fmt: skip
 
 
 def statuses(study: Study) -> dict[int, str]:
@@ -102,3 +105,14 @@ def test_a_killed_search_goes_on_without_playing_anything_twice(
     third = Trainer(RISING)
     assert run(Study(journal), family, third).order == decision.order
     assert third.diary == []
+
+
+def test_rounds_may_end_in_any_order(study: Study, family: list[Member]) -> None:
+    trainer = Trainer(RISING)
+    decision = halve(
+        study, family, epochs=lambda m, rung, rungs: 10, val_images=100_000,
+        play=lambda plays: [(one, trainer(one)) for one in reversed(list(plays))],
+    )  # fmt: skip
+    assert [m.number for m in decision.order] == [5]
+    assert [number for number, rung, _ in trainer.diary if rung == 0] == [5, 4, 3, 2, 1, 0]
+    assert statuses(study)[0] == "halted"

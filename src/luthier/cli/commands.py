@@ -53,6 +53,8 @@ def fit(
     threads: limits.Threads = 1,
     accelerator: limits.Accelerator = "auto",
     trials: limits.Trials = None,
+    cluster: limits.Cluster = None,
+    jobs: limits.Jobs = 1,
     as_json: limits.Json = False,
 ) -> None:
     """Find, train, export and measure the most accurate network of a family that fits every limit."""
@@ -80,7 +82,7 @@ def fit(
         accelerator=accelerator,
         **asdict(budget),
     )
-    _start(request, run_dir, as_json, trials or [])
+    _start(request, run_dir, as_json, trials or [], cluster, jobs)
 
 
 def train(
@@ -176,11 +178,14 @@ def convert(
         output.document("data convert", written)
 
 
-def _start(request: Request, run_dir: Path | None, as_json: bool, trials: Sequence[Path] = ()) -> None:
+def _start(
+    request: Request, run_dir: Path | None, as_json: bool, trials: Sequence[Path] = (), cluster: str | None = None,
+    jobs: int = 1,
+) -> None:  # fmt: skip
     from luthier.report import lines, write
 
     console = output.console()
-    folder = run_dir or Path("runs") / _name(request)
+    folder = run_dir or Path("runs") / run_name(request)
 
     def say(line: str) -> None:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first speaks
@@ -192,8 +197,10 @@ def _start(request: Request, run_dir: Path | None, as_json: bool, trials: Sequen
     else:
         # here and not above: torch takes seconds to import
         from luthier.job.fit import fit as run_fit
+        from luthier.search.cluster import open_workers
 
-        result = run_fit(request, folder, say, trials)
+        with open_workers(cluster, jobs) as workers:
+            result = run_fit(request, folder, say, trials, workers)
     if result is None:
         return
     page, source = folder / "report.html", folder / "result.json"
@@ -204,7 +211,7 @@ def _start(request: Request, run_dir: Path | None, as_json: bool, trials: Sequen
         output.document(request.command, summary(result, folder))
 
 
-def _name(request: Request) -> str:
+def run_name(request: Request) -> str:
     """Readable and the same for the same request, so that the same command finds its own run."""
     stem = Path(request.data or "digits").stem.replace(":", "-") or "run"
     return f"{request.command}-{stem}-{hashlib.sha256(repr(request).encode()).hexdigest()[:8]}"

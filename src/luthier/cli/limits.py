@@ -35,6 +35,11 @@ Trials = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip images that cannot be read, and list them.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="Of the run time that latency is measured on.")]
 Accelerator = Annotated[str, typer.Option("--accelerator", help="The hardware that trains: auto, cpu or cuda.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="ADDRESS", help="Train candidates on a Ray cluster: auto, or ray://HOST:PORT."),
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Train so many candidates at a time on this machine.")]
 Pretrained = Annotated[
     str | None,
     typer.Option("--pretrained", help="Weights to start from: a .safetensors file, timm:NAME or torchvision:NAME."),

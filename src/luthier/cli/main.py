@@ -13,6 +13,7 @@ from luthier.cli import commands, device_commands, device_fit, scene
 from luthier.cli.analyze import analyze
 from luthier.cli.bench import bench
 from luthier.cli.compile import compile_model
+from luthier.cli.export import export
 from luthier.cli.lab import lab
 from luthier.cli.output import guarded
 from luthier.cli.probe import probe
@@ -44,6 +45,7 @@ app.command("scale")(scale)
 app.command("search")(search)
 app.command("retrofit")(retrofit)
 app.command("compile")(compile_model)
+app.command("export")(export)
 app.command("bench")(bench)
 app.command("probe")(probe)
 app.command("lab")(lab)

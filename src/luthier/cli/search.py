@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import typer
 
 from luthier import __version__
 from luthier.cli import limits, output
-from luthier.cli.commands import summary
+from luthier.cli.commands import run_name, summary
 from luthier.device.registry import get as get_device
 from luthier.files import write_text
 from luthier.units import show
@@ -60,13 +59,8 @@ def search(
     front_only: Annotated[
         bool, typer.Option("--front-only", help="End with the front: train no network to the end.")
     ] = False,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            "--cluster", metavar="ADDRESS", help="Train candidates on a Ray cluster: auto, or ray://HOST:PORT."
-        ),
-    ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Train so many candidates at a time on this machine.")] = 1,
+    cluster: limits.Cluster = None,
+    jobs: limits.Jobs = 1,
     run_dir: limits.RunDir = None,
     seed: limits.Seed = 0,
     skip_bad: limits.SkipBad = False,
@@ -101,7 +95,7 @@ def search(
         accelerator=accelerator,
         **asdict(budget),
     )
-    folder = run_dir or Path("runs") / _name(request)
+    folder = run_dir or Path("runs") / run_name(request)
     with open_workers(cluster, jobs) as workers, _live(request) as told:
         found, result = run_search(request, folder, output.say, told, workers)
     _show(found, result, folder, as_json)
@@ -185,9 +179,3 @@ def table(standing: Standing) -> Any:
     for name, accuracy, costs in standing.front:
         found.add_row(name, f"{accuracy:.1%}", *(show(costs[key], COSTS[key]) for key in keys))
     return found
-
-
-def _name(request: SearchRequest) -> str:
-    """Readable and the same for the same request, so that the same command finds its own run."""
-    stem = Path(request.data or "digits").stem.replace(":", "-") or "run"
-    return f"search-{stem}-{hashlib.sha256(repr(request).encode()).hexdigest()[:8]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from luthier.job.folder import Clock
 from luthier.job.session import Session
 from luthier.job.study import Round
 from luthier.job.trials import play_round
+from luthier.search.workers import Here, Workers
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,14 @@ def train_elsewhere(session: Session, asked: Training) -> Round:
         return train_here(replace(session, clock=clock), asked)
 
 
-def portable(session: Session) -> Session:
+def train_all(session: Session, workers: Workers, asked: Iterable[Training]) -> Iterator[tuple[Training, Round]]:
+    """Trainings as they end; with one worker, in the process of the run."""
+    if isinstance(workers, Here):
+        return workers.map(train_here, session, asked)
+    return workers.map(train_elsewhere, _portable(session), asked)
+
+
+def _portable(session: Session) -> Session:
     """The session without what belongs to one process."""
     return replace(session, say=_quiet)
 

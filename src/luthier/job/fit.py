@@ -32,6 +32,7 @@ from luthier.job.study import Study
 from luthier.job.target import on_target
 from luthier.job.trials import finished_trials
 from luthier.nn.build import Classifier
+from luthier.search.workers import Workers
 from luthier.train.data import load_data
 from luthier.train.loader import loader
 from luthier.train.metrics import evaluate, write_epochs
@@ -39,7 +40,9 @@ from luthier.train.results import Trained
 from luthier.units import show
 
 
-def fit(request: Request, run_dir: Path, say: Say, trials: Sequence[Path] = ()) -> Result | None:
+def fit(
+    request: Request, run_dir: Path, say: Say, trials: Sequence[Path] = (), workers: Workers | None = None
+) -> Result | None:
     """Run or resume; returns at once when the folder holds the finished result.
 
     With several processes all train, and only the first one writes and returns the result; the others return None.
@@ -49,6 +52,7 @@ def fit(request: Request, run_dir: Path, say: Say, trials: Sequence[Path] = ()) 
         run_dir: kept under this path.
         say: receives lines for the user.
         trials: other run folders, whose finished trainings count where network, recipe and data are equal.
+        workers: who plays the rounds of halving; None = this process.
     Raises:
         DataError, RunFolderError, BudgetError: see each; data and limits are checked before anything is written.
     """
@@ -72,7 +76,7 @@ def fit(request: Request, run_dir: Path, say: Say, trials: Sequence[Path] = ()) 
         return None
     with files.explaining(run_dir), open_run(run_dir, request):
         # another process may have finished it meanwhile
-        return finished(run_dir, request) or _run(session, folder, members, before_s)
+        return finished(run_dir, request) or _run(session, folder, members, before_s, workers)
 
 
 def _priced(session: Session, baseline: Network) -> list[Member]:
@@ -93,7 +97,9 @@ def _priced(session: Session, baseline: Network) -> list[Member]:
     return within_limits(members, judged, None)
 
 
-def _run(session: Session, folder: RunFolder, members: list[Member], before_s: dict[str, float]) -> Result:
+def _run(
+    session: Session, folder: RunFolder, members: list[Member], before_s: dict[str, float], workers: Workers | None
+) -> Result:
     splits, clock = session.splits, session.clock
     study = Study(folder.study)
     fingerprint = study.note("data", lambda: splits.fingerprint)
@@ -106,7 +112,7 @@ def _run(session: Session, folder: RunFolder, members: list[Member], before_s: d
     study.leave_out(members)
     racing = with_latencies(session, study, [member for member in members if not member.reason])
     session.say("training: " + ", ".join(f"{m.network.name} ({show(m.cost.macs, 'count')} MAC)" for m in racing))
-    final, remark = race(session, study, folder, racing)
+    final, remark = race(session, study, folder, racing, workers)
     result = conclude(session, study, folder, final, [remark] if remark else [])
     clock.save()
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from luthier.errors import BudgetError
@@ -42,7 +42,7 @@ def halve(
     members: Sequence[Member],
     *,
     epochs: Callable[[Member, int, int], int],
-    play: Callable[[Play], Round],
+    play: Callable[[Iterable[Play]], Iterable[tuple[Play, Round]]],
     val_images: int,
 ) -> Decision:
     """Run all rounds, skipping what the journal already holds.
@@ -51,7 +51,7 @@ def halve(
         study: where each finished round is recorded.
         members: the candidates to train, smallest first.
         epochs: (member, rung, number of rungs) -> epochs of that round.
-        play: trains one round.
+        play: trains what a round still lacks, in any order, one by one or several at a time.
         val_images: size of the validation split, for the noise of an accuracy.
     Returns:
         The order of those left; halted candidates are closed in the study.
@@ -63,10 +63,13 @@ def halve(
     remark = ""
     for rung, count in enumerate(plan):
         played: list[tuple[Member, float | None]] = []
+        asked = [Play(m, rung, epochs(m, rung, len(plan))) for m in racing[:count] if study.played(m, rung) is None]
+        for one, outcome in play(asked):
+            study.record(one.member, rung, outcome)
         for member in racing[:count]:
-            length = epochs(member, rung, len(plan))
-            outcome = study.round(member, rung, lambda m=member, n=length, r=rung: play(Play(m, r, n)))  # type: ignore[misc]
-            played.append((member, outcome.val_accuracy))
+            found = study.played(member, rung)
+            assert found is not None
+            played.append((member, found.val_accuracy))
         order = rank(played, val_images)
         alive = [(member, accuracy) for member, accuracy in order if accuracy is not None]
         if not alive:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from luthier.job.candidates import Member, most_promising
+from luthier.job.evaluate import Training, train_all
 from luthier.job.folder import RunFolder
 from luthier.job.halving import Play, halve
 from luthier.job.plan import LEAST_EPOCHS, MOST_EPOCHS, Pace, Plan, candidates_for, probes, whole_epochs
 from luthier.job.session import Session
 from luthier.job.study import Round, Study, rounds
-from luthier.job.trials import play_round
+from luthier.search.workers import Here, Workers
 
 
 def stored_pace(study: Study) -> Pace:
@@ -46,8 +49,10 @@ def choose(session: Session, study: Study, members: list[Member]) -> list[Member
     return [m if m.reason or str(m.number) not in reasons else m.left_out(reasons[str(m.number)]) for m in members]
 
 
-def race(session: Session, study: Study, folder: RunFolder, racing: list[Member]) -> tuple[Member, str]:
-    """Successive halving over the chosen candidates."""
+def race(
+    session: Session, study: Study, folder: RunFolder, racing: list[Member], workers: Workers | None = None
+) -> tuple[Member, str]:
+    """Successive halving over the chosen candidates, a round's trainings by several workers where there are any."""
     request, images = session.request, len(session.splits.train)
     if len(racing) == 1:
         return racing[0], ""
@@ -60,15 +65,20 @@ def race(session: Session, study: Study, folder: RunFolder, racing: list[Member]
         seconds = plan.rung_s(rounds(len(racing))[rung], rungs)
         return whole_epochs(seconds, pace.epoch_s(member.cost.macs, images), most)
 
-    def play(asked: Play) -> Round:
-        label = f"round {asked.rung + 1} {asked.member.network.name}"
-        where = folder.trial(asked.member.number, asked.rung)
+    def training(number: int, asked: Play) -> Training:
         before_s = session.clock.elapsed_s
         # a misjudged pace must not eat the final training's time
         late_s = before_s + 1.5 * plan.rung_s(rounds(len(racing))[asked.rung], len(rounds(len(racing))))
-        return play_round(
-            session, asked.member.network, asked.epochs, where, label, begin_s=before_s, deadline_s=late_s
+        network, where = asked.member.network, folder.trial(asked.member.number, asked.rung)
+        return Training(
+            number, (), network, asked.epochs, where, f"round {asked.rung + 1} {network.name}", before_s, late_s
         )
+
+    def play(plays: Iterable[Play]) -> Iterator[tuple[Play, Round]]:
+        asked = list(plays)
+        tasks = (training(number, one) for number, one in enumerate(asked))
+        for done, outcome in train_all(session, workers or Here(), tasks):
+            yield asked[done.number], outcome
 
     decision = halve(study, racing, epochs=epochs, play=play, val_images=len(session.splits.val))
     return decision.order[0], decision.remark

@@ -10,10 +10,10 @@ the measurement teaches the model.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from optuna.trial import Trial, TrialState
@@ -21,7 +21,7 @@ from optuna.trial import Trial, TrialState
 from luthier import files
 from luthier.device.registry import get as get_device
 from luthier.errors import InputError
-from luthier.job.evaluate import Training, portable, train_elsewhere, train_here
+from luthier.job.evaluate import Training, train_all
 from luthier.job.folder import Clock, RunFolder, finished, open_run
 from luthier.job.latencies import untrained_latency_s
 from luthier.job.plan import whole_epochs
@@ -142,7 +142,7 @@ def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> t
     session.clock.save()
     if request.front_only:
         return found, None
-    return found, to_the_end(task, store, folder)
+    return found, to_the_end(task, store, folder, workers)
 
 
 def _share_latencies(task: SearchTask, store: SearchStore) -> None:
@@ -173,7 +173,7 @@ def _explore(
 
     def trainings() -> Iterator[Training]:
         while _used(task, store, until_s, len(under_way)) < 1:
-            trial, row = store.next(within, task.rng, [trial for trial, _ in under_way.values()])
+            trial, row = store.next(within, task.rng, under_way.values())
             late = _beyond(task, row)
             if late:
                 task.dropped += 1
@@ -186,12 +186,13 @@ def _explore(
                 f"{trial.number + 1} {network.name}", now_s, max(until_s, now_s + 1.0),
             )  # fmt: skip
 
-    work: Callable[[Any, Training], Round] = train_here if isinstance(workers, Here) else train_elsewhere
-    shared: object = session if isinstance(workers, Here) else portable(session)
-    if weights is not None:
-        work, shared = inherit, (weights, session.splits)
+    def results() -> Iterator[tuple[Training, Round]]:
+        if weights is not None:
+            return workers.map(inherit, (weights, session.splits), trainings())
+        return train_all(session, workers, trainings())
+
     while _used(task, store, until_s) < 1:  # a training that diverged leaves room for another
-        for asked, played in workers.map(work, shared, trainings()):
+        for asked, played in results():
             trial, row = under_way.pop(asked.number)
             costs = task.costs(row)
             values = None

@@ -18,13 +18,14 @@ from luthier.job.search_task import SearchTask, trainable, trained_rows
 from luthier.job.study import Study
 from luthier.search.feasible import Rows
 from luthier.search.pareto import pareto
+from luthier.search.workers import Workers
 from luthier.units import show
 
 #: candidates of the front that run on into successive halving
 FINALISTS: Final = 4
 
 
-def to_the_end(task: SearchTask, store: SearchStore, folder: RunFolder) -> Result:
+def to_the_end(task: SearchTask, store: SearchStore, folder: RunFolder, workers: Workers) -> Result:
     """The front's best race on, and the winner is trained to the end, exported and tested as `luthier fit` does."""
     session, study = task.session, Study(folder.study)
     study.note("data", lambda: session.splits.fingerprint)
@@ -45,7 +46,7 @@ def to_the_end(task: SearchTask, store: SearchStore, folder: RunFolder) -> Resul
 
     study.note("pace", paced)
     session.say("finalists: " + ", ".join(f"{m.network.name} ({show(m.cost.macs, 'count')} MAC)" for m in members))
-    final, remark = race(session, study, folder, members)
+    final, remark = race(session, study, folder, members, workers)
     remarks = [remark] if remark else []
     if final.network != named[final.network.name]:
         remarks.append(

@@ -98,23 +98,27 @@ class SearchStore:
         return self._known
 
     def next(
-        self, candidates: Candidates, rng: np.random.Generator, busy: Collection[Trial] = ()
+        self, candidates: Candidates, rng: np.random.Generator, busy: Collection[tuple[Trial, Rows]] = ()
     ) -> tuple[Trial, Rows]:
         """A trial to run: one that this run folder left unfinished, else a new one.
 
         Args:
-            busy: trials that are under way, and so not left.
+            busy: trials that are under way, and so not left, with what they train.
         """
+        here = [trial._trial_id for trial, _ in busy if trial.study is self.study]
+        # of a storage that was lost: this study does not know what they train
+        elsewhere = [row.tolist() for trial, row in busy if trial.study is not self.study]
 
         def asked() -> tuple[Trial, Rows]:
-            under_way = {trial._trial_id for trial in busy if trial.study is self.study}
             for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if frozen._trial_id in under_way:
+                if frozen._trial_id in here:
                     continue
                 if frozen.user_attrs.get(_RUN) == self.run and GENES in frozen.user_attrs:
                     return Trial(self.study, frozen._trial_id), np.array(frozen.user_attrs[GENES])
             trial = self.study.ask()
             row = candidates.nearest(rng, suggested(candidates.space, trial))
+            for other in candidates.draw(rng, 2 * len(elsewhere)) if row.tolist() in elsewhere else ():
+                row = other if row.tolist() in elsewhere else row
             trial.set_user_attr(_RUN, self.run)
             trial.set_user_attr(GENES, row.tolist())
             return trial, row

@@ -101,16 +101,25 @@ class Study:
         self._study.add_trial(self._optuna.trial.create_trial(state=running, user_attrs=_facts(member)))
         return self.trial(member)
 
+    def played(self, member: Member, rung: int) -> Round | None:
+        """One round of one candidate, if it was finished."""
+        stored = self.trial(member).user_attrs.get(f"rung{rung}")
+        return None if stored is None else Round(**stored)
+
+    def record(self, member: Member, rung: int, played: Round) -> None:
+        """A round that was finished."""
+        trial = self.trial(member)
+        trial.set_user_attr(f"rung{rung}", asdict(played))
+        if played.val_accuracy is not None:
+            trial.report(played.val_accuracy, rung)
+
     def round(self, member: Member, rung: int, play: Callable[[], Round]) -> Round:
         """One round of one candidate: read from the journal if it was finished, else played and recorded."""
-        trial = self.trial(member)
-        key = f"rung{rung}"
-        if key not in trial.user_attrs:
-            played = play()
-            trial.set_user_attr(key, asdict(played))
-            if played.val_accuracy is not None:
-                trial.report(played.val_accuracy, rung)
-        return Round(**trial.user_attrs[key])
+        found = self.played(member, rung)
+        if found is None:
+            found = play()
+            self.record(member, rung, found)
+        return found
 
     def close(self, member: Member, status: Status, reason: str, value: float | None) -> None:
         """End a candidate's trial; repeated calls change nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -22,24 +22,27 @@ SPATIAL, CHANNEL = ("spatial", "cbam", "coord"), ("se", "ese", "eca", "cbam", "c
 
 
 def effects(
-    candidates: Candidates, surrogate: Surrogate | None, all_costs: object, cost: str, rng: np.random.Generator
+    candidates: Candidates,
+    surrogate: Surrogate | None,
+    all_costs: Callable[[Rows], Array] | None,
+    cost: str,
+    rng: np.random.Generator,
 ) -> tuple[Effect, ...]:
     """Every gene's values against its first, other genes as they are, over random networks.
 
     Args:
         candidates: whose feasible networks are changed gene by gene.
         surrogate: fitted; None = only costs are explained.
-        all_costs: rows -> the costs that the surrogate learnt from, (nets, costs).
+        all_costs: rows -> the costs that the surrogate learnt from, (nets, costs); None without surrogate.
         cost: column of the first cost objective.
         rng: of the draw.
     """
-    assert callable(all_costs)
     space, found = candidates.space, []
     rows = candidates.draw(rng, _NETWORKS)
     for column, gene in enumerate(space.genes):
         base = _with(space, rows, column, 0)
         before = candidates.price(base)[cost]
-        accuracy = None if surrogate is None else surrogate.predict(base, all_costs(base))
+        accuracy = None if surrogate is None or all_costs is None else surrogate.predict(base, all_costs(base))
         for value in range(1, len(gene.values)):
             other = _with(space, rows, column, value)
             # genes of blocks that a network lacks change nothing in it
@@ -48,7 +51,7 @@ def effects(
                 continue
             ratio = float(np.exp(np.log(candidates.price(other)[cost][there] / before[there]).mean()))
             gain = half = None
-            if surrogate is not None and accuracy is not None:
+            if surrogate is not None and all_costs is not None and accuracy is not None:
                 mean, sd = surrogate.predict(other, all_costs(other))
                 gain = 100 * float((mean - accuracy[0])[there].mean())
                 # the surrogate's doubt is much the same for all: it does not average out
