@@ -28,7 +28,7 @@ def spectral_angles(spectra: npt.NDArray[Any], endmembers: npt.NDArray[Any]) -> 
     Source:
         Kruse et al. 1993, Remote Sensing of Environment 44, 145-163.
     Example:
-        >>> float(spectral_angles(np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]]))[0, 0]) / np.pi
+        >>> round(float(spectral_angles(np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]]))[0, 0]) / np.pi, 6)
         0.25
     """
     _same_bands(spectra, endmembers)
