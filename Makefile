@@ -58,11 +58,11 @@ $(TRAIN): .venv/.created pyproject.toml constraints.txt
 	@touch $@
 
 $(DEV): $(TRAIN)
-	@$(PIP_INSTALL) --editable '.[train,dev]'
+	@$(PIP_INSTALL) --editable '.[train,dev,scene]'
 	@touch $@
 
 $(PEERS): $(DEV)
-	@$(PIP_INSTALL) --editable '.[train,dev,peers]'
+	@$(PIP_INSTALL) --editable '.[train,dev,scene,peers]'
 	@touch $@
 
 $(CLUSTER): $(DEV)

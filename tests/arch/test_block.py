@@ -134,3 +134,17 @@ def test_bad_stage_and_head() -> None:
     for fields, message in bad:
         with pytest.raises(SpecError, match=message):
             Head(**{"num_classes": 10, **fields})
+
+
+def test_a_window_is_for_kinds_that_squeeze() -> None:
+    assert Attention(kind="ese", window=5).window == 5
+    with pytest.raises(SpecError, match=r"Attention\(eca\): window is for se and ese"):
+        Attention(kind="eca", window=5)
+    with pytest.raises(SpecError, match="window must be odd and at least 1, got 4"):
+        Attention(window=4)
+
+
+def test_a_dense_head_has_neither_pool_nor_hidden_layers() -> None:
+    assert Head(num_classes=3, dense=True).dense
+    with pytest.raises(SpecError, match="a dense head has no pool"):
+        Head(num_classes=3, dense=True, hidden=(8,))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_line import assert_one_line
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -25,18 +26,6 @@ from luthier.nn.build import build
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
-
-
-def assert_one_line(ended: Any, code: int, *words: str) -> None:
-    """The complaint is the last line and the only one that begins with our name; what came before is progress."""
-    assert ended.code == code, ended.err
-    assert ended.out == ""
-    assert "Traceback" not in ended.err
-    lines = ended.err.splitlines()
-    assert [line for line in lines if line.startswith("luthier:")] == lines[-1:]
-    assert "[docs/errors.md#" in lines[-1]
-    for word in words:
-        assert word in lines[-1]
 
 
 # -- images in folders -----------------------------------------------------------------------------------------------

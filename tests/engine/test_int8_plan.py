@@ -31,11 +31,14 @@ from luthier.graph.attrs import (
 from luthier.graph.builder import Builder
 from luthier.graph.integers import in_integers
 from luthier.graph.op import Tensor
+from luthier.graph.untrained import random_weights
 from luthier.quant import quantize
 from luthier.quant.integer import run
 
 Array = np.ndarray[Any, Any]
-TARGETS = pytest.mark.parametrize("target", runnable(), ids=lambda t: t.isa)
+#: this CPU as one without vectors of bytes: the code that microcontrollers get
+NARROW = replace(runnable()[-1], isa="scalar", lanes=4, registers=8)
+TARGETS = pytest.mark.parametrize("target", [*runnable(), NARROW], ids=lambda t: t.isa)
 
 
 #: functions by table, so that plan and reference agree in every bit
@@ -90,6 +93,23 @@ def test_a_function_of_sums(target: Target) -> None:
     want = run(quantised, values, {"x": images[:4]})["y"]
     plan = compile(quantised, values, target=target, debug=True)
     assert np.abs(plan(images[:4]) - want).max() <= 1e-2 * np.abs(want).max()
+    plan.close()
+
+
+@TARGETS
+@pytest.mark.parametrize("kept", ["b", "c", "d"])
+def test_one_product_stays_in_fp32(target: Target, kept: str) -> None:
+    """Dense, depthwise or pointwise between integers: only its own sums may differ in a last bit."""
+    build = Builder()
+    x = build.conv("a", "a", build.input("x", (1, 3, 9, 9)), 8, kernel_size=3, bias=True)
+    for name, size, groups in (("b", 3, 1), ("c", 3, 8), ("d", 1, 1)):
+        x = build.activation(f"{name}.act", build.conv(name, name, x, 8, kernel_size=size, groups=groups), "relu")
+    graph = build.graph(build.conv("e", "e", x, 5))
+    images = _images((4, 3, 9, 9))
+    quantised, values = _integers(graph, random_weights(graph), images, keep=[kept])
+    want = run(quantised, values, {"x": images[:1]})["e"]
+    plan = compile(quantised, values, target=target, debug=True)
+    assert np.abs(plan(images[:1]) - want).max() <= 1e-2 * np.abs(want).max()
     plan.close()
 
 

@@ -29,7 +29,7 @@ from luthier.nn import build
 #: one member of each family, and each way of padding; `make presets` takes all
 FAMILIES = (
     "mbconv_thumbnail", "efficientnet_b0", "mobilenetv2_035", "tf_mobilenetv3_small_075", "resnet18", "resnet20",
-    "seresnet50", "vgg11_bn",
+    "seresnet50", "vgg11_bn", "mbconv_scene",
 )  # fmt: skip
 WHOLE = bool(os.environ.get("LUTHIER_ALL_PRESETS"))
 NAMES: Sequence[str] = presets.names() if WHOLE else FAMILIES
@@ -87,12 +87,17 @@ def test_three_routes_one_graph(name: str, at: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(9, 6), (1, 5), (1, 1)], ids=str)
-@pytest.mark.parametrize("kind", get_args(AttentionKind))
-def test_three_routes_and_the_module_agree_on_attention(kind: AttentionKind, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("kind, window", [*((kind, None) for kind in get_args(AttentionKind)), ("se", 3), ("ese", 5)])
+def test_three_routes_and_the_module_agree_on_attention(
+    kind: AttentionKind, window: int | None, size: tuple[int, int]
+) -> None:
     places: tuple[AttentionPlace, ...] = get_args(AttentionPlace)
     blocks = [
-        Block(kind="mbconv", out_channels=6, expand_ratio=2, attention=Attention(kind=kind, place=p)) for p in places
-    ]
+        Block(
+            kind="mbconv", out_channels=6, expand_ratio=2, attention=Attention(kind=kind, place=p, window=window)
+        )
+        for p in places
+    ]  # fmt: skip
     network = Network(
         name="gated", stages=(Stage(name="s", blocks=tuple(blocks)),), head=Head(num_classes=4), channel_divisor=1
     )

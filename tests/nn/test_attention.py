@@ -193,3 +193,18 @@ def test_places_equal_a_block_written_by_hand(place: str, kind: str) -> None:
     y = at("after_project", _conv_norm(last, y)) + x
     y = at("after_sum", y if kind == "mbconv" else F.silu(y))
     assert torch.equal(block(x), y)
+
+
+@pytest.mark.parametrize("kind", ["se", "ese"])
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_a_window_squeezes_each_pixels_own_square(kind: AttentionKind, window: int) -> None:
+    """Every pixel's gate is the global gate of its own square, cut off where the map ends."""
+    local, whole = (_attention(Attention(kind=kind, window=size)) for size in (window, None))
+    whole.load_state_dict(local.state_dict())
+    x, side = torch.randn(2, 24, 6, 7, dtype=torch.float64), window // 2
+    local, whole = local.double(), whole.double()
+    for row in range(6):
+        for column in range(7):
+            square = x[:, :, max(0, row - side) : row + side + 1, max(0, column - side) : column + side + 1]
+            want = x[:, :, row, column] * whole.scale(square)[:, :, 0, 0]
+            torch.testing.assert_close(local(x)[:, :, row, column], want, rtol=1e-12, atol=1e-12)

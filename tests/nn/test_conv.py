@@ -76,6 +76,6 @@ def test_pool_equals_a_slow_loop(padding: str, average: bool, kernel_size: int, 
     x = torch.randn(2, 3, size, size) - 1
     side = (kernel_size - 1) // 2
     pads = (side, side) if padding == "symmetric" else same_padding(size, kernel_size, stride)
-    ours = Pool(kernel_size, stride, padding=padding, average=average)(x)  # type: ignore[arg-type]
+    ours = Pool((kernel_size, kernel_size), stride, padding=padding, average=average)(x)  # type: ignore[arg-type]
     # a mean of at most 25 numbers, summed in another order
     torch.testing.assert_close(ours, _slow_pool(x, kernel_size, stride, pads, average), rtol=1e-5, atol=1e-6)

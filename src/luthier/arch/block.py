@@ -23,6 +23,8 @@ AttentionPlace = Literal["before_depthwise", "after_depthwise", "after_project",
 
 #: kinds of attention with a width between two layers
 REDUCED: Final[tuple[AttentionKind, ...]] = ("se", "cbam", "coord")
+#: kinds of attention whose means may be those of a window
+WINDOWED: Final[tuple[AttentionKind, ...]] = ("se", "ese")
 #: bits of one stored number
 BITS: Final[dict[NumberType, int]] = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4}
 _PLACES: Final[dict[BlockKind, tuple[AttentionPlace, ...]]] = {
@@ -134,6 +136,9 @@ class Attention(Spec):
         gate: the squashing function at the end.
         kernel_size: ECA's window, or that of spatial attention and CBAM; None = the kind's own rule: ECA's by its
             channels, 7 pixels.
+        window: se and ese only: the channels' means are those of a square of this side about each pixel, in pixels of
+            the gated map, and so every pixel has gates of its own; None = means of the whole map.  Pixels outside the
+            map do not count.
     Source:
         Hu et al. 2018, arXiv:1709.01507 (SE); Lee & Park 2020, arXiv:1911.06667 (effective SE); Wang et al. 2020,
         arXiv:1910.03151 (ECA); Woo et al. 2018, arXiv:1807.06521 (spatial, CBAM); Hou et al. 2021, arXiv:2103.02907.
@@ -157,6 +162,7 @@ class Attention(Spec):
     activation: Activation | None = None
     gate: Literal["sigmoid", "hard_sigmoid"] = "sigmoid"
     kernel_size: int | None = None
+    window: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("Attention", "kind", self.kind, get_args(AttentionKind))
@@ -171,8 +177,11 @@ class Attention(Spec):
         check_at_least("Attention", "divisor", self.divisor, 1)
         if self.reduced_channels is not None:
             check_at_least("Attention", "reduced_channels", self.reduced_channels, 1)
-        if self.kernel_size is not None and (self.kernel_size < 1 or self.kernel_size % 2 == 0):
-            raise SpecError(f"Attention: kernel_size must be odd and at least 1, got {self.kernel_size!r}")
+        for field, side in (("kernel_size", self.kernel_size), ("window", self.window)):
+            if side is not None and (side < 1 or side % 2 == 0):
+                raise SpecError(f"Attention: {field} must be odd and at least 1, got {side!r}")
+        if self.window is not None and self.kind not in WINDOWED:
+            raise SpecError(f"Attention({self.kind}): window is for {' and '.join(WINDOWED)}, got {self.window!r}")
 
     def reduced(self, input_channels: int, gated_channels: int) -> int:
         """Width of the bottleneck between the two layers, equation (1); at least 1."""
@@ -308,6 +317,8 @@ class Head(Spec):
         dropout: probability behind each hidden layer's activation (VGG: 0.5); without hidden layers, before the last.
         scale_width: whether width scaling applies to `conv_channels` (`hidden` never scales).
         activation: None = the network's.
+        dense: a class for every pixel of the last map instead of one for the image: no pool, no hidden layers, and the
+            last linear layer is a 1x1 convolution.
     """
 
     num_classes: int
@@ -317,6 +328,7 @@ class Head(Spec):
     dropout: float = 0.0
     scale_width: bool = True
     activation: Activation | None = None
+    dense: bool = False
 
     def __post_init__(self) -> None:
         check_at_least("Head", "num_classes", self.num_classes, 1)
@@ -329,3 +341,5 @@ class Head(Spec):
             raise SpecError(f"Head: dropout must lie in [0, 1), got {self.dropout!r}")
         if self.activation is not None:
             check_choice("Head", "activation", self.activation, get_args(Activation))
+        if self.dense and (self.hidden or self.pool_size != 1):
+            raise SpecError(f"Head: a dense head has no pool and no hidden layers, got {self.pool_size}, {self.hidden}")

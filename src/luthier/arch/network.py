@@ -47,7 +47,9 @@ class Network(Spec):
 
     Attributes:
         name: for people; two networks may share it.
-        resolution: side of the square input, in pixels.
+        resolution: side of the square input, in pixels; of a line, its length.
+        height: rows of the input: None = as many as columns; 1 = a line (a spectrum, a time series), over which every
+            window is 1 x k, and the head's map 1 x `pool_size`.
         in_channels: C of the input (3 = RGB).
         activation: default of all blocks.
         padding: `symmetric` = floor((k - 1) / 2) on each side; `tf_same` = ceil(in / stride) outputs, the odd pixel
@@ -67,6 +69,7 @@ class Network(Spec):
     stages: tuple[Stage, ...]
     head: Head
     resolution: int = 224
+    height: Literal[1] | None = None
     in_channels: int = 3
     activation: Activation = "relu"
     padding: Literal["symmetric", "tf_same"] = "symmetric"
@@ -91,6 +94,7 @@ class Network(Spec):
         check_at_least(who, "channel_divisor", self.channel_divisor, 1)
         check_choice(who, "activation", self.activation, get_args(Activation))
         check_choice(who, "padding", self.padding, ("symmetric", "tf_same"))
+        check_choice(who, "height", self.height, (None, 1))
         if not 0 < self.norm_eps < 1:
             raise SpecError(f"{who}: norm_eps must lie in (0, 1), got {self.norm_eps!r}")
         for field, values in (("input_mean", self.input_mean), ("input_std", self.input_std)):
@@ -106,11 +110,26 @@ class Network(Spec):
                 raise SpecError(
                     f"{who}: {placed.name}: nothing is left of a {self.resolution} px input; raise the resolution"
                 )
+            attention = placed.block.attention
+            if self.height == 1 and attention is not None and attention.kind in ("spatial", "cbam", "coord"):
+                raise SpecError(
+                    f"{who}: {placed.name}: attention {attention.kind!r} needs rows and columns, a line has one row; "
+                    "use se, ese or eca"
+                )
             if placed.block.kind == "pool" and placed.block.out_channels != placed.in_channels:
                 raise SpecError(
                     f"{who}: {placed.name}: a pool keeps its {placed.in_channels} channels, "
                     f"got out_channels={placed.block.out_channels}"
                 )
+
+    def window(self, size: int) -> tuple[int, int]:
+        """(rows, columns) of a window or a pooled map of this size: 1 x size over a line, else square."""
+        return (self.height or size, size)
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """(H, W) of the input, in pixels."""
+        return (self.height or self.resolution, self.resolution)
 
     def walk(self) -> Iterator[Placed]:
         """Every block in order, with its name, input width and resolved defaults."""

@@ -51,6 +51,8 @@ def analyze(
     as_json: limits.Json = False,
 ) -> None:
     """Work, peak memory, roofline, energy and time of networks on a device; several are compared side by side."""
+    from luthier.cli.footprint import show_footprints
+    from luthier.deploy.embedded.manifest import is_exported
     from luthier.device.registry import get
     from luthier.job.examine import Question, ScheduleName, examine
 
@@ -58,6 +60,13 @@ def analyze(
         raise InputError(f"--schedule {schedule}: must be one of {', '.join(get_args(ScheduleName))}")
     if html is not None and len(models) > 1:
         raise InputError(f"--html {html}: shows one model, got {len(models)}; analyze them one by one")
+    exports = [model for model in models if is_exported(Path(model))]
+    if exports:
+        if len(exports) < len(models):
+            raise InputError(f"{exports[0]}: is an export, the others are networks; analyze them one by one")
+        budget = limits.read_limits(max_latency, max_memory, max_size, max_macs, max_params, max_energy)
+        show_footprints(exports, get(device), budget, as_json=as_json)
+        return
     question = Question(
         batch=batch,
         resolution=resolution,

@@ -9,10 +9,11 @@ from typing import Annotated, Final
 import typer
 
 from luthier import __version__
-from luthier.cli import commands, device_commands, device_fit
+from luthier.cli import commands, device_commands, device_fit, scene
 from luthier.cli.analyze import analyze
 from luthier.cli.bench import bench
 from luthier.cli.compile import compile_model
+from luthier.cli.export import export
 from luthier.cli.lab import lab
 from luthier.cli.output import guarded
 from luthier.cli.probe import probe
@@ -35,6 +36,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare image data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(device_commands.app, name="device")
+app.add_typer(scene.app, name="scene")
 device_commands.app.command("fit")(device_fit.fit)
 app.command("fit")(commands.fit)
 app.command("train")(commands.train)
@@ -43,6 +45,7 @@ app.command("scale")(scale)
 app.command("search")(search)
 app.command("retrofit")(retrofit)
 app.command("compile")(compile_model)
+app.command("export")(export)
 app.command("bench")(bench)
 app.command("probe")(probe)
 app.command("lab")(lab)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,14 +99,25 @@ def build_image(lowered: Lowered, target: Target, threads: int, *, keep: bool = 
         threads: that the tasks were cut for.
         keep: whether the code may come from the cache and goes there.
     """
-    names: dict[Kernel, str] = {}
-    for step in lowered.steps:
-        names.setdefault(step.kernel, function_name(step.kernel, target, len(names)))
+    names = named_kernels(lowered, target)
 
     def make() -> bytes:
         return assemble(emit_module(names, target), target.machine)
 
     code = cached_object(object_key(tuple(names), target), make) if keep else make()
+    return laid_out(lowered, target, threads, names, code)
+
+
+def named_kernels(lowered: Lowered, target: Target) -> dict[Kernel, str]:
+    """The kernels of a graph, each once, and what their functions are called."""
+    names: dict[Kernel, str] = {}
+    for step in lowered.steps:
+        names.setdefault(step.kernel, function_name(step.kernel, target, len(names)))
+    return names
+
+
+def laid_out(lowered: Lowered, target: Target, threads: int, names: Mapping[Kernel, str], code: bytes) -> Image:
+    """Lay out memory; the code is made already, or will be."""
     uses = [[ref.name for ref in step.operands if ref.space == "arena"] for step in lowered.steps]
     arena = plan_arena(lowered.buffers, lifetimes(uses, lowered.output_buffers))
     starts = _starts([values.nbytes for values in lowered.constants.values()])

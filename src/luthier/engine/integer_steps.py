@@ -128,6 +128,10 @@ class IntegerSteps(Lowering):
             self.places[tensor] = self._laid_out(tensor, layout, place)
         return super()._padded(tensor, element)
 
+    def _numbers(self, tensor: str) -> Place:
+        """A tensor where it is; the numbers of integers are made first."""
+        return self._padded(tensor) if is_integer(self._tensor(tensor)) else super()._numbers(tensor)
+
     def _in_units(self, tensor: str) -> Place:
         """The numbers of a tensor as kernels on integers read them beside their sums."""
         layout = byte_layout(self._shape(tensor))

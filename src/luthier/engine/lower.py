@@ -243,13 +243,13 @@ class Lowering(Moves):
         """What a group reads: the source of the first of its convolutions."""
         while group.first is not None:
             group = group.first
-        return self._padded(group.source) if is_depthwise(self.graph, group.head) else self.places[group.source]
+        return self._padded(group.source) if is_depthwise(self.graph, group.head) else self._numbers(group.source)
 
     def _banded(self, group: Fused, operands: dict[str, Ref], tile: Tile, choice: Choice) -> Banded:
         """A depthwise convolution with the one before it."""
         assert group.first is not None
         block = Choice(block=choice.block)
-        producer = self._convolution(group.first, self.places[group.first.source], FP32, tile, block)
+        producer = self._convolution(group.first, self._numbers(group.first.source), FP32, tile, block)
         consumer = self._depthwise(group, operands, FP32, producer.tile, choice)
         self._pack(operands, group.first.head, producer.pack(*self._weights(group.first)), "first_")
         return banded(self.target, producer, consumer, tile.rows)

@@ -91,7 +91,12 @@ class IntegerLowering(Products8):
 
     def _joins(self, first: Fused, group: Fused) -> bool:
         """Whether a depthwise group is projected band by band."""
-        possible = self._is_product(group) and self._is_product(first) and is_integer(self._tensor(first.output))
+        possible = (
+            not self.target.is_narrow
+            and self._is_product(group)
+            and self._is_product(first)
+            and is_integer(self._tensor(first.output))
+        )
         return possible and projects(self.graph, self.target, self.schedule, first, group)
 
     def _pays(self, group: Fused) -> bool:

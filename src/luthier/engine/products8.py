@@ -16,6 +16,7 @@ from luthier.engine.kernels.int8.banded import Banded8, banded8, in_runs
 from luthier.engine.kernels.int8.conv import Convolution8, convolution8
 from luthier.engine.kernels.int8.depthwise import Depthwise8, depthwise8
 from luthier.engine.kernels.int8.geometry import Geometry, arranged, geometry_of
+from luthier.engine.kernels.int8.narrow_depthwise import narrow_depthwise8
 from luthier.engine.kernels.int8.projected import Projected8, projected8
 from luthier.engine.kernels.int8.reals import Reals, inverse
 from luthier.engine.kernels.int8.result import Activation8, Result, is_wide, numbers
@@ -86,7 +87,10 @@ class Products8(IntegerSteps):
         """Whether the first convolution of a group makes integers for the second."""
         first = group.first
         return (
-            first is not None and all(map(self._is_product, (first, group))) and is_integer(self._tensor(first.output))
+            not self.target.is_narrow
+            and first is not None
+            and all(map(self._is_product, (first, group)))
+            and is_integer(self._tensor(first.output))
         )
 
     # ---- kernels
@@ -121,6 +125,8 @@ class Products8(IntegerSteps):
 
     def _depthwise8(self, group: Fused, result: Result | Reals = _PLAIN, parts: int | None = None) -> Depthwise8:
         n, c, _, _ = self._shape(group.output)
+        if self.target.is_narrow:
+            return narrow_depthwise8(n, c, self._window(group.head), result, self.least_tasks)
         return depthwise8(
             self.target, n, c, self._window(group.head), result, sums=self._sums(group, result),
             least_tasks=self.least_tasks, parts=parts,
@@ -142,7 +148,7 @@ class Products8(IntegerSteps):
     def _sums(self, group: Fused, result: Result | Reals) -> bool:
         """Whether the outputs of a depthwise convolution are summed as they are written, for what averages them."""
         mean = self.patterns.averaged(group)
-        if mean is None:
+        if mean is None or self.target.is_narrow:
             return False
         if isinstance(result, Result):
             return in_integers(self.graph, mean)

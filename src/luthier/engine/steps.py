@@ -75,6 +75,10 @@ class Steps:
         self.places[tensor] = self._buffer(tensor, layout, element or self._element(tensor))
         return self.places[tensor]
 
+    def _numbers(self, tensor: str) -> Place:
+        """A tensor where it is, a caller's array too."""
+        return self.places[tensor]
+
     def _padded(self, tensor: str, element: Element | None = None) -> Place:
         """A tensor as kernels like it, as the graph's numbers or others; what is not so yet is copied, once.
 

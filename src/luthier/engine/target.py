@@ -34,7 +34,7 @@ class Target:
     """What the emitters and the block chooser know about a CPU.
 
     Attributes:
-        isa: `avx512`, `avx2`, `sse4` or `neon`.
+        isa: `avx512`, `avx2`, `sse4` or `neon`; for exports also `wasm` and `scalar`.
         triple, cpu, features: as LLVM names them; `features` empty = those of `cpu`.
         lanes: fp32 numbers in a vector.
         registers: vectors that the CPU can name.
@@ -60,6 +60,11 @@ class Target:
     def vector_bytes(self) -> int:
         """Bytes of a vector."""
         return 4 * self.lanes
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether integer kernels take four channels at a time in short loops, without vectors of bytes."""
+        return self.isa in ("scalar", "wasm")
 
     @property
     def is_x86(self) -> bool:

@@ -14,6 +14,7 @@ from luthier.graph.attrs import (
     Concat,
     Conv,
     GlobalPool,
+    Pool,
     Reshape,
     Slice,
 )
@@ -27,8 +28,8 @@ SPATIAL_WINDOW: Final = 7
 def attend(builder: Builder, placed: Placed, tensor: str) -> str:
     """Gate `tensor` as the block's attention says.
 
-    se        global average; 1x1 conv, activation, 1x1 conv; gate; multiply
-    ese       global average; 1x1 conv; gate; multiply
+    se        global average, or average over a window; 1x1 conv, activation, 1x1 conv; gate; multiply
+    ese       likewise; 1x1 conv; gate; multiply
     eca       global average; convolution of kernel_size over the channels; gate; multiply
     spatial   mean and maximum of the channels; k x k conv, norm; gate; multiply
     cbam      global average and global maximum, each through the same 1x1 conv, activation, 1x1 conv; sum; gate;
@@ -61,7 +62,7 @@ class _Attended:
         if kind == "coord":
             return self.coordinate(part, key, tensor)
         channels = build.shape(tensor)[1]
-        gate = build.op(f"{part}.pool", GlobalPool(), tensor)
+        gate = build.op(f"{part}.pool", self.means_over(), tensor)
         if kind == "se":
             gate = self.narrow(part, key, gate, channels, bias=True)
         elif kind == "ese":
@@ -69,6 +70,11 @@ class _Attended:
         else:
             gate = self.over_channels(part, key, gate, self.attention.kernel_size or eca_kernel_size(channels))
         return self.multiply(part, tensor, gate)
+
+    def means_over(self) -> GlobalPool | Pool:
+        """Of the whole map, or of a window about each pixel."""
+        side = self.attention.window
+        return GlobalPool() if side is None else Pool("avg", (side, side), (1, 1), (side // 2,) * 4)
 
     def multiply(self, part: str, tensor: str, z: str) -> str:
         """tensor * gate(z)."""

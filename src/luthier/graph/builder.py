@@ -16,15 +16,19 @@ class Builder:
         tensors, constants, ops: what was appended so far.
         block: written into every op.
         precision: number types of the next ops' weights and outputs.
+    Args:
+        padding, norm_eps: `Network`'s.
+        line: windows have one row, see `Network.height`.
     """
 
-    def __init__(self, padding: str = "symmetric", norm_eps: float = 1e-5) -> None:
+    def __init__(self, padding: str = "symmetric", norm_eps: float = 1e-5, *, line: bool = False) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.constants: dict[str, Tensor] = {}
         self.ops: list[Op] = []
         self.block = ""
         self.precision = Precision()
         self._padding = padding
+        self._line = line
         self._norm_eps = norm_eps
         self._inputs: list[str] = []
 
@@ -67,17 +71,22 @@ class Builder:
         bias: bool = False,
     ) -> str:
         """Convolution padded by the network's rule; its weights are called `key`.weight and `key`.bias."""
-        weight = (out_channels, self.shape(tensor)[1] // groups, kernel_size, kernel_size)
+        weight = (out_channels, self.shape(tensor)[1] // groups, *self.window(kernel_size))
         attrs = Conv((stride, stride), self.pads(tensor, kernel_size, stride), groups=groups)
         return self.op(name, attrs, tensor, constants=self._weights(key, weight, bias))
 
     def pads(self, tensor: str, kernel_size: int, stride: int) -> tuple[int, int, int, int]:
-        """Explicit padding of a square window."""
+        """Explicit padding of a window."""
         if self._padding == "tf_same":
             height, width = self.shape(tensor)[2:]
-            return same_pads((height, width), kernel_size, stride)
-        side = (kernel_size - 1) // 2
-        return side, side, side, side
+            top, left, bottom, right = same_pads((height, width), kernel_size, stride)
+        else:
+            top = left = bottom = right = (kernel_size - 1) // 2
+        return (0, left, 0, right) if self._line else (top, left, bottom, right)
+
+    def window(self, size: int) -> tuple[int, int]:
+        """(rows, columns) of a window of this size."""
+        return (1 if self._line else size, size)
 
     def conv_norm(
         self, part: str, key: str, tensor: str, out_channels: int, *, kernel_size: int = 1, stride: int = 1,

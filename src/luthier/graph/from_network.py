@@ -35,7 +35,8 @@ def from_network(
         fold_norm: one convolution with bias instead of convolution and norm, as deployed.
         precision: number types for every op; None = what the network says, block by block.
     Returns:
-        A graph with one input `input` (N, C, H, W) and one output (N, num_classes).
+        A graph with one input `input` (N, C, H, W) and one output (N, num_classes), or (N, num_classes, H', W') behind
+        a dense head.
     Raises:
         ShapeError: the map shrinks to nothing; the message names the op.
         SpecError: a shortcut that has no graph.
@@ -47,13 +48,13 @@ def from_network(
         (['stem.0.conv.conv', 'stem.0.conv.activation', 'head.pool'], (1, 16, 112, 112))
     """
     if resolution is None:
-        resolution = network.resolution
-    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+        resolution = network.input_hw
+    height, width = network.window(resolution) if isinstance(resolution, int) else resolution
     if min(height, width, batch) < 1:
         raise ShapeError(
             f"from_network({network.name}): batch and resolution must be at least 1, got {batch}, {height} x {width}"
         )
-    builder = Builder(network.padding, network.norm_eps)
+    builder = _builder(network)
     builder.precision = precision or network.precision
     tensor = builder.input(INPUT, (batch, network.in_channels, height, width))
     for placed in network.walk():
@@ -73,18 +74,22 @@ def from_block(network: Network, placed: Placed, dtype: NumberType) -> Graph:
         ShapeError: the map shrinks to nothing; the message names the op.
         SpecError: a shortcut that has no graph.
     """
-    builder = Builder(network.padding, network.norm_eps)
+    builder = _builder(network)
     builder.precision = Precision(activation=dtype)
-    tensor = builder.input(INPUT, (1, placed.in_channels, placed.input_size, placed.input_size))
+    tensor = builder.input(INPUT, (1, placed.in_channels, *network.window(placed.input_size)))
     return builder.graph(_block(builder, network, placed, tensor, placed.precision))
 
 
 def from_head(network: Network, in_channels: int, input_size: int, dtype: NumberType) -> Graph:
     """The network's head alone, batch 1, not folded, behind another last map; see `from_block`."""
-    builder = Builder(network.padding, network.norm_eps)
+    builder = _builder(network)
     builder.precision = Precision(activation=dtype)
-    tensor = builder.input(INPUT, (1, in_channels, input_size, input_size))
+    tensor = builder.input(INPUT, (1, in_channels, *network.window(input_size)))
     return builder.graph(_head(builder, network, tensor, network.precision))
+
+
+def _builder(network: Network) -> Builder:
+    return Builder(network.padding, network.norm_eps, line=network.height == 1)
 
 
 def _block(builder: Builder, network: Network, placed: Placed, tensor: str, precision: Precision) -> str:
@@ -170,11 +175,10 @@ def _residual_end(builder: Builder, network: Network, placed: Placed, tensor: st
 
 
 def _pool(builder: Builder, network: Network, placed: Placed, tensor: str) -> str:
-    del network
     block = placed.block
     attrs = Pool(
         block.pool,
-        (block.kernel_size, block.kernel_size),
+        network.window(block.kernel_size),
         (block.stride, block.stride),
         builder.pads(tensor, block.kernel_size, block.stride),
     )
@@ -222,7 +226,9 @@ def _head(builder: Builder, network: Network, tensor: str, precision: Precision)
     if head.conv_channels is not None:
         tensor = builder.conv_norm("head.conv", "head.conv", tensor, head.conv_channels)
         tensor = builder.activation("head.conv.activation", tensor, function)
-    pool = GlobalPool() if head.pool_size == 1 else AdaptivePool((head.pool_size, head.pool_size))
+    if head.dense:
+        return builder.conv("head.classifier", "head.classifier", tensor, head.num_classes, bias=True)
+    pool = GlobalPool() if head.pool_size == 1 else AdaptivePool(network.window(head.pool_size))
     tensor = builder.flatten("head.flatten", builder.op("head.pool", pool, tensor))
     for index, width in enumerate(head.hidden):
         tensor = builder.linear(f"head.hidden.{index}", f"head.hidden.{index}", tensor, width)

@@ -158,7 +158,8 @@ def read_images(net: Weighted, model: str, data: str, options: Options, seed: in
         )
     apply = _preprocess(model, shape[2:], splits)
     rows = np.random.default_rng(seed).permutation(len(splits.train))[: options.images]
-    judged = np.arange(min(len(splits.test), options.judge))
+    # stored sets are often in order of class: a few of them are drawn from all
+    judged = np.sort(np.random.default_rng(seed).permutation(len(splits.test))[: options.judge])
     calibration = _prepared(splits.train, rows, apply)
     return Images(calibration, _prepared(splits.test, judged, apply), splits.test.labels[judged], splits)
 

@@ -73,8 +73,13 @@ class Session:
         """The network with the data's classes; without pretrained weights also with the data's mean and deviation.
 
         Raises:
-            InputError: the network's input has other channels than the images.
+            InputError: the network's input has other channels than the images, or its head names pixels.
         """
+        if network.head.dense:
+            raise InputError(
+                f"MODEL {network.name}: gives every pixel a class, and images have one each; "
+                "use luthier scene train, or a head that is not dense"
+            )
         if network.in_channels != self.splits.in_channels:
             raise InputError(
                 f"MODEL {network.name}: in_channels must be {self.splits.in_channels} for images, "

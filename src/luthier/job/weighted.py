@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from luthier.arch.block import Precision
 from luthier.errors import InputError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
 from luthier.graph.from_network import from_network
 from luthier.graph.op import Graph
+from luthier.graph.precision import with_precision
 from luthier.job.resolve import described, resolve, resolve_graph
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ def weighted(
     if pretrained is not None and network is None:
         raise InputError(f"--pretrained {pretrained}: fills presets, run folders and network.json; {model} has its own")
     if network is not None:
-        graph = from_network(network, batch=batch or 1, resolution=resolution)
+        # weights are stored as fp32, whatever number types the network is described for
+        graph = with_precision(from_network(network, batch=batch or 1, resolution=resolution), Precision())
         if pretrained is not None:
             return _folded(name, graph, _published(model, pretrained), pretrained)
         if (trained := Path(model) / "model.safetensors").is_file():

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luthier.arch.block import Activation, Attention, AttentionKind
@@ -78,26 +79,37 @@ def _present(*parameters: Tensor | None) -> tuple[nn.Parameter, ...]:
     return tuple(p for p in parameters if isinstance(p, nn.Parameter))
 
 
+def _squeeze(x: Tensor, window: int | None) -> Tensor:
+    """The channels' means: (N, C, 1, 1), or (N, C, H, W) over a window about each pixel."""
+    if window is None:
+        return x.mean((2, 3), keepdim=True)
+    return F.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
+
+
 class SqueezeExcite(Gate):
     """Squeeze-and-excitation.
 
         z = expand(activation(reduce(mean over H, W of x)))                                          (2)
 
-    Both layers are 1x1 convolutions with bias.
+    Both layers are 1x1 convolutions with bias.  With a `window` the means are those about each pixel.
 
     Source:
         Hu et al. 2018, arXiv:1709.01507, equations 2 to 4.
     """
 
-    def __init__(self, channels: int, reduced_channels: int, *, activation: Activation, gate: GateFunction) -> None:
+    def __init__(
+        self, channels: int, reduced_channels: int, *, activation: Activation, gate: GateFunction,
+        window: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(gate)
         self.reduce = nn.Conv2d(channels, reduced_channels, 1)
         self.expand = nn.Conv2d(reduced_channels, channels, 1)
         self.activation = ACTIVATIONS[activation]
+        self.window = window
 
     def scale(self, x: Tensor) -> Tensor:
-        """(N, C, 1, 1)."""
-        return self.gate(self.expand(self.activation(self.reduce(x.mean((2, 3), keepdim=True)))))
+        """(N, C, 1, 1), or (N, C, H, W) with a window."""
+        return self.gate(self.expand(self.activation(self.reduce(_squeeze(x, self.window)))))
 
     def last_layer(self) -> tuple[nn.Parameter, ...]:
         """The expansion."""
@@ -105,19 +117,20 @@ class SqueezeExcite(Gate):
 
 
 class EffectiveSE(Gate):
-    """One full-width layer instead of two narrow ones: z = conv(mean over H, W of x).
+    """One full-width layer instead of two narrow ones: z = conv(mean over H, W of x), or of a `window`.
 
     Source:
         Lee & Park 2020, arXiv:1911.06667, section 3.2.
     """
 
-    def __init__(self, channels: int, *, gate: GateFunction) -> None:
+    def __init__(self, channels: int, *, gate: GateFunction, window: int | None = None) -> None:
         super().__init__(gate)
         self.conv = nn.Conv2d(channels, channels, 1)
+        self.window = window
 
     def scale(self, x: Tensor) -> Tensor:
-        """(N, C, 1, 1)."""
-        return self.gate(self.conv(x.mean((2, 3), keepdim=True)))
+        """(N, C, 1, 1), or (N, C, H, W) with a window."""
+        return self.gate(self.conv(_squeeze(x, self.window)))
 
     def last_layer(self) -> tuple[nn.Parameter, ...]:
         """The only layer."""
@@ -290,9 +303,9 @@ def make_attention(
     inner, squash = attention.activation or activation, gate or attention.gate
     match attention.kind:
         case "se":
-            return SqueezeExcite(channels, reduced, activation=inner, gate=squash)
+            return SqueezeExcite(channels, reduced, activation=inner, gate=squash, window=attention.window)
         case "ese":
-            return EffectiveSE(channels, gate=squash)
+            return EffectiveSE(channels, gate=squash, window=attention.window)
         case "eca":
             return EfficientChannelAttention(attention.kernel_size or eca_kernel_size(channels), gate=squash)
         case "spatial":

@@ -80,7 +80,7 @@ class BottleneckBlock(ResidualBlock):
 
 def _pool(placed: Placed, network: Network, drop_path: float = 0.0) -> nn.Module:
     block = placed.block
-    return Pool(block.kernel_size, block.stride, padding=network.padding, average=block.pool == "avg")
+    return Pool(network.window(block.kernel_size), block.stride, padding=network.padding, average=block.pool == "avg")
 
 
 _MAKERS: Final[dict[BlockKind, Callable[[Placed, Network, float], nn.Module]]] = {

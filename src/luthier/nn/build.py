@@ -118,6 +118,8 @@ def build(network: Network, *, drop_path: float = 0.0, zero_init_residual: bool 
         raise SpecError(f"build: drop_path must be below 1, got {drop_path!r}")
     model = Classifier(network, drop_path=drop_path)
     initialise(model)
+    if network.head.dense:  # a 1x1 convolution that is a linear layer
+        nn.init.normal_(model.head.classifier.weight, 0.0, 0.01)  # type: ignore[arg-type]  # of a convolution
     if zero_init_residual:
         for part in model.modules():
             last = part.last_norm() if isinstance(part, ResidualBlock) and part.adds else None

@@ -46,22 +46,26 @@ class SameConv2d(nn.Conv2d):
 def conv2d(
     in_channels: int,
     out_channels: int,
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     *,
     stride: int = 1,
     groups: int = 1,
     padding: Padding = "symmetric",
     bias: bool = False,
 ) -> nn.Conv2d:
-    """A convolution with an odd kernel; both paddings agree at stride 1, where the plain module is the faster one."""
+    """A convolution with an odd kernel, square or (rows, columns).
+
+    Both paddings agree at stride 1, where the plain module is the faster one.
+    """
     same = padding == "tf_same" and stride > 1
+    rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     kind = SameConv2d if same else nn.Conv2d
     return kind(
         in_channels,
         out_channels,
-        kernel_size,
+        (rows, columns),
         stride=stride,
-        padding=0 if same else (kernel_size - 1) // 2,
+        padding=0 if same else ((rows - 1) // 2, (columns - 1) // 2),
         groups=groups,
         bias=bias,
     )
@@ -74,7 +78,7 @@ class ConvNorm(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 1,
+        kernel_size: int | tuple[int, int] = 1,
         *,
         stride: int = 1,
         groups: int = 1,
@@ -96,21 +100,22 @@ class ConvNorm(nn.Module):
 
 
 class Pool(nn.Module):
-    """k x k maximum or average; padded pixels never count, neither as a maximum nor in the mean."""
+    """Maximum or average over windows of (rows, columns); padded pixels count neither as a maximum nor in the mean."""
 
-    def __init__(self, kernel_size: int, stride: int, *, padding: Padding, average: bool) -> None:
+    def __init__(self, kernel_size: tuple[int, int], stride: int, *, padding: Padding, average: bool) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.padding, self.average = kernel_size, stride, padding, average
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
-        before = (self.kernel_size - 1) // 2, (self.kernel_size - 1) // 2
+        rows, columns = self.kernel_size
+        before = (rows - 1) // 2, (columns - 1) // 2
         same = self.padding == "tf_same"
         if same:
             # rounding the output up adds exactly the odd pixel at the end that SAME asks for
             before = (
-                same_padding(x.shape[2], self.kernel_size, self.stride)[0],
-                same_padding(x.shape[3], self.kernel_size, self.stride)[0],
+                same_padding(x.shape[2], rows, self.stride)[0],
+                same_padding(x.shape[3], columns, self.stride)[0],
             )
         if self.average:
             return F.avg_pool2d(x, self.kernel_size, self.stride, before, ceil_mode=same, count_include_pad=False)

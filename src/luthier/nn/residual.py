@@ -73,7 +73,7 @@ class ResidualBlock(nn.Module, ABC):
         return ConvNorm(
             in_channels,
             out_channels,
-            kernel_size,
+            self.network.window(kernel_size),
             stride=stride,
             groups=groups,
             padding=self.network.padding,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from luthier import units
 from luthier.job.result import Winner
@@ -27,6 +27,15 @@ from luthier.train.results import Epoch
 MOST_CLASSES = 120
 _COUNTS_IN_CELLS = 15
 _MOST_LABELS = 50
+
+
+class Judged(Protocol):
+    """What was compared with the truth, class by class."""
+
+    @property
+    def confusion(self) -> Sequence[Sequence[int]]:
+        """A row per true class, a column per answer; columns behind those of the classes are other answers."""
+        ...
 
 
 def layers(winner: Winner) -> list[Chart]:
@@ -79,7 +88,7 @@ def shown_classes(confusion: Sequence[Sequence[int]]) -> list[int]:
     return sorted(sorted(range(count), key=lambda i: -wrong[i])[:100])
 
 
-def confusion(winner: Winner, class_names: Sequence[str]) -> Chart:
+def confusion(winner: Judged, class_names: Sequence[str]) -> Chart:
     """Counts of (truth, answer) on the test split, coloured by share of the truth's row."""
     from plotly.graph_objects import Figure
 

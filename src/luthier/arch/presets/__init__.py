@@ -9,7 +9,7 @@ Example:
 from __future__ import annotations
 
 # importing a family's file registers its networks
-from luthier.arch.presets import efficientnet, efficientnetv2, mnasnet, mobilenet, resnet, thumbnail, vgg  # noqa: F401
+from luthier.arch.presets import efficientnet, efficientnetv2, mnasnet, mobilenet, resnet, scene, thumbnail, vgg  # noqa: F401
 from luthier.arch.presets.registry import get, names, register
 
 __all__ = ["get", "names", "register"]

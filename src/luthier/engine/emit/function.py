@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+import numpy as np
 
 from luthier.engine.emit.control import Control
 from luthier.engine.emit.types import F32, I1, I32, I64, PTR, Index, Type, Value, float_text, vector
@@ -13,13 +16,15 @@ class Module:
 
     Attributes:
         lanes: of a vector of fp32.
+        narrow: whether pointers have 32 bits: indices, 64 bits for the emitters, are then written so too.
     """
 
-    def __init__(self, lanes: int, triple: str = "", data_layout: str = "") -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: int, triple: str = "", data_layout: str = "", *, narrow: bool = False) -> None:
+        self.lanes, self.narrow = lanes, narrow
         self._head = f'target triple = "{triple}"\ntarget datalayout = "{data_layout}"\n' if triple else ""
         self._declared: dict[str, str] = {}
         self._functions: list[Function] = []
+        self._data: list[str] = []
 
     def function(self, name: str, parameters: Sequence[tuple[str, Type]], returns: Type | None = None) -> Function:
         """Begin a function that other code can call by name."""
@@ -30,10 +35,22 @@ class Module:
         """Make an intrinsic known."""
         self._declared[name] = f"declare {result} @{name}({', '.join(t.text for t in arguments)})"
 
+    def declares(self, name: str) -> bool:
+        """Whether an intrinsic was made known."""
+        return name in self._declared
+
+    def data(self, name: str, values: bytes, align: int) -> None:
+        """Bytes that never change, under a name of this module's own."""
+        escaped = np.full((len(values), 3), ord("\\"), np.uint8)
+        escaped[:, 1:] = np.frombuffer(values.hex().encode(), np.uint8).reshape(-1, 2)
+        text = escaped.tobytes().decode()
+        self._data.append(f'@{name} = internal constant [{len(values)} x i8] c"{text}", align {align}')
+
     def text(self) -> str:
         """The whole module."""
-        parts = [self._head, *self._declared.values(), *(function.text() for function in self._functions)]
-        return "\n".join(parts) + '\n!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n'
+        parts = [*self._declared.values(), *(function.text() for function in self._functions)]
+        code = "\n".join(parts) + '\n!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n'
+        return "\n".join([self._head, *self._data, re.sub(r"\bi64\b", "i32", code) if self.narrow else code])
 
 
 class Function(Control):
@@ -42,6 +59,7 @@ class Function(Control):
     Attributes:
         vector: the fp32 vector of the module.
         parameters: values by name.
+        internal: whether other modules cannot see it.
 
     Example:
         >>> module = Module(lanes=4)
@@ -54,6 +72,7 @@ class Function(Control):
     def __init__(self, module: Module, name: str, parameters: Sequence[tuple[str, Type]], returns: Type | None) -> None:
         super().__init__()
         self.module, self.name, self.returns = module, name, returns
+        self.internal = False
         self.vector = vector(F32, module.lanes)
         self.parameters = {label: Value(kind, f"%{label}") for label, kind in parameters}
 
@@ -66,7 +85,8 @@ class Function(Control):
         result = self.returns.text if self.returns else "void"
         end = "" if self.returns else "  ret void\n"
         body = "\n".join(self.lines)
-        return f"define {result} @{self.name}({head}) nounwind {{\nentry:\n{body}\n{end}}}\n"
+        linkage = "internal " if self.internal else ""
+        return f"define {linkage}{result} @{self.name}({head}) nounwind {{\nentry:\n{body}\n{end}}}\n"
 
     def give(self, value: Value) -> None:
         """Return a value; the last instruction of a function with a result."""

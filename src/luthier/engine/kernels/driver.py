@@ -105,7 +105,7 @@ def _pause(f: Function, target: Target) -> None:
     if target.is_x86:
         f.module.declare("llvm.x86.sse2.pause", "void", ())
         f.raw("call void @llvm.x86.sse2.pause()")
-    else:  # `yield` takes no time at all on most; this one as long as a pause
+    elif target.isa == "neon":  # `yield` takes no time at all on most; this one as long as a pause
         f.module.declare("llvm.aarch64.isb", "void", (I32,))
         f.raw("call void @llvm.aarch64.isb(i32 15)")
 
@@ -147,7 +147,7 @@ def _record(f: Function, step: Index) -> tuple[Value, Value]:
 
 
 @contextmanager
-def _flushing(f: Function, target: Target) -> Iterator[None]:
+def flushing(f: Function, target: Target) -> Iterator[None]:
     """Code in which subnormal numbers are zero, read or written; behind it the thread has its own way again.
 
     They are below 2^-126, nothing beside what they are added to, and each costs an x86 core some 150 cycles: the gates
@@ -179,7 +179,7 @@ def _run_alone(module: Module, target: Target) -> None:
 
         f.loop(0, tasks, task)
 
-    with _flushing(f, target):
+    with flushing(f, target):
         f.loop(0, _word(f, Word.STEPS), step)
 
 
@@ -247,7 +247,7 @@ def _work(module: Module, target: Target) -> None:
         f.lines[at] = f"  {first.text} = phi i64 [ 1, %{before} ], [ 0, %{worked[0]} ]"
         f.spin(lambda _: f.compare("sge", _load_shared(f, done), limit), lambda count: wait(count, done, limit))
 
-    with _flushing(f, target):
+    with flushing(f, target):
         f.loop(0, _word(f, Word.STEPS), step)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
 from luthier.engine.kernels.int8.geometry import Geometry
+from luthier.engine.kernels.int8.narrow_dense import dense_unit
 from luthier.engine.kernels.int8.reals import Reals
 from luthier.engine.kernels.int8.result import Result
 from luthier.engine.kernels.int8.tiles import TileBlock, accumulate_tiles, ask, configure, load_configuration, release
@@ -198,6 +199,10 @@ class Convolution8(Kernel):
         if self.grouped:
             source = f.offset(source, f.load(I64, body.at("starts", (unit, 8)), align=8))
         weight = body.at("weight", (unit, self._panel_bytes(1)))
+        if body.target.is_narrow:
+            assert count == wide == 1, "blocks of one row and one unit"
+            dense_unit(self, body, source, unit, weight, y, residual)
+            return
         bias, scale = body.at("bias", (unit, 64)), body.at("scale", (unit, 64))
         sums = (self._tiled if self.tiles else self._sums)(body, source, weight, bias, count, wide, ahead)
         scales = [f.load(REALS, scale, 64 * v, align=64) for v in range(wide)] * count
@@ -312,6 +317,8 @@ def accumulate(
 
 def choose(target: Target, rows: int, unit_count: int, words: int) -> Block:
     """The block of `dot` products that costs least: a sum takes one register of 512 bits, or two, or four."""
+    if target.is_narrow:
+        return Block(1, 1)
     registers = max(8, target.registers * target.lanes // UNIT)
     return choose_block(replace(target, registers=registers), rows, unit_count, words)
 

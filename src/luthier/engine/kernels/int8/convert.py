@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from luthier.engine.emit import F32, I32, Index, Value
 from luthier.engine.kernels.copy import Strides
+from luthier.engine.kernels.int8 import narrow_maps
 from luthier.engine.kernels.int8.units import I8, REALS, SUMS, UNIT, cast, number, op, rounded, zeros
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import share
@@ -58,6 +59,9 @@ class Convert(Kernel):
 
     def emit(self, body: Body) -> None:
         """One task: some rows of some images."""
+        if body.target.is_narrow:
+            narrow_maps.convert(self, body)
+            return
         f = body.f
         n, c, h, w = self.shape
         scale = f.splat(f.load(F32, body["levels"]), UNIT)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier.engine.emit import Index, Value
+from luthier.engine.kernels.int8 import narrow_maps
 from luthier.engine.kernels.int8.result import Activation8, Opened, Result, store_units
 from luthier.engine.kernels.int8.units import BYTES, I8, QUAD, UNIT, join, units
 from luthier.engine.kernels.kernel import Body, Kernel
@@ -55,6 +56,9 @@ class Unary8(Kernel):
     def emit(self, body: Body) -> None:
         """One task: some units."""
         f = body.f
+        if body.target.is_narrow:
+            narrow_maps.unary(self, body)
+            return
         if self.activation == "identity":
             border = f.load(QUAD, body["border"], align=QUAD.bytes)
         else:
@@ -109,6 +113,9 @@ class Binary8(Kernel):
 
     def emit(self, body: Body) -> None:
         """One task: some rows of some images, all pixels of a block of channels before the next block."""
+        if body.target.is_narrow:
+            narrow_maps.binary(self, body)
+            return
         f, opened = body.f, self.result.open(body)
         n, channels, h, w = self.shape
         ld, other_ld = units(channels) * UNIT, units(self.other[1]) * UNIT

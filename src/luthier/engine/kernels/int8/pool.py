@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier.engine.emit import F32, I32, Index, Value
+from luthier.engine.kernels.int8 import narrow_maps
 from luthier.engine.kernels.int8.result import Result, store_units
 from luthier.engine.kernels.int8.units import BYTES, SUMS, UNIT, cast, join, op, units, zeros
 from luthier.engine.kernels.kernel import Body, Kernel
@@ -63,6 +64,9 @@ class Pooling8(Kernel):
 
     def emit(self, body: Body) -> None:
         """One task: a block of channels of one image."""
+        if body.target.is_narrow:
+            narrow_maps.pooling(self, body)
+            return
         f = body.f
         image, block = f.div(body.task, self.blocks.count), f.rem(body.task, self.blocks.count)
         ld = units(self.channels) * UNIT

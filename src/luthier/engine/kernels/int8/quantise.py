@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.element import FP32, Element
+from luthier.engine.kernels.int8 import narrow_maps
 from luthier.engine.kernels.int8.reals import Quantiser
 from luthier.engine.kernels.int8.result import store_units
 from luthier.engine.kernels.int8.units import REALS, UNIT, join, units
@@ -56,6 +57,9 @@ class Quantise8(Kernel):
 
     def emit(self, body: Body) -> None:
         """One task: some rows of some images, all pixels of a block of channels before the next block."""
+        if body.target.is_narrow:
+            narrow_maps.quantise(self, body)
+            return
         f, quantiser = body.f, Quantiser(body)
         n, channels, h, w = self.shape
         ld, ld_y = round_up(channels, self.lanes), units(channels) * UNIT

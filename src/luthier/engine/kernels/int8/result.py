@@ -43,7 +43,8 @@ from luthier.engine.kernels.kernel import Body
 Array = NDArray[Any]
 #: equation (2): nothing, bounds, or a table
 Activation8 = Literal["identity", "clamp", "table"]
-_WORDS: Final = (
+#: of the operand `numbers`, 32 bits each
+WORDS: Final = (
     "zero",
     "low",
     "high",
@@ -105,7 +106,7 @@ def numbers(
         zero, bounds: z, low and high of equations (1) and (2).
         zeros, scales, zero_after, bounds_after: z_a, z_b, m_a, m_b, z', low and high of equation (3).
     """
-    words = np.zeros(len(_WORDS), np.uint32)
+    words = np.zeros(len(WORDS), np.uint32)
     words[[0, 7]] = np.array([zero, zero_after]) * 0x10001
     words[[1, 2, 8, 9]] = np.array([*bounds, *bounds_after]) * 0x1010101
     words[3:5] = zeros
@@ -137,7 +138,7 @@ class Opened:
             self.after = self._activation(result.after, "_after")
 
     def _word(self, name: str, kind: Any) -> Value:
-        return broadcast_word(self.body.f, self.body["numbers"], 4 * _WORDS.index(name), kind)
+        return broadcast_word(self.body.f, self.body["numbers"], 4 * WORDS.index(name), kind)
 
     def _activation(self, kind: Activation8, suffix: str) -> list[Value]:
         f, target = self.body.f, self.body.target

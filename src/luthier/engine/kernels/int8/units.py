@@ -126,16 +126,28 @@ def dot(f: Function, target: Target, sums: Value, x: Value, weight: Value) -> Va
         return by_pieces(f, 8, SUMS, lambda s, a, b: _dot_instruction(f, 8, s, a, b), sums, x, weight)
     if target.is_x86:
         return by_pieces(f, target.lanes, SUMS, lambda s, a, b: _dot_widened(f, s, a, b), sums, x, weight)
-    a, b = (cast(f, "bitcast", bytes_, SUMS) for bytes_ in (x, weight))
-    for place in range(4):
-        left = op(f, "and", op(f, "lshr", a, number(SUMS, 8 * place)), number(SUMS, 255))
-        right = op(f, "ashr", op(f, "shl", b, number(SUMS, 24 - 8 * place)), number(SUMS, 24))
-        sums = op(f, "add", sums, op(f, "mul", left, right))
-    return sums
+    return by_pieces(f, 4, SUMS, lambda s, a, b: _dot_neon(f, s, a, b), sums, x, weight)
 
 
 def _dot_instruction(f: Function, lanes: int, sums: Value, x: Value, weight: Value) -> Value:
     return f.call(f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", sums.type, (sums, x, weight))
+
+
+def halves(f: Function, x: Value, weight: Value) -> list[tuple[Value, Value]]:
+    """Sixteen bytes each, as eight and eight of 16 bits."""
+    wide = vector(I16, 8)
+    return [
+        (cast(f, "zext", pick(f, x, lanes), wide), cast(f, "sext", pick(f, weight, lanes), wide))
+        for lanes in (range(8), range(8, 16))
+    ]
+
+
+def _dot_neon(f: Function, sums: Value, x: Value, weight: Value) -> Value:
+    """A product of two bytes fits in 16 bits; neighbours are added in 32, twice."""
+    kind = vector(I32, 4)
+    products = [op(f, "mul", a, b) for a, b in halves(f, x, weight)]
+    pairs = [f.call("llvm.aarch64.neon.saddlp.v4i32.v8i16", kind, (product,)) for product in products]
+    return op(f, "add", sums, f.call("llvm.aarch64.neon.addp.v4i32", kind, pairs))
 
 
 _PAIR_PRODUCTS: Final = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
@@ -213,11 +225,16 @@ def look_up(f: Function, target: Target, loaded: Sequence[Value], x: Value) -> V
     if target.is_x86:
         lanes = 32 if target.isa != "sse4" else 16
         return by_pieces(f, lanes, QUAD, lambda part: _look_up_sixteenths(f, table, part), x)
-    result = zeros(QUAD)
-    for lane in range(QUAD.lanes):
-        byte = f.assign(I8, f"extractelement {x}, i32 {lane}")
-        entry = f.load(I8, f.offset(table, cast(f, "zext", byte, Type("i64", 8, 1, "i64"))), align=1)
-        result = f.assign(QUAD, f"insertelement {result}, {entry}, i32 {lane}")
+    return by_pieces(f, 16, QUAD, lambda part: _look_up_neon(f, table, part), x)
+
+
+def _look_up_neon(f: Function, table: Value, x: Value) -> Value:
+    """Each quarter of the table by one instruction, which gives 0 for an index behind it."""
+    result = zeros(BYTES)
+    for part in range(4):
+        entries = [f.load(BYTES, table, 64 * part + 16 * i, align=16) for i in range(4)]
+        moved = op(f, "xor", x, number(BYTES, 64 * part))
+        result = op(f, "or", result, f.call("llvm.aarch64.neon.tbl4.v16i8", BYTES, (*entries, moved)))
     return result
 
 

@@ -1,0 +1,1 @@
+"""A network for devices without Python: an object file, a header, an example, and a manifest of them."""
