@@ -7,10 +7,11 @@ import pytest
 
 from luthier.arch.block import Block, Head
 from luthier.cost.budget import Budget
+from luthier.search.choices import StageChoices
 from luthier.search.explain import effects, guess_judged, landed, learnt
 from luthier.search.feasible import Feasible
 from luthier.search.price import Pricer
-from luthier.search.space import Space, StageChoices
+from luthier.search.space import Space
 from luthier.search.strategy import Within
 
 KINDS = ("none", "se/4", "spatial", "cbam/8")

@@ -14,7 +14,8 @@ from luthier.arch.block import Block, Head
 from luthier.cost import cost
 from luthier.cost.tables import CostTables
 from luthier.errors import InputError, SpecError
-from luthier.search.space import Space, StageChoices, get, names, read_attention
+from luthier.search.choices import StageChoices, read_attention
+from luthier.search.space import Space, get, names
 
 SMALL = Space(
     name="small",

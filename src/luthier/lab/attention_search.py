@@ -20,8 +20,8 @@ from luthier.graph.from_network import from_network
 from luthier.lab import gated
 from luthier.lab.experiment import Arm, Claim, Contrast, Experiment, Floor, Numbers, Order, Place, Size
 from luthier.lab.result import Curve
+from luthier.search.choices import read_attention
 from luthier.search.price import solve
-from luthier.search.space import read_attention
 
 QUESTION: Final = "Within a limit on latency: which kind of attention, early or late, or a wider network instead?"
 TEXT: Final = (

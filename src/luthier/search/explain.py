@@ -8,10 +8,11 @@ from typing import Final
 import numpy as np
 
 from luthier.intervals import wilson
+from luthier.search.choices import NONE
 from luthier.search.feasible import Rows
 from luthier.search.pareto import Array
 from luthier.search.result import Effect, Landed
-from luthier.search.space import NONE, Space
+from luthier.search.space import Space
 from luthier.search.strategy import Candidates
 from luthier.search.surrogate import Encoding, Surrogate
 
