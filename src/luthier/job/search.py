@@ -9,6 +9,7 @@ the measurement teaches the model.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from itertools import count
@@ -126,6 +127,14 @@ def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> t
     }  # fmt: skip
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
+    with contextlib.closing(store):
+        return _with_store(task, store, folder, told, workers)
+
+
+def _with_store(
+    task: SearchTask, store: SearchStore, folder: RunFolder, told: Told, workers: Workers
+) -> tuple[Searched, Result | None]:
+    request, session, space = task.request, task.session, task.space
     _share_latencies(task, store)
     candidates = Within(task.feasible)
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)

@@ -61,10 +61,10 @@ class SearchStore:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # parts of the journal API are marked experimental
+                self._opened = _open(self.where, mine=storage is None)
                 self.study = optuna.create_study(
-                    study_name=name, storage=_open(self.where, mine=storage is None), directions=self._directions,
-                    load_if_exists=True,
-                )  # fmt: skip
+                    study_name=name, storage=self._opened, directions=self._directions, load_if_exists=True
+                )
             stored = self.study.user_attrs
             for key, value in identity.items():
                 if key not in stored:
@@ -80,6 +80,12 @@ class SearchStore:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"--storage {self.where}: cannot be opened ({reason})") from None
         self._hand_in()
+
+    def close(self) -> None:
+        """Give back the connections of a data base."""
+        engine = getattr(self._opened, "engine", None)
+        if engine is not None:
+            engine.dispose()
 
     def note(self, key: str, make: Callable[[], Any]) -> Any:
         """A decision that all processes of the study share: made once."""
