@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_space import FRAME
 
 from luthier.arch.network import Network
 from luthier.cost import cost
@@ -16,13 +17,7 @@ from luthier.job import search, search_task
 from luthier.job.hold import hold
 from luthier.search.space import get
 
-SPACE = """
-schema = "luthier.space/1"
-name = "tiny"
-resolutions = [8]
-channel_divisor = 4
-stem = [{ kind = "conv", out_channels = 8, stride = 2 }]
-head = { num_classes = 10 }
+SPACE = f"""{FRAME}
 [[stages]]
 name = "early"
 out_channels = [8, 12]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_space import BODY
 
 from luthier.arch.encode import from_json as decode
 from luthier.arch.encode import to_json as encode
@@ -24,26 +25,11 @@ from luthier.search.supernet import inherited
 from luthier.search.workers import Processes
 from luthier.train.data import load_data
 
-SPACE = """
-schema = "luthier.space/1"
-name = "tiny"
-resolutions = [8]
-channel_divisor = 4
-stem = [{ kind = "conv", out_channels = 8, stride = 2 }]
-head = { num_classes = 10 }
-[[stages]]
-name = "body"
-out_channels = [8, 12]
-depth = [1, 2]
-kernel_size = [3, 5]
-attention = ["none", "se/4", "spatial"]
-"""
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("space") / "tiny.toml"
-    path.write_text(SPACE)
+    path.write_text(BODY)
     return path
 
 

@@ -132,7 +132,7 @@ def build(order: Order) -> Experiment:
             Curve("mbconv", "latency_s", f"latency on {DEVICE}, modelled, s", "accuracy", "test accuracy, %",
                   (("base", ("base",)), ("wider", ("wider",)), *(one for one in series if one[1]))),
         ), seeds=order.seeds or {"quick": 2, "standard": 5, "full": 8}[order.size],
-        settings={key: text for key, text in gated.settings(order.size).items() if key != "gates"} | {
+        settings=gated.recipe_words(order.size) | {
             "limit": f"{LIMIT:g} times the base's latency on {DEVICE}, modelled with each block's better schedule; "
             f"{_LEFT_OUT}: {', '.join(_left_out(networks)) or 'none'}",
             "wider": f"the base with {networks['wider'].name}, the widest within the limit",

@@ -104,10 +104,8 @@ def build(order: Order) -> Experiment:
         curves=(Curve("energy", "horowitz_uj", "microjoules of one image, modelled", "accuracy", "test accuracy, %",
                       (("number types", tuple(STEPS)),)),),
         seeds=order.seeds or {"quick": 2, "standard": 5, "full": 8}[order.size],
-        settings={
-            "images": f"CIFAR-10 at {SIDE} px, {amount.train:,} training, {amount.val:,} validation, {amount.test:,} "
-            f"test images, {amount.epochs} epochs, batch {gated.BATCH}, rate {RATE:g}",
-            "recipe": gated.RECIPE,
+        settings=gated.recipe_words(order.size, side=SIDE, rate=RATE)
+        | {
             "number types": "after training; 256 training images calibrate; all arms of a seed train alike, to the "
             "last bit, and differ in their number types alone",
             "energy": f"modelled, of one image on {DEVICE}, by Horowitz's table (FP16 takes 5.5 times INT8's "

@@ -44,10 +44,6 @@ AMOUNTS: Final[Mapping[Size, Amount]] = {
 }
 BATCH: Final = 64
 RATE: Final = 0.05
-RECIPE: Final = (
-    "SGD with Nesterov momentum 0.9, one epoch of warm-up and a cosine, weight decay 5e-4, no augmentation, fp32; the "
-    "epoch that is best on validation is judged on test"
-)
 
 
 def base_network(name: str, amount: Amount) -> Network:
@@ -145,13 +141,20 @@ def time_ratio(network: Network, gates: Gates | None) -> float:
     return compare(module_of(network, gates, 0), module_of(network, None, 0), shape)
 
 
-def settings(size: Size) -> dict[str, str]:
-    """How all arms are trained, in words."""
+def recipe_words(size: Size, *, side: int = 32, rate: float = RATE) -> dict[str, str]:
+    """How `train_and_judge` trains, in words."""
     a = AMOUNTS[size]
     return {
-        "images": f"CIFAR-10, {a.train:,} training, {a.val:,} validation, {a.test:,} test images, {a.epochs} epochs, "
-        f"batch {BATCH}, rate {RATE:g}",
-        "recipe": RECIPE,
+        "images": f"CIFAR-10 at {side} px, {a.train:,} training, {a.val:,} validation, {a.test:,} test images, "
+        f"{a.epochs} epochs, batch {BATCH}, rate {rate:g}",
+        "recipe": "SGD with Nesterov momentum 0.9, one epoch of warm-up and a cosine, weight decay 5e-4, no "
+        "augmentation, fp32; the epoch that is best on validation is judged on test",
+    }
+
+
+def settings(size: Size) -> dict[str, str]:
+    """How the arms of a network with gates put in are trained, in words."""
+    return recipe_words(size) | {
         "gates": "neutral at the start, trained with everything else; the base's initial weights are those of the "
         "network without gates",
     }

@@ -77,10 +77,8 @@ def build(order: Order) -> Experiment:
         curves=(Curve("light", TIME, f"time over that of none {REFERENCE}", "accuracy", "test accuracy, %",
                       tuple(curves.items())),),
         seeds=order.seeds or {"quick": 2, "standard": 5, "full": 8}[order.size],
-        settings={
-            "images": f"CIFAR-10 at {SIDE} px, {amount.train:,} training, {amount.val:,} validation, {amount.test:,} "
-            f"test images, {amount.epochs} epochs, batch {gated.BATCH}, rate {RATE:g}",
-            "recipe": gated.RECIPE,
+        settings=gated.recipe_words(order.size, side=SIDE, rate=RATE)
+        | {
             "time": f"of one image in the engine on one thread over that of the network without gates and of width "
             f"{REFERENCE}, run in turns after every training; accuracies are compared at an arm's mean over its "
             "trainings, along a straight line over ln(time) between the widths of SE that enclose it",

@@ -73,10 +73,8 @@ def build(order: Order) -> Experiment:
             ), (floor,)),
         ),
         seeds=order.seeds or {"quick": 2, "standard": 5, "full": 8}[order.size],
-        settings={
-            "images": f"CIFAR-10 at {SIDE} px, {amount.train:,} training, {amount.val:,} validation, {amount.test:,} "
-            f"test images, {amount.epochs} epochs, batch {gated.BATCH}, rate {RATE:g}",
-            "recipe": gated.RECIPE,
+        settings=gated.recipe_words(order.size, side=SIDE, rate=RATE)
+        | {
             "after training": "256 training images calibrate; channels equalised, biases corrected; loss = accuracy in "
             "fp32 less that in few bits, on the same test images",
             "in training": f"from there {max(1, amount.epochs // _QAT_SHARE)} epochs with rounded numbers, rate "
