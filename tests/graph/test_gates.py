@@ -25,7 +25,8 @@ def test_presets_have_the_gates_that_their_networks_name(name: str, folded: bool
     found = find_gates(from_network(network, batch=2, fold_norm=folded))
     gated = [placed for placed in network.walk() if placed.block.attention is not None]
     assert [one.mul for one in found] == [f"{placed.name}.attention.mul" for placed in gated]
-    assert {one.kind for one in found} <= {"channel"}
+    windowed = [placed.block.attention is not None and placed.block.attention.window for placed in gated]
+    assert [one.kind for one in found] == ["full" if own else "channel" for own in windowed]
     assert [one.block for one in found] == [placed.name for placed in gated]
 
 

@@ -20,8 +20,8 @@ def small_network(name: str, width: int, gate: Attention | None, *, activation: 
         gate: of every block.
     Example:
         >>> net = small_network("n", 12, Attention(kind="se", place="before_depthwise"))
-        >>> [placed.block.attention.place for placed in net.walk()][1:3], net.stages[2].blocks[0].out_channels
-        (['before_depthwise', 'before_depthwise'], 24)
+        >>> [placed.block.out_channels for placed in net.walk() if placed.block.attention]
+        [12, 12, 24, 24, 24]
     """
 
     def stage(title: str, channels: int, repeats: int, stride: int) -> Stage:
