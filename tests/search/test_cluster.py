@@ -228,7 +228,6 @@ def test_a_search_outlives_its_database(
     assert len(kept) == TRIALS
     assert stored(database, request).count("COMPLETE") == 2
     # the next command on this folder and study hands in what the database lacks
-    (tmp_path / f"run{TRIALS}" / "search.json").unlink()
     again, _ = search()
     assert len(again.points) == TRIALS
     assert stored(database, request).count("COMPLETE") == TRIALS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +82,24 @@ def test_a_task_that_always_kills_is_given_up_with_its_name(tmp_path: Path) -> N
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(WorkerError, match="--cluster: must be auto, HOST:PORT or ray://HOST:PORT"):
         connect(address)
+
+
+def dies_at_first(mark: Path, task: int) -> int:
+    if task == 0 and not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return task
+
+
+def test_a_task_that_comes_after_a_death_and_before_it_is_noticed(tmp_path: Path) -> None:
+    workers = Processes(2)
+
+    def tasks() -> Iterator[int]:
+        yield 0
+        for _ in range(6000):
+            if workers._pool is not None and workers._pool._broken:
+                break
+            time.sleep(0.01)
+        yield 1
+
+    assert sorted(workers.map(dies_at_first, tmp_path / "mark", tasks())) == [(0, 0), (1, 1)]

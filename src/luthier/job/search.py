@@ -69,7 +69,9 @@ def search(
         BudgetError: no network of the space keeps the limits; nothing is written.
     """
     folder = RunFolder(run_dir)
-    if finished(run_dir, request) is not None or (request.front_only and (run_dir / "search.json").exists()):
+    # a storage elsewhere may lack what was found while it was away: such a front is handed in before it is read again
+    known = request.front_only and request.storage is None and (run_dir / "search.json").exists()
+    if known or finished(run_dir, request) is not None:
         return read(run_dir / "search.json"), finished(run_dir, request)
     if request.trainer not in TRAINERS:
         raise InputError(f"--trainer: must be {' or '.join(TRAINERS)}, got {request.trainer!r}")

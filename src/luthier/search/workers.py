@@ -119,7 +119,12 @@ class Processes(Workers):
 
     def _submit(self, task: Any) -> Future[Any]:
         assert self._pool is not None
-        return self._pool.submit(_do, task)
+        try:
+            return self._pool.submit(_do, task)
+        except BrokenProcessPool as gone:  # a worker died since the last look; `map` hears of it as of any other death
+            failed: Future[Any] = Future()
+            failed.set_exception(gone)
+            return failed
 
 
 def died(task: object) -> WorkerError:
