@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_space import BODY
 
 from luthier.arch import Block, Head, Network, Stage
 from luthier.cost.tables import Slot, Slots
@@ -40,6 +39,21 @@ SPACE = Slots(
     slots=tuple(Slot(stage="body", choices=(None, *BLOCKS)) for _ in range(3)),
     resolutions=(12, 16),
 )
+# written out, since a cluster's workers import this file and no other of the tests
+TOML = """
+schema = "luthier.space/1"
+name = "tiny"
+resolutions = [8]
+channel_divisor = 4
+stem = [{ kind = "conv", out_channels = 8, stride = 2 }]
+head = { num_classes = 10 }
+[[stages]]
+name = "body"
+out_channels = [8, 12]
+depth = [1, 2]
+kernel_size = [3, 5]
+attention = ["none", "se/4", "spatial"]
+"""
 TRIALS = 6
 
 
@@ -122,7 +136,7 @@ Search = Callable[..., tuple[Any, list[str]]]
 @pytest.fixture
 def search(workers: Watched, database: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Search:
     """A search of six networks on real digits, its study in the database; what it said comes back with it."""
-    (tmp_path / "tiny.toml").write_text(BODY)
+    (tmp_path / "tiny.toml").write_text(TOML)
     name = str(request.node.name)[:60]
 
     def run(told: Callable[[Any], None] = lambda standing: None, trials: int = TRIALS) -> tuple[Any, list[str]]:
