@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.lab.experiment import Numbers, Place
+from luthier.lab.training import transform_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,7 +70,7 @@ class Deployed:
         from luthier.train.metrics import evaluate
 
         splits = self.splits
-        transform = _transform(splits, self.network)
+        transform = transform_of(self.network, splits)
         return evaluate(module, splits.test, transform=transform, num_classes=splits.num_classes).accuracy
 
     def retrained(self, trial: Trial, recipe: Recipe, place: Place) -> float | None:
@@ -129,7 +130,7 @@ def deploy(module: nn.Module, network: Network, splits: Splits) -> Deployed:
     constants: Mapping[str, Array] = fold_constants(graph, values)
     folded: Graph = fold_norm_into_conv(graph)
     calibration, others = (
-        _images(source, count, _transform(splits, network))
+        _images(source, count, transform_of(network, splits))
         for source, count in ((splits.train, _CALIBRATION), (splits.val, _OTHERS))
     )
     case = Case(network.name, "trained here", folded, constants, calibration, others, compile_graph)
@@ -141,10 +142,3 @@ def _images(source: Source, count: int, transform: Any) -> Array:
 
     rows = range(min(count, len(source)) // _BATCH * _BATCH)
     return np.asarray(transform(torch.stack([source.image(row) for row in rows])).numpy(), np.float32)
-
-
-def _transform(splits: Splits, network: Network) -> Any:
-    from luthier.train.transforms import make_transforms
-
-    mean, std = network.input_mean, network.input_std
-    return make_transforms(network.resolution, train=False, native_hw=splits.image_hw, mean=mean, std=std)  # type: ignore[arg-type]

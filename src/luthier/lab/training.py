@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from luthier.arch.network import Network
     from luthier.train.recipe import Recipe
     from luthier.train.source import Splits
+    from luthier.train.transforms import ImageTransform
 
 
 def seeded(network: Network, seed: int) -> nn.Module:
@@ -22,6 +23,14 @@ def seeded(network: Network, seed: int) -> nn.Module:
 
     torch.manual_seed(seed)
     return build(network)
+
+
+def transform_of(network: Network, splits: Splits) -> ImageTransform:
+    """Images as the network takes them, without augmentation."""
+    from luthier.train.transforms import make_transforms
+
+    mean, std = network.input_mean, network.input_std
+    return make_transforms(network.resolution, train=False, native_hw=splits.image_hw, mean=mean, std=std)  # type: ignore[arg-type]
 
 
 def fit(module: nn.Module, network: Network, splits: Splits, recipe: Recipe, place: Place) -> Numbers:
@@ -43,7 +52,6 @@ def fit(module: nn.Module, network: Network, splits: Splits, recipe: Recipe, pla
     from luthier.train.hardware import Hardware, open_fabric
     from luthier.train.loop import train
     from luthier.train.metrics import evaluate
-    from luthier.train.transforms import make_transforms
 
     # one thread gives the same bits however many trainings run beside this one
     torch.set_num_threads(1)
@@ -56,7 +64,7 @@ def fit(module: nn.Module, network: Network, splits: Splits, recipe: Recipe, pla
     )  # fmt: skip
     if trained.best is None:
         return {}
-    transform = make_transforms(network.resolution, train=False, native_hw=splits.image_hw, mean=mean, std=std)  # type: ignore[arg-type]
+    transform = transform_of(network, splits)
     fabric = open_fabric(hardware, recipe.precision)
     judged = evaluate(
         module, splits.test, transform=transform, num_classes=splits.num_classes, batch_size=recipe.batch_size,

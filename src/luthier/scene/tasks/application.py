@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.model_selection import RepeatedStratifiedKFold
 
 from luthier.errors import DataError
 from luthier.intervals import resampled
@@ -30,6 +31,22 @@ class Split:
 
     train: Array
     test: Array
+
+
+def repeated_folds(classes: Array, folds: int) -> Callable[[int], list[Split]]:
+    """Stratified cross-validation: a function from the number of repeats to their splits, the same at every call."""
+    nothing = np.zeros((len(classes), 0))
+
+    def splits(repeats: int) -> list[Split]:
+        found = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=0)
+        return [Split(train, test) for train, test in found.split(nothing, classes)]
+
+    return splits
+
+
+def share_right(classes: Array) -> Callable[[Array, Array, int], dict[str, float]]:
+    """The score of a classifier whose answers are classes."""
+    return lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from sklearn.model_selection import RepeatedStratifiedKFold
 
 from luthier.scene.canopy import ABSORBERS, canopy, leaf
 from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
-from luthier.scene.tasks.application import Application, Array, Split, arrays
+from luthier.scene.tasks.application import Application, Array, arrays, repeated_folds, share_right
 from luthier.scene.tasks.baselines import index_thresholds, tuned_svm
 from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network
@@ -49,9 +48,7 @@ def canopies(path: Path, *, setting: Setting = SETTING, members: int = 2, count:
         seeds = range(seed * members, (seed + 1) * members)
         return fit_ensemble(network, setting, spectra[rows], classes[rows], seeds)
 
-    def splits(repeats: int) -> list[Split]:
-        folds = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=repeats, random_state=0)
-        return [Split(train, test) for train, test in folds.split(spectra, classes)]
+    splits = repeated_folds(classes, FOLDS)
 
     def examine() -> Examined:
         split = splits(1)[0]
@@ -73,7 +70,7 @@ def canopies(path: Path, *, setting: Setting = SETTING, members: int = 2, count:
             ),
         },
         splits=splits,
-        score=lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())},
+        score=share_right(classes),
         train_all=lambda seed: {"model": fit(np.arange(count), seed)},
         examine=examine,
         note="Simulated: leaves by PROSPECT-D, the canopy as thin layers of them over soil.",

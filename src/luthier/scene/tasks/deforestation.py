@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold
 
 from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
-from luthier.scene.tasks.application import Application, Array, Split, arrays
+from luthier.scene.tasks.application import Application, Array, Split, arrays, repeated_folds, share_right
 from luthier.scene.tasks.baselines import index_thresholds, random_forest, tuned_svm, tuned_tree
 from luthier.scene.tasks.choose import fit_chosen
 from luthier.scene.tasks.cover import Cover, shares_of
@@ -67,10 +67,6 @@ def deforestation_series(
     seasons = [np.sort(series, axis=1)[:, 2], np.sort(series, axis=1)[:, -3], series.mean(axis=1)]
     indices = np.hstack([*seasons, series[:, -third:].mean(axis=1) - series[:, :third].mean(axis=1)])
 
-    def splits(repeats: int) -> list[Split]:
-        folds = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=repeats, random_state=0)
-        return [Split(train, test) for train, test in folds.split(flat, classes)]
-
     return Application(
         name="deforestation-series",
         title=f"land use ({', '.join(map(str, names))}) from {n} series of {dates} dates of EVI and NDVI",
@@ -86,8 +82,8 @@ def deforestation_series(
                 indices[train], classes[train], indices[test], seed
             ),
         },
-        splits=splits,
-        score=lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())},
+        splits=repeated_folds(classes, FOLDS),
+        score=share_right(classes),
         train_all=lambda seed: {"model": fit(np.arange(n), seed)},
     )
 
@@ -141,7 +137,7 @@ def deforestation_map(path: Path, *, setting: Setting = MAP_SETTING, members: in
             ),
         },
         splits=splits,
-        score=lambda test, answer, seed: {"accuracy": float((answer == classes[test]).mean())},
+        score=share_right(classes),
         train_all=lambda seed: {"model": fit(np.arange(len(spectra)), seed)},
         examine=examine,
         cover=cover,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -39,17 +40,7 @@ SETTING: Final = Setting(
     noise=0.05,
 )
 SAMSON_SETTING: Final = Setting(
-    views=("raw",),
-    recipe=Recipe(
-        epochs=10,
-        batch_size=256,
-        optimizer="adamw",
-        learning_rate=3e-3,
-        weight_decay=0.01,
-        warmup_epochs=1,
-        channels_last=False,
-    ),
-    noise=0.02,
+    views=("raw",), recipe=replace(SETTING.recipe, epochs=10, weight_decay=0.01), noise=0.02
 )
 
 
