@@ -95,7 +95,9 @@ def test_the_same_command_again_trains_nothing(
     storage = folder.parent / "shared.journal"
     again = luthier(*words, "--storage", storage, "--study", "one", "--run-dir", folder)
     assert again.code == 0, again.err
-    assert again.result == before.result
+    first, second = dict(before.result), dict(again.result)
+    assert second.pop("wall_s") >= first.pop("wall_s")  # one clock for the folder: looking again takes time too
+    assert second == first
 
 
 def test_another_run_joins_the_study_and_counts_its_trainings(
