@@ -108,7 +108,8 @@ def test_noise_by_hand() -> None:
     """Equation (4) for two channels of 4 and 1, seen by a depthwise convolution: equal ranges are best."""
     graph = block("relu", "relu6")
     plan = Plan(graph)
-    seen = Seen(np.zeros(8), np.array([4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), np.ones(8))
+    # mean 2, mean square 5: variance 1
+    seen = Seen(np.zeros(8), np.array([4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), np.full(8, 2.0), np.full(8, 5.0))
     gain = np.full(8, 2.0)
     plain = _stored_noise(plan, "e", seen, gain, np.ones(8))
     assert plain == pytest.approx((4 / 255) ** 2 / 12 * 2 * 8 * 36)
@@ -120,7 +121,7 @@ def test_noise_by_hand() -> None:
     assert _weight_noise(plan, values, y, seen, gains, np.full(8, 2.0)) < 1e-9, "ones are on the grid"
     values["y.weight"][:, 0] = 1.25 / 127  # becomes 1 / 127
     got = _weight_noise(plan, values, y, seen, gains, np.full(8, 2.0))
-    assert got == pytest.approx(4 * 3.0 * (2 * 0.25 / 127) ** 2 * (1 / 4) * 36**2, rel=1e-3)
+    assert got == pytest.approx(4 * 3.0 * (2 * 0.25 / 127) ** 2 * (1 / 4) * 36, rel=1e-3)
 
 
 @pytest.mark.parametrize("function", ["relu", "hard_swish"])

@@ -88,6 +88,25 @@ def test_rounding_is_averaged_away() -> None:
     assert found.noise["m"][0] == pytest.approx(scale**2 / 12 / 64 + own**2 / 12, rel=0.15)
 
 
+def test_a_gate_that_stands_at_one_rounds_nothing_again() -> None:
+    """Its result has the integers of what it reads; to round fp32 values anew would count the same error twice."""
+    build = Builder()
+    x = build.conv("d", "d", build.input("x", (32, 2, 8, 8)), 2, bias=True)
+    gate = build.activation("gate", build.conv("g", "g", build.op("p", kinds.GlobalPool(), x), 2, bias=True), "sigmoid")
+    graph = build.graph(build.conv("y", "y", build.mul("m", x, gate), 2))
+    rng = np.random.default_rng(0)
+    constants = {name: rng.normal(size=tensor.shape) for name, tensor in graph.constants.items()}
+    constants |= {"g.weight": np.zeros((2, 2, 1, 1)), "g.bias": np.full(2, 40.0)}
+    images = rng.normal(size=(32, 2, 8, 8)).astype(np.float32)
+    quantized, values = quantize(graph, constants, images, observer="minmax", equalize=False)
+    assert quantized.tensors["m"].scale == quantized.tensors["d"].scale
+    local = Local(graph, constants, quantized, values)
+    found, measured = predict(local, {"x": images}), measure(local, values, {"x": images})
+    np.testing.assert_allclose(found.noise["m"], found.noise["d"], rtol=1e-5)
+    np.testing.assert_allclose(measured.noise["m"], measured.noise["d"], rtol=1e-5)
+    assert found.sqnr_db("y") == pytest.approx(measured.sqnr_db("y"), abs=0.2)
+
+
 def test_exact_gates_leave_the_first_term_of_the_law() -> None:
     """No less noise than with noisy gates: a gate follows what it rescales, and so their errors correlate."""
     graph, constants, images = gated_block(32)

@@ -20,6 +20,7 @@ from luthier.graph import attrs as kinds
 from luthier.graph.builder import Builder
 from luthier.graph.integers import INTEGER_KINDS, in_integers, levels, sum_scales
 from luthier.quant import integer, quantize
+from luthier.quant.correct import mean_sums
 from luthier.quant.gain import channel_means
 from luthier.quant.observe import OBSERVERS
 from luthier.quant.plan import FROM_SUMS
@@ -76,6 +77,20 @@ def test_calibration_by_the_engine_gives_the_same_levels() -> None:
     for name, tensor in slow.tensors.items():
         if tensor.scale is not None:
             assert levels(quick.tensors[name])[0] == pytest.approx(levels(tensor)[0], rel=1e-4), name
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 6]), st.integers(1, 3), st.integers(1, 2), st.integers(1, 2))
+def test_means_of_sums_need_no_sums(seed: int, groups: int, kernel: int, stride: int, dilation: int) -> None:
+    rng = np.random.default_rng(seed)
+    attrs = kinds.Conv((stride, stride), tuple(rng.integers(0, 3, 4).tolist()), (dilation, dilation), groups)
+    x = rng.integers(0, 256, (3, 6, 7, 9)).astype(np.uint8)
+    weight = rng.integers(-127, 128, (12, 6 // groups, kernel, kernel)).astype(np.int8)
+    acc = integer.sums(x, 117, weight, None, attrs)
+    np.testing.assert_allclose(mean_sums(x, 117, attrs, weight, acc.shape[2:]), channel_means(acc), atol=1e-6)
+    rows, matrix = x[:, :, 0, 0], weight[:, : 6 // groups, 0, 0].repeat(groups, 1)
+    acc = integer.sums(rows, 117, matrix, None, kinds.Linear())
+    np.testing.assert_allclose(mean_sums(rows, 117, kinds.Linear(), matrix, ()), channel_means(acc), atol=1e-6)
 
 
 def test_bias_correction_restores_every_mean() -> None:

@@ -22,9 +22,8 @@ from luthier.quant.plan import Plan
 
 Array = NDArray[Any]
 Batch = tuple[Array, ...]
-#: images that the gains, and the ranges of channels, are measured on
+#: images that the gains are measured on
 _MOMENT_IMAGES: Final = 16
-_RANGE_IMAGES: Final = 64
 _LEAST_WEIGHT: Final = 0.01
 #: makes a graph ready to run: arrays in the order of its inputs -> its output, or a tuple of them
 Compile = Callable[[Graph, Mapping[str, Array]], Callable[..., Any]]
@@ -112,24 +111,20 @@ def equalized(
         return graph, dict(constants)
     run = _watched(graph, constants, names, compile)
     parts: dict[str, list[Seen]] = {name: [] for name in names}
-    for batch in batches[: _some(_RANGE_IMAGES, batches)]:
+    for batch in batches:  # all: a channel that speaks up on few images would be magnified, and clipped on those
         values = run(batch)
         for name in names:
             x = values[name]
             axes = tuple(axis for axis in range(x.ndim) if axis != 1)
-            parts[name].append(Seen(x.min(axes), x.max(axes), channel_means(np.square(x))))
+            parts[name].append(Seen(x.min(axes), x.max(axes), channel_means(x), channel_means(np.square(x))))
     seen = {
         name: Seen(
-            np.min([p.low for p in own], 0), np.max([p.high for p in own], 0), np.mean([p.power for p in own], 0)
+            np.min([p.low for p in own], 0), np.max([p.high for p in own], 0),
+            np.mean([p.mean for p in own], 0), np.mean([p.power for p in own], 0),
         )
         for name, own in parts.items()
-    }
+    }  # fmt: skip
     return equalize(plan, constants, seen, _gains(plan, constants, batches, compile))
-
-
-def _some(images: int, batches: Sequence[Batch]) -> int:
-    """Batches that hold so many images."""
-    return -(-images // len(batches[0][0]))
 
 
 def _gains(
@@ -137,7 +132,8 @@ def _gains(
 ) -> Mapping[str, Array]:
     graph = plan.graph
     run = _watched(graph, constants, moment_tensors(graph), compile)
-    measured = [moments(graph, run(batch)) for batch in batches[: _some(_MOMENT_IMAGES, batches)]]
+    few = -(-_MOMENT_IMAGES // len(batches[0][0]))
+    measured = [moments(graph, run(batch)) for batch in batches[:few]]
     return output_gains(graph, constants, measured)
 
 

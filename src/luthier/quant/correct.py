@@ -26,7 +26,7 @@ from luthier.graph.op import Graph, Op, Tensor
 from luthier.quant.affine import WEIGHT_TYPES
 from luthier.quant.calibrate import Batch
 from luthier.quant.gain import channel_means
-from luthier.quant.integer import as_tensor, compute, on_reals, read_integers, sums
+from luthier.quant.integer import as_tensor, compute, on_reals, read_integers
 from luthier.quant.rounding import covariances, round_to_sums
 
 Array = NDArray[Any]
@@ -109,13 +109,50 @@ def _corrected(
     graph: Graph, op: Op, values: Mapping[str, Array], batches: Sequence[Callable[[], Array]], want: Array
 ) -> Array:
     assert isinstance(op.attrs, Conv | Linear)
-    own = {"weight": values[op.constants["weight"]]}
+    weight = values[op.constants["weight"]]
     if not in_integers(graph, op):
+        own = {"weight": weight}
         got = np.mean([channel_means(on_reals(graph, op, [make()], own)) for make in batches], 0)
         return np.asarray(want - got, np.float32)
     unit = sum_scales(graph, op)
     source = graph.tensors[op.inputs[0]]
-    read = (read_integers(make(), source) for make in batches)
-    zero = levels(source)[1]
-    got = np.mean([channel_means(sums(x, zero, own["weight"], None, op.attrs)) for x in read], 0)
+    zero, out_hw = levels(source)[1], graph.output_shape(op)[2:]
+    got = np.mean([mean_sums(read_integers(make(), source), zero, op.attrs, weight, out_hw) for make in batches], 0)
     return np.asarray(np.rint(want / unit - got), np.int32)
+
+
+def mean_sums(x: Array, zero: int, attrs: Conv | Linear, weight: Array, out_hw: tuple[int, ...]) -> Array:
+    """The mean of the sums of equation (1), from the mean of what each tap meets: sums need not be taken.
+
+        E[sum of w[o, c, tap] q'(c, place + tap)] = sum of w[o, c, tap] E[q'(c, place + tap)]        (2)
+
+    Args:
+        x: integers (N, C, H, W), or (N, C).
+        zero: of x; padding counts as such.
+        weight: (C_out, C / G, K_H, K_W), or (C_out, C).
+        out_hw: of the sums.
+    Returns:
+        (C_out,) float64.
+    Example:
+        >>> row = np.array([[[[1, 2, 3]]]], np.uint8)
+        >>> mean_sums(row, 0, Conv((1, 1), (0, 1, 0, 1)), np.ones((1, 1, 1, 3)), (1, 3)).tolist()  # 3, 6, 5
+        [4.666666666666667]
+    """
+    if isinstance(attrs, Linear):
+        return np.asarray(weight.astype(np.float64) @ (x.mean(0, dtype=np.float64) - zero))
+    top, left, bottom, right = attrs.pads
+    if any(attrs.pads):
+        x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=zero)
+    kernel, places = weight.shape[2:], len(x) * out_hw[0] * out_hw[1]
+    met = np.empty((x.shape[1], *kernel))
+
+    def reach(axis: int, tap: int) -> slice:
+        first = tap * attrs.dilation[axis]
+        return slice(first, first + attrs.stride[axis] * (out_hw[axis] - 1) + 1, attrs.stride[axis])
+
+    for i in range(kernel[0]):
+        columns = x[:, :, reach(0, i)].sum((0, 2), dtype=np.float64)
+        for j in range(kernel[1]):
+            met[:, i, j] = columns[:, reach(1, j)].sum(1) / places - zero
+    grouped = weight.astype(np.float64).reshape(attrs.groups, -1, met[0].size * weight.shape[1])
+    return np.asarray((grouped @ met.reshape(attrs.groups, -1, 1)).ravel())

@@ -2,7 +2,7 @@
 
     weights    op(x; w') - op(x; w)            x in fp32, w' the weights as stored; known exactly        (1)
     rounding   stored(v) - clip(v) + clip(y) - y, y in fp32; what the tensor's levels lose and clip      (2)
-               v = y, but v = f(stored(x)) behind an activation that looks levels up in a table
+               v = y behind a product, v = op(stored(x)) behind any other op
 
 Bias correction (`luthier.quant.correct`) keeps every channel's mean: (1) then counts without its mean over images and
 pixels.  A rounding error of integers is spread evenly over a step, so that (2) has power step^2 / 12 where values are
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.graph.attrs import Activation, Conv, Linear
+from luthier.graph.attrs import Conv, Linear
 from luthier.graph.integers import keeps_scale, levels, qmax_of, to_reals
 from luthier.graph.op import Graph, Op
 from luthier.graph.reference import evaluate
@@ -111,14 +111,13 @@ class Local:
     def residual(self, op: Op | None, tensor: str, y: Array, inputs: list[Array]) -> Array | None:
         """What rounding alone adds to numbers within the levels; None = nothing is rounded here.
 
-        An activation in integers is a table: only what the levels in front of it become is ever rounded again.
+        Sums of products take many values; any other op rounds what the levels in front of it become: a table has no
+        more values than they, and a gate that stands at 1 hands integers on, where its result has their scale.
         """
         if not self.rounds(op, tensor):
             return None
-        if op is not None and isinstance(op.attrs, Activation):
-            source = op.inputs[0]
-            if self.quantized.tensors[source].scale is not None:
-                y = apply(op, [self.stored(source, inputs[0])], {})
+        if op is not None and not isinstance(op.attrs, Conv | Linear):
+            y = apply(op, [self.stored(name, x) for name, x in zip(op.inputs, inputs, strict=True)], self.own(op))
         return self.stored(tensor, y) - self.clipped(tensor, y)
 
     def rounding_error(self, op: Op | None, tensor: str, y: Array, inputs: list[Array]) -> Array | None:
