@@ -2,12 +2,14 @@
 
     minmax       all that was seen
     percentile   all but a share of the values on either side
-    mse          the range that loses least:  min over [low, high] of  sum count(x) * (f(round(x)) - f(x))^2    (1)
+    mse          the range that loses least:  min of  sum count(x) k(x) (f(round(x)) - f(x))^2                  (1)
     entropy      the range whose levels tell most:  min over [low, high] of  sum P log(P / Q)                   (2)
 
 f is the function that alone reads the tensor: what it flattens (hard-swish below -3) needs no levels.  A value counts
 by the gain of its channel to the outputs (`luthier.quant.gain`): a channel that the network takes up a hundredfold
-deserves fine levels even where that clips a loud channel of no account.
+deserves fine levels even where that clips a loud channel of no account.  k(x) is 1 within [low, high] and 4 outside:
+what is clipped errs to one side, on patches of pixels and in channels that fire together, and so costs the outputs more
+than as many errors to either side (4 was chosen on MobileNetV3-Small: with 1 its scores are 0.3 dB noisier).
 
 P is the share of the values in each bin, with those outside the range in its last bins; Q that of the values inside,
 spread evenly over the occupied bins of their level.  Equation (2) as Migacz, 8-bit inference with TensorRT, 2017.
@@ -31,6 +33,8 @@ OBSERVERS: Final[tuple[Observer, ...]] = get_args(Observer)
 _BINS: Final = 8192
 #: share of the values that `percentile` leaves out on either side
 _OUTSIDE: Final = 5e-5
+#: k of equation (1) outside the range
+_CLIPPED: Final = 4.0
 _CANDIDATES: Final = np.linspace(1.0, 0.04, 49)
 
 
@@ -124,7 +128,12 @@ def choose_levels(
         case "mse":
             f = function or (lambda x: x)
             want = f(x)
-            ends = _search(seen, lambda lo, hi: float(counts @ (f(levels(lo, hi).rounded(x, kind)) - want) ** 2))
+
+            def lost(low: float, high: float) -> float:
+                cost = np.where((x < low) | (x > high), _CLIPPED, 1.0) * counts
+                return float(cost @ (f(levels(low, high).rounded(x, kind)) - want) ** 2)
+
+            ends = _search(seen, lost)
         case "entropy":
             ends = _search(seen, lambda lo, hi: _divergence(x, counts, (lo, hi), levels(lo, hi).scale))
         case _:
