@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from small_space import BODY
 
+from luthier.job import fit_search
 from luthier.job import search as searching
 from luthier.job.candidates import Member
 from luthier.job.fit_search import search_request
@@ -102,3 +104,18 @@ def test_where_time_does_not_allow_it_the_family_is_tried(
     ended = luthier("fit", data, "--max-macs", "1M", "--time-limit", "10s", "--run-dir", tmp_path / "run")
     assert ended.code == 0, ended.err
     assert not (tmp_path / "run" / "search.json").exists()
+
+
+@pytest.mark.parametrize(("limit_s", "epochs", "enough"), [(1_100, 10, True), (1_000, 10, False), (1_100, 9, False)])
+def test_the_time_must_hold_32_trainings_that_are_long_enough(
+    monkeypatch: pytest.MonkeyPatch, limit_s: float, epochs: int, enough: bool
+) -> None:
+    monkeypatch.setattr(fit_search, "any_fits", lambda task: True)
+    monkeypatch.setattr(fit_search, "epochs_each", lambda task, inherits: epochs)
+    request = search_request(Request(command="fit", time_limit_s=limit_s), "thumbnail")
+    asked = Request(command="fit", time_limit_s=limit_s)
+    task = SimpleNamespace(request=request, session=SimpleNamespace(request=asked))
+    assert fit_search.time_allows(task) == enough  # type: ignore[arg-type]
+    asked = Request(command="fit", time_limit_s=limit_s, space="micro")
+    task = SimpleNamespace(request=request, session=SimpleNamespace(request=asked))
+    assert fit_search.time_allows(task)  # type: ignore[arg-type]  # a space that is named is searched

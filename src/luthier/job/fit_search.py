@@ -14,14 +14,16 @@ from luthier.job.candidates import Member, most_promising
 from luthier.job.plan import LEAST_EPOCHS, SEARCH_SHARE, Pace, probes
 from luthier.job.request import Request
 from luthier.job.resolve import THUMBNAIL_PX
-from luthier.job.search_begin import SHARE, epochs_each, prepare
+from luthier.job.search_begin import SHARE, WISHED, epochs_each, prepare
 from luthier.job.search_task import SearchRequest, SearchTask
 from luthier.job.session import Session
 from luthier.job.study import Study
 
 FAMILY: Final = "none"
 #: fewer epochs than this do not tell networks apart
-LEAST_SEARCH_EPOCHS: Final = 5
+LEAST_SEARCH_EPOCHS: Final = 10
+#: in shorter ones, much of a candidate's time goes into what is no training
+LEAST_CANDIDATE_S: Final = 15.0
 #: members of the family that race with the front's best
 RIVALS: Final = 2
 #: limit -> the cost that is traded for accuracy, the first that is given
@@ -63,7 +65,8 @@ def time_allows(task: SearchTask) -> bool:
     """Whether the search's part of the time holds enough trainings that are long enough."""
     if task.session.request.space is not None:
         return True
-    return any_fits(task) and epochs_each(task, inherits=False) >= LEAST_SEARCH_EPOCHS
+    long_enough = SHARE * task.request.time_limit_s / WISHED >= LEAST_CANDIDATE_S
+    return long_enough and any_fits(task) and epochs_each(task, inherits=False) >= LEAST_SEARCH_EPOCHS
 
 
 def any_fits(task: SearchTask) -> bool:
