@@ -15,7 +15,8 @@ from math import ceil
 from typing import Final
 
 from luthier.engine.kernels.int8.banded import Banded8
-from luthier.engine.kernels.int8.conv import Convolution8, in_units, tile_blocks
+from luthier.engine.kernels.int8.blocks import in_units, tile_blocks
+from luthier.engine.kernels.int8.conv import Convolution8
 from luthier.engine.kernels.int8.depthwise import Depthwise8
 from luthier.engine.kernels.int8.projected import Projected8
 from luthier.engine.kernels.kernel import Kernel

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
+from luthier.engine.kernels.int8.blocks import choose, given, tile_blocks
 from luthier.engine.kernels.int8.geometry import Geometry
 from luthier.engine.kernels.int8.narrow_dense import dense_unit
 from luthier.engine.kernels.int8.reals import Reals
@@ -30,10 +31,9 @@ from luthier.engine.kernels.int8.tiles import TileBlock, accumulate_tiles, ask, 
 from luthier.engine.kernels.int8.units import QUAD, REALS, SUMS, UNIT, broadcast_word, dot, units, zeros
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Ahead, Block, choose_block, given_block
+from luthier.engine.kernels.register_block import Ahead, Block
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
-from luthier.errors import SpecError
 from luthier.schedule import AUTO, Choice
 
 Array = NDArray[Any]
@@ -324,22 +324,6 @@ def accumulate(
     return result
 
 
-def in_units(target: Target) -> Target:
-    """The CPU with as many registers as it has for sums of a unit: each takes one of 512 bits, or two, or four."""
-    return replace(target, registers=max(8, target.registers * target.lanes // UNIT))
-
-
-def choose(target: Target, rows: int, unit_count: int, words: int) -> Block:
-    """The block of `dot` products that costs least."""
-    return Block(1, 1) if target.is_narrow else choose_block(in_units(target), rows, unit_count, words)
-
-
-def tile_blocks(columns: int, unit_count: int) -> list[Block]:
-    """What the matrix unit's registers hold: one or two tiles of rows by one or two units, the largest first."""
-    rows = sorted({min(columns, 32) if columns <= 16 else 32, min(columns, 16)}, reverse=True)
-    return [Block(r, v) for r in rows for v in range(min(unit_count, 2), 0, -1)]
-
-
 def convolution8(
     target: Target, geometry: Geometry, channels: int, result: Result | Reals, *, grouped: bool = False,
     tiles: bool = False, least_tasks: int = 1, choice: Choice = AUTO,
@@ -365,7 +349,7 @@ def convolution8(
     else:
         block = choose(target, columns, unit_count, words * len(geometry.taps))
     if choice.block is not None and not target.is_narrow:
-        block = _given(target, choice.block, columns, unit_count, tiles)
+        block = given(target, choice.block, columns, unit_count, tiles)
     if grouped:
         block = replace(block, vectors=1)
     lines, panels = geometry.images * geometry.lines, Partition(unit_count, block.vectors).count
@@ -378,13 +362,3 @@ def convolution8(
     kept = target.l1_bytes // 2 if small else target.l2_bytes // 2
     row_major = weight_bytes // column_tasks <= kept if choice.order is None else choice.order == "rows"
     return Convolution8(geometry, channels, block, result, grouped, tiles, row_tasks, column_tasks, row_major)
-
-
-def _given(target: Target, block: tuple[int, int], rows: int, unit_count: int, tiles: bool) -> Block:
-    """A block that a schedule states."""
-    if not tiles:
-        return given_block(in_units(target), block, rows, unit_count)
-    found = Block(min(block[0], rows), min(block[1], unit_count))
-    if found.rows > 32 or found.vectors > 2:
-        raise SpecError(f"Choice: a block of {found} does not fit the matrix unit of {target.isa}, 32x2 is the largest")
-    return found
