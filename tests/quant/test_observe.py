@@ -80,7 +80,9 @@ def test_a_quiet_channel_with_weight_gets_fine_levels() -> None:
     values = np.stack([np.linspace(-1, 1, 1000), np.linspace(-100, 100, 1000)])[None]
     plain = choose_levels(seen(values, np.ones(2)), "mse")
     favoured = choose_levels(seen(values, np.array([1e6, 1.0])), "mse")
-    assert favoured.scale < plain.scale / 5
+    assert plain.scale == pytest.approx(200 / 255, rel=0.05)
+    # least of 1e9 (2 h / 255)^2 / 12 + 4 * 2 * 5 * integral of (x - h)^2 from h to 100: 256 h = (100 - h)^2
+    assert 255 * favoured.scale == pytest.approx(2 * 23, rel=0.1)
 
 
 def test_an_unknown_observer_is_named() -> None:
