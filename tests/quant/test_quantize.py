@@ -83,7 +83,8 @@ def test_calibration_by_the_engine_gives_the_same_levels() -> None:
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 6]), st.integers(1, 3), st.integers(1, 2), st.integers(1, 2))
 def test_means_of_sums_need_no_sums(seed: int, groups: int, kernel: int, stride: int, dilation: int) -> None:
     rng = np.random.default_rng(seed)
-    attrs = kinds.Conv((stride, stride), tuple(rng.integers(0, 3, 4).tolist()), (dilation, dilation), groups)
+    top, left, bottom, right = rng.integers(0, 3, 4).tolist()
+    attrs = kinds.Conv((stride, stride), (top, left, bottom, right), (dilation, dilation), groups)
     x = rng.integers(0, 256, (3, 6, 7, 9)).astype(np.uint8)
     weight = rng.integers(-127, 128, (12, 6 // groups, kernel, kernel)).astype(np.int8)
     acc = integer.sums(x, 117, weight, None, attrs)
