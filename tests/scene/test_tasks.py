@@ -18,10 +18,11 @@ from luthier.errors import DataError, RunFolderError, ShapeError
 from luthier.graph import fold_constants, fold_norm_into_conv, from_network, take_constants
 from luthier.intervals import resampled, student_t
 from luthier.report.applications import comparison_lines
+from luthier.scene.draw import EMPTY
 from luthier.scene.ensemble import Setting, fit_ensemble, to_input
 from luthier.scene.result import Comparison, Trial
 from luthier.scene.tasks.application import Application, Split, judge, trials
-from luthier.scene.tasks.cover import Cover, shares_of
+from luthier.scene.tasks.cover import class_cover, shares_of
 from luthier.scene.tasks.crop_stress import crop_stress
 from luthier.scene.tasks.deforestation import deforestation_map, deforestation_series
 from luthier.scene.tasks.explain import Examined, explain
@@ -263,5 +264,9 @@ def test_a_whole_scene_is_what_each_pixel_says() -> None:
 
 
 def test_areas_are_counted_in_hectares() -> None:
-    cover = Cover(np.array([[1, 2, 2]]), np.zeros((1, 3), int), ("forest", "water"), 900.0)
-    assert cover.areas_ha == pytest.approx((0.09, 0.18))
+    cover = class_cover(np.array([[1, 2, 2]]), np.array([[0, 0, 1]]), ("forest", "water"), 900.0)
+    assert [one.area_ha for one in cover.mapped] == pytest.approx([0.09, 0.18])
+    assert [(one.known_px, one.mapped_px) for one in cover.mapped] == [(1, 1), (0, 2)]
+    (_, mapped), (_, known) = cover.pictures
+    assert tuple(mapped[0, 0]) == cover.mapped[0].colour == tuple(known[0, 2])
+    assert tuple(known[0, 0]) == EMPTY
