@@ -77,10 +77,18 @@ def test_train_says_how_right_and_how_leaky(trained: tuple[Path, Any]) -> None:
         assert raster.transform == Affine(20, 0, 500000, 0, -20, 4480000)
 
 
-def test_explain_names_bands_and_indices(trained: tuple[Path, Any], luthier: Callable[..., Any]) -> None:
+def test_explain_names_bands_and_indices(
+    trained: tuple[Path, Any], luthier: Callable[..., Any], tmp_path: Path
+) -> None:
     folder, _ = trained
-    ended = luthier("scene", "explain", "--model", folder, "--json")
+    html = tmp_path / "explained.html"
+    ended = luthier("scene", "explain", "--model", folder, "--html", html, "--json")
     assert ended.code == 0, ended.err
+    page = html.read_text()
+    assert "Which bands matter" in page
+    assert "620 to 690" in page  # NDVI's red
+    assert "own filter" not in page  # this network mixes bands first
+    assert "Content-Security-Policy" in page
     # every class has a mean of its own in every band: something matters, and all of it lies in the scene's range
     assert ended.result["bands"]
     assert all(450 <= b["low_nm"] <= b["high_nm"] <= 950 and b["p"] < 0.05 for b in ended.result["bands"])

@@ -65,13 +65,13 @@ def explained_lines(explained: Explained) -> list[str]:
 
 def verdicts(judged: Judged) -> str:
     """Our score, and which methods it is above, equal to and below, in one sentence."""
-    ours = f"{_number(judged.measure, judged.means[judged.ours][judged.measure])}"
+    ours = _number(judged.measure, judged.means[judged.ours][judged.measure])
     groups = [
-        f"{word}: {'; '.join(names)}"
-        for word in ("above", "equal", "below")
+        f"{said} {' and '.join(names)}"
+        for word, said in (("above", "above"), ("equal", "equal to"), ("below", "below"))
         if (names := [one.against for one in judged.comparisons if one.verdict == word])
     ]
-    return f"{_title(judged.measure)}: {ours} over {judged.splits} splits, {', '.join(groups)}"
+    return "; ".join([f"{_title(judged.measure)}: {ours} over {judged.splits} splits", *groups])
 
 
 def comparison_table(judged: Judged, trials: Sequence[Trial]) -> Table:
@@ -134,7 +134,7 @@ def gains_chart(judged: Judged, key: str) -> Chart:
         data=[trace],
         layout=layout(130 + 40 * len(names), xaxis=axis(f"gain of ours, {unit}"), yaxis=y, shapes=[zero]),
     )
-    note = "Mean difference on the same splits with its 95 % interval (Nadeau and Bengio 2003). Right of 0, ours is better."
+    note = "Mean difference on the same splits, 95 % interval (Nadeau and Bengio 2003). Right of 0, ours is better."
     return Chart(key, "By how much ours is better", note, figure)
 
 

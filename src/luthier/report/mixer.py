@@ -1,4 +1,4 @@
-"""What a spectral mixer learnt, by wavelength: importance of bands beside the indices that people know, band filters."""
+"""What a spectral mixer learnt, by wavelength: importance of bands beside known indices, and band filters."""
 
 from __future__ import annotations
 
@@ -140,8 +140,8 @@ def filters_sentence(found: Explained) -> str:
     own = sorted(abs(one[len(one) // 2]) for one in found.filters)
     middle = len(smooth) // 2
     return (
-        f"the median filter of {len(smooth)} bands keeps {words.percent(smooth[middle])} of a flat field (100 %: a mean, "
-        f"0 %: an edge) and takes {words.percent(own[middle])} from the pixel itself"
+        f"the median filter of {len(smooth)} bands keeps {words.percent(smooth[middle])} of a flat field (100 %: a "
+        f"mean, 0 %: an edge) and takes {words.percent(own[middle])} from the pixel itself"
     )
 
 

@@ -50,11 +50,9 @@ def class_cover(classes: Array, truth: Array, names: Sequence[str], pixel_area_m
     """
     known, mapped = (np.bincount(values.ravel(), minlength=len(names) + 1)[1:].tolist() for values in (truth, classes))
     rows = zip(names, palette(len(names)), known, mapped, strict=True)
+    found, ground = (class_picture(values, len(names)) for values in (classes, truth))
     return Cover(
-        (
-            ("the map", class_picture(classes, len(names))),
-            ("the ground, as far as known", class_picture(truth, len(names))),
-        ),
+        (("the map", found), ("the ground, as far as known", ground)),
         tuple(
             Mapped(name=n, colour=colour, known_px=k, mapped_px=m, area_ha=m * pixel_area_m2 / 1e4)
             for n, colour, k, m in rows
@@ -74,13 +72,13 @@ def share_cover(shares: Array, truth: Array, names: Sequence[str]) -> Cover:
         191
     """
     colours = palette(len(names))
-    mixed = [
-        np.rint(np.clip(values, 0, 1) @ np.array(colours)).clip(0, 255).astype(np.uint8) for values in (shares, truth)
-    ]
+    found, known = (
+        np.rint(values.clip(0, 1) @ np.array(colours)).clip(0, 255).astype(np.uint8) for values in (shares, truth)
+    )
     wrong = probability_picture(np.abs(shares - truth).max(axis=2))
     sums = (values.reshape(-1, len(names)).sum(axis=0).tolist() for values in (truth, shares))
     return Cover(
-        (("the map", mixed[0]), ("what is known", mixed[1]), ("the largest error of a share: black 0, white 1", wrong)),
+        (("the map", found), ("what is known", known), ("the largest error of a share: black 0, white 1", wrong)),
         tuple(
             Mapped(name=n, colour=colour, known_px=k, mapped_px=m)
             for n, colour, k, m in zip(names, colours, *sums, strict=True)
