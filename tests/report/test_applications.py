@@ -54,7 +54,7 @@ def test_the_table_says_who_is_beaten() -> None:
     assert rows["<b>trees</b>"][3:5] == ("equal", "2 of 3")
     assert table.marked == {0}
     assert applications.verdicts(FOUND.judged) == (
-        "accuracy, %: 85.0 over 3 splits; above SVM, tuned; equal to <b>trees</b>"
+        "Accuracy, %: 85.0 over 3 splits; above SVM, tuned; equal to <b>trees</b>"
     )
 
 

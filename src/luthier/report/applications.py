@@ -71,7 +71,8 @@ def verdicts(judged: Judged) -> str:
         for word, said in (("above", "above"), ("equal", "equal to"), ("below", "below"))
         if (names := [one.against for one in judged.comparisons if one.verdict == word])
     ]
-    return "; ".join([f"{_title(judged.measure)}: {ours} over {judged.splits} splits", *groups])
+    measure = _title(judged.measure)
+    return "; ".join([f"{measure[:1].upper()}{measure[1:]}: {ours} over {judged.splits} splits", *groups])
 
 
 def comparison_table(judged: Judged, trials: Sequence[Trial]) -> Table:
