@@ -13,7 +13,7 @@ from small_space import FRAME
 from luthier.arch.network import Network
 from luthier.cost import cost
 from luthier.job import evaluate as job
-from luthier.job import search, search_task
+from luthier.job import search_begin, search_final, search_task
 from luthier.job.hold import hold
 from luthier.search.space import get
 
@@ -229,7 +229,7 @@ def test_latency_of_this_machine_is_learnt_and_whoever_may_be_too_slow_is_run_fi
         runs.append(network.name)
         return 2e-5 + 1e-9 * cost(network).macs
 
-    monkeypatch.setattr(search, "untrained_latency_s", seconds)
+    monkeypatch.setattr(search_begin, "untrained_latency_s", seconds)
     monkeypatch.setattr(search_task, "untrained_latency_s", seconds)
     asked = [word for word in words if word not in ("--max-macs", MAX_MACS)]
     asked[asked.index("--objectives") + 1] = "accuracy,latency"
@@ -249,11 +249,52 @@ def test_the_winner_is_trained_to_the_end_as_fit_does(
     words: tuple[object, ...], luthier: Callable[..., Any], tmp_path: Path
 ) -> None:
     asked = [word for word in words if word != "--front-only"]
-    ended = luthier(*asked, "--time-limit", "12s", "--run-dir", tmp_path / "run")
+    ended = luthier(*asked, "--time-limit", "10s", "--run-dir", tmp_path / "run")
     assert ended.code == 0, ended.err
     assert ended.result["macs"] <= MAX_MACS
     assert ended.result["network"] in {Path(point["network"]).stem for point in ended.result["front"]}
     assert (ended.result["latency_s_kind"], ended.result["accuracy_kind"]) == ("measured", "measured")
     assert [limit["name"] for limit in ended.result["limits"]] == ["--max-macs"]
-    for name in ("network.json", "model.safetensors", "model.onnx", "report.html", "search.html"):
+    deployed = ended.result["deployed"]
+    assert (deployed["numbers"], deployed["accuracy"]) == ("fp32", None)
+    assert deployed["latency_s"] > 0
+    assert deployed["onnxruntime_s"] > 0
+    for name in ("network.json", "model.safetensors", "model.onnx", "model.plan", "report.html", "search.html"):
         assert (tmp_path / "run" / name).exists()
+    assert "The winner, deployed" in (tmp_path / "run" / "search.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said", "timed"),
+    [
+        ('precision = "int8"\n[[stages]]', "W8A8", True),
+        ('[[stages]]\nprecision = ["W8A16"]', "mixed", False),  # of the engine's numbers it is none: simulated
+    ],
+)
+def test_a_winner_in_few_bits_is_quantised_judged_and_timed_where_the_engine_runs_it(
+    words: tuple[object, ...], luthier: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    numbers: str, said: str, timed: bool,
+) -> None:  # fmt: skip
+    (tmp_path / "few.toml").write_text(SPACE.replace("[[stages]]", numbers, 1))
+    asked = [tmp_path / "few.toml" if str(word).endswith("tiny.toml") else word for word in words]
+    asked = [word for word in asked if word != "--front-only"]
+    asked += ["--time-limit", "10s", "--run-dir", tmp_path / "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(search_final, "deploy", _stop)
+        assert luthier(*asked).code == 130
+    ended = luthier(*asked)  # nothing is trained again; what is missing is done
+    assert ended.code == 0, ended.err
+    deployed = ended.result["deployed"]
+    assert deployed["numbers"] == said
+    assert abs(deployed["accuracy"] - deployed["accuracy_fp32"]) < 0.2
+    assert deployed["judged_images"] > 20
+    assert (deployed["latency_s"] is not None) == timed
+    assert (tmp_path / "run" / "model.plan").exists() == timed
+    assert bool(deployed["remark"]) != timed
+    assert (tmp_path / "run" / "quantized" / "quantized.safetensors").exists()
+    again = luthier(*asked)
+    assert again.result["deployed"] == deployed
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt

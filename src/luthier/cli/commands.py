@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from luthier.cli import limits, output
+from luthier.cli.front import live, show_found
 from luthier.device.registry import get as get_device
 from luthier.errors import InputError
 from luthier.job.folder import finished
@@ -47,6 +48,13 @@ def fit(
     resolution: Annotated[
         int | None, typer.Option("--resolution", min=1, help="Fix the input's side, in pixels.")
     ] = None,
+    space: Annotated[
+        str,
+        typer.Option(
+            "--space",
+            help="Search among networks: auto (where the time allows it), none, or a space as for luthier search.",
+        ),
+    ] = "auto",
     run_dir: limits.RunDir = None,
     seed: limits.Seed = 0,
     skip_bad: limits.SkipBad = False,
@@ -80,6 +88,7 @@ def fit(
         skip_bad=skip_bad,
         threads=threads,
         accelerator=accelerator,
+        space=None if space == "auto" else limits.absolute(space),
         **asdict(budget),
     )
     _start(request, run_dir, as_json, trials or [], cluster, jobs)
@@ -199,13 +208,17 @@ def _start(
         from luthier.job.fit import fit as run_fit
         from luthier.search.cluster import open_workers
 
-        with open_workers(cluster, jobs) as workers:
-            result = run_fit(request, folder, say, trials, workers)
+        with open_workers(cluster, jobs) as workers, live() as told:
+            result = run_fit(request, folder, say, trials, workers, told)
     if result is None:
         return
     page, source = folder / "report.html", folder / "result.json"
     if not page.exists() or page.stat().st_mtime_ns < source.stat().st_mtime_ns:
         write(result, page)
+    if (searched := folder / "search.json").exists():
+        from luthier.search.result import read as read_search
+
+        show_found(read_search(searched), folder)
     console.print(lines(result, folder))
     if as_json:
         output.document(request.command, summary(result, folder))

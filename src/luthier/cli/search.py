@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier import __version__
 from luthier.cli import limits, output
 from luthier.cli.commands import run_name, summary
+from luthier.cli.front import live, show_found
 from luthier.device.registry import get as get_device
-from luthier.files import write_text
-from luthier.units import show
 
 if TYPE_CHECKING:
-    from luthier.job.search_task import SearchRequest, Standing, Told
     from luthier.search.result import Searched
 
 
@@ -96,19 +91,13 @@ def search(
         **asdict(budget),
     )
     folder = run_dir or Path("runs") / run_name(request)
-    with open_workers(cluster, jobs) as workers, _live(request) as told:
+    with open_workers(cluster, jobs) as workers, live() as told:
         found, result = run_search(request, folder, output.say, told, workers)
     _show(found, result, folder, as_json)
 
 
 def _show(found: Searched, result: Any, folder: Path, as_json: bool) -> None:
-    from luthier.report import lines, write
-    from luthier.report import search as page
-
-    console = output.console()
-    write_text(folder / "search.html", page.render(found, __version__))
-    console.print(page.lines(found))
-    output.say(f"{folder / 'front'}: the front's networks; {folder / 'search.html'}: what was learnt")
+    show_found(found, folder)
     document: dict[str, Any] = {
         "run_dir": str(folder),
         "space": found.space,
@@ -117,10 +106,13 @@ def _show(found: Searched, result: Any, folder: Path, as_json: bool) -> None:
         "front": [_point(point, folder) for point in found.points if point.on_front],
         "attention": found.verdict,
         "wall_s": found.wall_s,
+        "deployed": None if found.deployed is None else asdict(found.deployed),
     }
     if result is not None:
+        from luthier.report import lines, write
+
         write(result, folder / "report.html")
-        console.print(lines(result, folder))
+        output.console().print(lines(result, folder))
         document = {**summary(result, folder), **document}
     if as_json:
         output.document("search", document)
@@ -134,48 +126,3 @@ def _point(point: Any, folder: Path) -> dict[str, Any]:
         "network": str(folder / "front" / f"{point.name}.json"), "accuracy": point.accuracy,
         "accuracy_kind": "measured", **costs,
     }  # fmt: skip
-
-
-@contextlib.contextmanager
-def _live(request: SearchRequest) -> Iterator[Told]:
-    """A table of the front that stays up to date on a terminal; elsewhere a line whenever the front changes."""
-    from rich.live import Live
-
-    console = output.console()
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=2) as live:
-            yield lambda standing: live.update(table(standing))
-        return
-    last: list[tuple[str, ...]] = [()]
-
-    def line(standing: Standing) -> None:
-        names = tuple(name for name, _, _ in standing.front)
-        if names != last[0]:
-            last[0] = names
-            best = max(standing.front, key=lambda one: one[1])
-            output.say(
-                f"front after {standing.trained}: {len(names)} networks, best {best[0]} {best[1]:.1%}; "
-                f"about {show(max(1.0, standing.eta_s), 'duration')} left"
-            )
-
-    yield line
-
-
-def table(standing: Standing) -> Any:
-    """The front as it is, and how long the search still takes."""
-    from rich.table import Table
-
-    from luthier.search.price import COSTS
-
-    keys = list(standing.front[0][2]) if standing.front else []
-    found = Table(
-        title=f"{standing.trained} trained, {standing.share:.0%} of the search, "
-        f"about {show(max(1.0, standing.eta_s), 'duration')} left"
-    )
-    found.add_column("network")
-    found.add_column("accuracy", justify="right")
-    for key in keys:
-        found.add_column(key, justify="right")
-    for name, accuracy, costs in standing.front:
-        found.add_row(name, f"{accuracy:.1%}", *(show(costs[key], COSTS[key]) for key in keys))
-    return found

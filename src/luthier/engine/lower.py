@@ -34,7 +34,7 @@ from luthier.engine.patterns import Fused, Patterns, is_global_average
 from luthier.engine.program import DataOrder, Lowered, Ref
 from luthier.engine.steps import Place
 from luthier.engine.target import Target
-from luthier.errors import InputError, ShapeError, UnsupportedError
+from luthier.errors import ShapeError, UnsupportedError
 from luthier.graph.attrs import (
     Activation,
     AdaptivePool,
@@ -85,13 +85,13 @@ def lower(
         schedule: which convolutions run in bands with the next one (those of one group, see `luthier.engine.bands`),
             the tile and the choice of every group; None = as `luthier.engine.bands` and the kernels choose.
     Raises:
-        InputError: a tensor of another number type than fp32 and bf16.
+        UnsupportedError: a tensor of another number type than fp32 and bf16.
         SpecError: the schedule leaves out a convolution, or a block does not fit the registers.
         ShapeError: a constant is missing or has another shape.
     """
     for tensor in (*graph.tensors.values(), *graph.constants.values()):
         if tensor.dtype not in ELEMENTS:
-            raise InputError(
+            raise UnsupportedError(
                 f"engine: tensor {tensor.name!r} is {tensor.dtype}, this version runs {' and '.join(ELEMENTS)}"
             )
     check_constants(graph, constants)

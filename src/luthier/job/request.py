@@ -91,6 +91,7 @@ class Request(Stored):
         data: path or name of the images; None = the embedded default.
         epochs: fixed length of the training; None = as many as the time limit allows.
         device: the target; limits that are not given are its memories'.
+        space: that fit searches; `none` = none, the family alone; None = the usual one, where the time allows it.
         quantize: the options of `luthier quantize`, as JSON.
         threads: of the run time on which latency is measured, and of the target.
     """
@@ -115,6 +116,7 @@ class Request(Stored):
     devices: int = 1
     num_nodes: int = 1
     quantize: str | None = None
+    space: str | None = None
 
     @property
     def budget(self) -> Budget:

@@ -2,6 +2,7 @@
 
     data -> feasible set -> latency learnt (this machine) -> trainings that the sampler proposes -> front
          -> measured -> successive halving of its best -> final training, export, test, as `luthier fit` ends
+         -> quantised where its number types say so, compiled, timed
 
 A network that breaks a modelled limit is never trained.  Whose latency may lie beyond the limit is measured first, and
 the measurement teaches the model.
@@ -10,47 +11,34 @@ the measurement teaches the model.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from optuna.trial import Trial, TrialState
 
 from luthier import files
-from luthier.device.registry import get as get_device
-from luthier.errors import InputError
+from luthier.job.candidates import Member
 from luthier.job.evaluate import Training, train_all
 from luthier.job.folder import Clock, RunFolder, finished, open_run
-from luthier.job.latencies import untrained_latency_s
-from luthier.job.plan import whole_epochs
 from luthier.job.result import Result
+from luthier.job.search_begin import SHARE, check, epochs_each, learn_latency, prepare
 from luthier.job.search_final import to_the_end
-from luthier.job.search_found import read, searched, standing, write_found
+from luthier.job.search_found import searched, standing, write_found
 from luthier.job.search_store import SearchStore
-from luthier.job.search_task import TIMING_S, TRAINERS, SearchRequest, SearchTask, Told, trainable
+from luthier.job.search_task import SearchRequest, SearchTask, Told, trainable
 from luthier.job.session import Say, Session
 from luthier.job.study import Round
-from luthier.job.supernet import inherit, shared_epochs, shared_weights
+from luthier.job.supernet import inherit, shared_weights
 from luthier.nn.elastic import Elastic
-from luthier.search.feasible import Feasible, Rows
-from luthier.search.latency import FIRST, LearntLatency
-from luthier.search.price import Pricer, on_device
-from luthier.search.result import Searched
-from luthier.search.space import Space
+from luthier.search.feasible import Rows
+from luthier.search.result import Searched, read
 from luthier.search.space import get as get_space
-from luthier.search.strategy import CostAwareSampler, Within, objectives_of
+from luthier.search.strategy import CostAwareSampler, Within
 from luthier.search.workers import Here, Workers
-from luthier.train.data import channel_mean_std, load_data
+from luthier.train.data import load_data
 from luthier.units import show
-
-#: part of the time limit for trainings of candidates, and how many of them it should hold
-SHARE: Final = 0.45
-WISHED: Final = 32
-#: a candidate's training is at most so long: a quarter of the longest final one
-MOST_EPOCHS: Final = 30
 
 
 def search(
@@ -73,54 +61,26 @@ def search(
     known = request.front_only and request.storage is None and (run_dir / "search.json").exists()
     if known or finished(run_dir, request) is not None:
         return read(run_dir / "search.json"), finished(run_dir, request)
-    if request.trainer not in TRAINERS:
-        raise InputError(f"--trainer: must be {' or '.join(TRAINERS)}, got {request.trainer!r}")
-    objectives = objectives_of(request.objectives)
-    space = get_space(request.space)
+    check(request)
     clock = Clock.resume(folder.clock, request.time_limit_s)
     splits = load_data(request.data, seed=request.seed, skip_bad=request.skip_bad)
     for note in splits.notes:
         say(f"data: {note}")
-    session = Session(request, splits, clock, say)
-    mean, std = channel_mean_std(splits.train)
-    space = space.for_data(splits.num_classes, splits.in_channels, mean, std, min(splits.image_hw))
-    task = _task(request, session, space, objectives)
+    task = prepare(request, Session(request, splits, clock, say))
+    learn_latency(task)
     task.feasible.check(task.rng)
     with files.explaining(run_dir), open_run(run_dir, request):
-        return _run(task, folder, told, workers or Here())
+        return explore(task, folder, told, workers or Here())
 
 
-def _task(request: SearchRequest, session: Session, space: Space, objectives: tuple[str, ...]) -> SearchTask:
-    """Prices and limits; latency of this machine is learnt first, since limits and objectives need it."""
-    rng, budget, device = np.random.default_rng(request.seed), request.budget, get_device(request.device)
-    needed = {*objectives, *(name for name, limit in (
-        ("latency_s", budget.max_latency_s), ("energy_j", budget.max_energy_j)) if limit is not None)}  # fmt: skip
-    host = request.device == "host"
-    modelled = {
-        k: v for k, v in on_device(device, request.threads).items() if k in needed and not (host and k == "latency_s")
-    }
-    latency = LearntLatency(space, request.device) if host and "latency_s" in needed else None
-    pricer = Pricer(space, modelled)
-    feasible = Feasible(space, pricer, dataclasses.replace(budget, max_latency_s=None) if latency else budget)
-    zeros = pricer(np.zeros((1, len(space.genes)), np.int64))
-    for key in modelled:
-        if not np.isfinite(zeros[key][0]):
-            what = "peak or bandwidth" if key == "latency_s" else "energy"
-            raise InputError(
-                f"--device {request.device}: its file states no {what} that {key} of {space.precision} needs; "
-                f"add it to a copy of the file, see luthier device show {request.device}"
-            )
-    if latency is not None:
-        first = feasible.draw(rng, FIRST)
-        session.say(f"latency: {len(first)} untrained networks of the space are run on this machine")
-        first = np.unique(np.concatenate([first, feasible.draw(rng, FIRST // 2)]), axis=0)
-        latency.learn(first, [untrained_latency_s(space.network(row), request.threads, TIMING_S) for row in first])
-        pricer.latency = latency
-        feasible = Feasible(space, pricer, budget)
-    return SearchTask(request, session, space, objectives, pricer, feasible, latency, rng)
+def explore(
+    task: SearchTask, folder: RunFolder, told: Told, workers: Workers, rivals: Sequence[Member] = ()
+) -> tuple[Searched, Result | None]:
+    """Search, in a folder that the caller holds; end with the front, or with its best trained to the end.
 
-
-def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> tuple[Searched, Result | None]:
+    Args:
+        rivals: networks that race against the front's best.
+    """
     request, session, space = task.request, task.session, task.space
     identity = {
         "data": session.splits.fingerprint, "space": get_space(request.space).fingerprint,
@@ -130,11 +90,11 @@ def _run(task: SearchTask, folder: RunFolder, told: Told, workers: Workers) -> t
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
     with contextlib.closing(store):
-        return _with_store(task, store, folder, told, workers)
+        return _with_store(task, store, folder, told, workers, rivals)
 
 
 def _with_store(
-    task: SearchTask, store: SearchStore, folder: RunFolder, told: Told, workers: Workers
+    task: SearchTask, store: SearchStore, folder: RunFolder, told: Told, workers: Workers, rivals: Sequence[Member]
 ) -> tuple[Searched, Result | None]:
     request, session, space = task.request, task.session, task.space
     _share_latencies(task, store)
@@ -142,18 +102,18 @@ def _with_store(
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)
     store.hand_over(sampler)
     inherits = request.trainer == "supernet"
-    epochs: int = store.note("epochs", lambda: request.candidate_epochs or _epochs(task, inherits))
+    epochs: int = store.note("epochs", lambda: request.candidate_epochs or epochs_each(task, inherits))
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
                 f"{epochs} epochs {'of all together' if inherits else 'each'}")  # fmt: skip
     weights = shared_weights(task, epochs, folder.path / "supernet", workers) if inherits else None
     session.clock.save()
-    _explore(task, store, candidates, epochs, folder, told, workers, weights)
+    _train_candidates(task, store, candidates, epochs, folder, told, workers, weights)
     found = searched(task, store, candidates, epochs)
     write_found(found, folder.path)
     session.clock.save()
     if request.front_only:
         return found, None
-    return found, to_the_end(task, store, folder, workers)
+    return to_the_end(task, store, found, folder, workers, rivals)
 
 
 def _share_latencies(task: SearchTask, store: SearchStore) -> None:
@@ -166,7 +126,7 @@ def _share_latencies(task: SearchTask, store: SearchStore) -> None:
         learnt.learn(np.array([row for row, _ in first]), [seconds for _, seconds in first])
 
 
-def _explore(
+def _train_candidates(
     task: SearchTask,
     store: SearchStore,
     within: Within,
@@ -235,14 +195,3 @@ def _beyond(task: SearchTask, row: Rows) -> str:
         if measured > limit:
             return f"latency {show(measured, 'latency')}, measured"
     return ""
-
-
-def _epochs(task: SearchTask, inherits: bool) -> int:
-    """So many that the search's time holds about `WISHED` trainings of middling size, or one of the supernet."""
-    if inherits:
-        return shared_epochs(task, SHARE * task.request.time_limit_s)
-    rows = task.feasible.draw(task.rng, 16)
-    macs = task.pricer(rows)["macs"]
-    middle = trainable(task.space.network(rows[int(np.argsort(macs)[len(macs) // 2])]))
-    epoch_s = len(task.session.splits.train) / task.session.rate(middle)
-    return whole_epochs(SHARE * task.request.time_limit_s / WISHED, epoch_s, MOST_EPOCHS)

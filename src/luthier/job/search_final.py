@@ -1,7 +1,9 @@
-"""The end of a search: the front's best are measured and race on, and the winner is trained to the end."""
+"""The end of a search: the front's best race on, the winner is trained to the end and brought to its own numbers."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -9,15 +11,18 @@ import numpy as np
 from luthier.cost.summary import cost
 from luthier.errors import BudgetError
 from luthier.job.candidates import Member
-from luthier.job.fit import conclude
+from luthier.job.conclude import conclude
+from luthier.job.deployed import deploy
 from luthier.job.folder import RunFolder
 from luthier.job.race import race
 from luthier.job.result import Result
+from luthier.job.search_found import write_found
 from luthier.job.search_store import SearchStore
 from luthier.job.search_task import SearchTask, trainable, trained_rows
 from luthier.job.study import Study
 from luthier.search.feasible import Rows
 from luthier.search.pareto import pareto
+from luthier.search.result import Searched
 from luthier.search.workers import Workers
 from luthier.units import show
 
@@ -25,14 +30,22 @@ from luthier.units import show
 FINALISTS: Final = 4
 
 
-def to_the_end(task: SearchTask, store: SearchStore, folder: RunFolder, workers: Workers) -> Result:
-    """The front's best race on, and the winner is trained to the end, exported and tested as `luthier fit` does."""
+def to_the_end(
+    task: SearchTask, store: SearchStore, found: Searched, folder: RunFolder, workers: Workers,
+    rivals: Sequence[Member] = (),
+) -> tuple[Searched, Result]:  # fmt: skip
+    """The front's best race on; the winner is trained to the end, exported and tested, deployed on this machine.
+
+    Args:
+        rivals: networks from elsewhere that race too.
+    """
     session, study = task.session, Study(folder.study)
     study.note("data", lambda: session.splits.fingerprint)
     rows = _finalists(task, store, study)
-    named = {network.name: network for network in map(task.space.network, rows)}
+    described = {network.name: network for network in map(task.space.network, rows)}
     members = [_member(task, number, row) for number, row in enumerate(rows)]
     members = [m for m in members if not m.violations(task.request.budget)]
+    members += [dataclasses.replace(one, number=FINALISTS + index) for index, one in enumerate(rivals)]
     if not members:
         raise BudgetError(
             f"search: no network of the front keeps --max-latency {show(task.request.max_latency_s or 0, 'latency')} "
@@ -47,15 +60,16 @@ def to_the_end(task: SearchTask, store: SearchStore, folder: RunFolder, workers:
     study.note("pace", paced)
     session.say("finalists: " + ", ".join(f"{m.network.name} ({show(m.cost.macs, 'count')} MAC)" for m in members))
     final, remark = race(session, study, folder, members, workers)
-    remarks = [remark] if remark else []
-    if final.network != named[final.network.name]:
-        remarks.append(
-            f"{final.network.name} was trained in fp32; the limits hold for the number types of "
-            f"{folder.path / 'front'}: bring it there with luthier quantize"
-        )
-    result = conclude(session, study, folder, final, remarks)
+
+    def deployed() -> None:
+        nonlocal found
+        network = described.get(final.network.name, final.network)
+        found = dataclasses.replace(found, deployed=deploy(network, folder, task.request, session.say))
+        write_found(found, folder.path)
+
+    result = conclude(session, study, folder, final, [remark] if remark else [], deployed)
     session.clock.save()
-    return result
+    return found, result
 
 
 def _finalists(task: SearchTask, store: SearchStore, study: Study) -> list[Rows]:

@@ -105,12 +105,3 @@ def write_found(found: Searched, path: Path) -> None:
         if point.on_front:
             files.write_text(path / "front" / f"{point.name}.json", point.network_json)
     files.write_text(path / "search.json", documents.to_text(found, SCHEMA))
-
-
-def read(path: Path) -> Searched:
-    """Load what a search wrote.
-
-    Raises:
-        SpecError: not such a file.
-    """
-    return documents.from_text(Searched, path.read_text("utf-8"), SCHEMA, str(path))

@@ -122,6 +122,33 @@ def verdict(found: Searched) -> str:
     return f"{len(ends)} networks that nobody beats, from {said(cheap)} to {said(best)} {title}"
 
 
+def deployed(found: Searched) -> tuple[str, ...]:
+    """What became of the winner on this machine, in sentences."""
+    one = found.deployed
+    if one is None:
+        return ()
+    said = []
+    if one.accuracy is not None and one.accuracy_fp32 is not None and one.change_interval is not None:
+        low, high = (100 * end for end in one.change_interval)
+        said.append(
+            f"in {one.numbers} it is right on {words.percent(one.accuracy)} of {one.judged_images} test images, in "
+            f"fp32 on {words.percent(one.accuracy_fp32)} of the same (difference {low:+.1f} to {high:+.1f} points)"
+        )
+    if one.latency_s is not None and one.onnxruntime_s is not None:
+        said.append(
+            f"{one.plan} ({one.numbers}) takes {units.show(one.latency_s, 'latency')} "
+            f"± {units.show(one.latency_spread_s or 0.0, 'latency')} an image ({words.clean(one.runtime)}); its fp32 "
+            f"form takes {units.show(one.onnxruntime_s, 'latency')} in ONNX Runtime in the same minute"
+        )
+        said.append(
+            f"activations and scratch take {units.show(one.peak_bytes or 0, 'bytes')}, "
+            f"packed weights {units.show(one.weight_bytes or 0, 'bytes')}"
+        )
+    if one.remark:
+        said.append(words.clean(one.remark))
+    return tuple(said)
+
+
 def lines(found: Searched) -> Group:
     """For the terminal."""
     from rich.console import Group
@@ -133,6 +160,7 @@ def lines(found: Searched) -> Group:
     return Group(
         Text(conditions(found)), grid(table, tuple(column.title for column in table.columns)),
         Text(verdict(found), "bold green"), Text(f"textbook's guess: {found.verdict}"),
+        *(Text(f"deployed: {sentence}") for sentence in deployed(found)),
     )  # fmt: skip
 
 
@@ -173,6 +201,7 @@ def render(found: Searched, version: str) -> str:
         "conditions": conditions(found), "chart": chart(found), "front": front_table(found),
         "effects": effect_table(found), "attention": attention_table(found), "guess": found.verdict,
         "schedule": schedule_table(found) if found.schedule else None, "remarks": found.remarks,
+        "deployed": deployed(found),
         "cost": COLUMNS[found.objectives[1]][0],
     }  # fmt: skip
     return frame.fill("search.html.j2", str(content["headline"]), version, content)

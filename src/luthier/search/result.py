@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+from luthier import documents
 
 SCHEMA: Final = "luthier.search/1"
 
@@ -71,6 +74,39 @@ class Tiled:
     rows: int | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """The winner in its own number types on this machine.
+
+    Attributes:
+        numbers: `fp32`, `W8A8` and so on, or `mixed`.
+        runtime: what ran it.
+        plan: file of the run folder, see `luthier.load`; empty = the engine does not run these numbers.
+        accuracy_fp32, accuracy: on the same test images, before and behind quantisation; None = it is fp32.
+        change_interval: 95 % of the difference, in accuracy, paired by image.
+        judged_images: test images; 0 = it is fp32.
+        latency_s, latency_spread_s: of the plan, batch 1, median and half the interquartile range.
+        onnxruntime_s: of the fp32 network in ONNX Runtime, in turns with it.
+        peak_bytes: of activations and scratch.
+        weight_bytes: packed for the engine.
+        remark: what could not be done, and why.
+    """
+
+    numbers: str
+    runtime: str = ""
+    plan: str = ""
+    accuracy_fp32: float | None = None
+    accuracy: float | None = None
+    change_interval: tuple[float, float] | None = None
+    judged_images: int = 0
+    latency_s: float | None = None
+    latency_spread_s: float | None = None
+    onnxruntime_s: float | None = None
+    peak_bytes: int | None = None
+    weight_bytes: int | None = None
+    remark: str = ""
+
+
 @dataclass(frozen=True)
 class Searched:
     """A whole search.
@@ -87,6 +123,7 @@ class Searched:
         attention, verdict: where attention landed, and the textbook's guess judged.
         schedule: of the most accurate network of the front, on a device of the catalogue.
         surrogate_error: standard deviation of leave-one-out errors, in accuracy; None = too few trainings.
+        deployed: the winner; None = the search ended with its front.
     """
 
     space: str
@@ -108,3 +145,13 @@ class Searched:
     schedule: tuple[Tiled, ...]
     surrogate_error: float | None
     remarks: tuple[str, ...]
+    deployed: Deployed | None = None
+
+
+def read(path: Path) -> Searched:
+    """Load what a search wrote.
+
+    Raises:
+        SpecError: not such a file.
+    """
+    return documents.from_text(Searched, path.read_text("utf-8"), SCHEMA, str(path))
