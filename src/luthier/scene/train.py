@@ -140,9 +140,8 @@ def _begin_with_principal_directions(module: Classifier, scene: Scene, split: Sp
     bands start as the pixel itself, 1 in the middle and 0 around it, and so do not scramble what is mixed.
     """
     mixed = False
-    for block, placed in zip(
-        (b for stage in module.stages.values() for b in stage), module.network.walk(), strict=True
-    ):
+    blocks = [block for stage in module.stages.values() for block in stage.children()]
+    for block, placed in zip(blocks, module.network.walk(), strict=True):
         for part in block.modules():
             if not isinstance(part, ConvNorm):
                 continue

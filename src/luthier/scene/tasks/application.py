@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -87,7 +87,7 @@ class Application:
     note: str = ""
 
 
-def class_means(what: str, x_axis: str, x: Array, records: Array, classes: Array, names: Sequence[str]) -> Curves:
+def class_means(what: str, x_axis: str, x: Array, records: Array, classes: Array, names: Iterable[object]) -> Curves:
     """The mean record of every class: (n, points), (n,) of 0 .. K - 1."""
     means = {str(name): records[classes == k].mean(axis=0) for k, name in enumerate(names)}
     return Curves(
