@@ -326,12 +326,27 @@ def test_tuning_is_kept_and_shown(luthier: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(load(tmp_path / "a.plan")(x), load(tmp_path / "b.plan")(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int8_bf16"])
+def test_integers_are_tuned_too(luthier: Any, tmp_path: Path, dtype: str) -> None:
+    images = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    words = ("compile", "mbconv_thumbnail", "--dtype", dtype, "--calibrate", tmp_path / "images.npy")
+    ended = luthier(*words, "--output", tmp_path / "a.plan", "--tune", "1s", "--html", tmp_path / "a.html", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.result["tuning"]["candidates"] > 0
+    assert "mbconv_thumbnail, tuned" in (tmp_path / "a.html").read_text()
+    assert luthier(*words, "--output", tmp_path / "b.plan").code == 0
+    tuned, plain = (load(tmp_path / name)(images[:1]) for name in ("a.plan", "b.plan"))
+    if dtype == "int8":
+        np.testing.assert_array_equal(tuned, plain)
+    np.testing.assert_allclose(tuned, plain, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--tune", "soon"), ("--tune", "soon")),
         (("--tune", "0s"), ("0",)),
-        (("--tune", "5s", "--dtype", "int8"), ("--tune 5s", "int8")),
         (("--html", "page.html"), ("--html", "--tune")),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from small_space import BODY
 
-from luthier.job import fit_search
+from luthier.job import fit_search, search_begin
 from luthier.job import search as searching
 from luthier.job.candidates import Member
 from luthier.job.fit_search import search_request
@@ -119,3 +119,17 @@ def test_the_time_must_hold_32_trainings_that_are_long_enough(
     asked = Request(command="fit", time_limit_s=limit_s, space="micro")
     task = SimpleNamespace(request=request, session=SimpleNamespace(request=asked))
     assert fit_search.time_allows(task)  # type: ignore[arg-type]  # a space that is named is searched
+
+
+def test_where_the_space_is_too_slow_on_this_machine_the_family_is_tried(
+    data: Path, space: Path, luthier: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_begin, "untrained_latency_s", lambda network, threads, budget_s: 9.0)
+    ended = luthier(
+        "fit", data, "--space", space, "--max-macs", "1M", "--max-latency", "1s", "--time-limit", "10s",
+        "--run-dir", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "the family alone is tried" in ended.err
+    assert "mbconv_thumbnail" in ended.result["network"]
+    assert not (tmp_path / "run" / "search.json").exists()

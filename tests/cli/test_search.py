@@ -13,7 +13,7 @@ from small_space import FRAME
 from luthier.arch.network import Network
 from luthier.cost import cost
 from luthier.job import evaluate as job
-from luthier.job import search_begin, search_final, search_task
+from luthier.job import search, search_begin, search_final, search_task
 from luthier.job.hold import hold
 from luthier.search.space import get
 
@@ -243,6 +243,12 @@ def test_latency_of_this_machine_is_learnt_and_whoever_may_be_too_slow_is_run_fi
     assert all(latency_s <= 1.02 * limit_s for _, latency_s in trained)  # predicted within 2 %, or measured
     kinds = {point["latency_s_kind"] for point in ended.result["front"]}
     assert kinds <= {"measured", "predicted"}
+    # on another machine the same networks take another time: one study holds one machine's
+    monkeypatch.setattr(search, "fingerprint", lambda: "another CPU")
+    (tmp_path / "run" / "search.json").unlink()
+    other = luthier(*asked, "--max-latency", "60us", "--run-dir", tmp_path / "run")
+    assert other.code == 2
+    assert "is one of another machine" in other.err
 
 
 def test_the_winner_is_trained_to_the_end_as_fit_does(

@@ -6,6 +6,7 @@
     depthwise     outputs; parts of rows
     banded        block; outputs; rows of a band; parts of rows
     projected     as what it projects
+    on bytes      likewise, see `luthier.engine.candidates8`
 
 One choice at a time: the tuner moves from the best so far, so that good choices add up.  Blocks whose estimate is more
 than a third above the best block's are left out, as are parts that would leave a thread without work.
@@ -18,7 +19,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final, Literal
 
-from luthier.engine.estimate import Estimate, estimate
+from luthier.engine.candidates8 import parts_of, variants8
+from luthier.engine.estimate import Estimate
+from luthier.engine.expected import expected
 from luthier.engine.kernels.banded import Banded
 from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise
@@ -31,8 +34,6 @@ from luthier.engine.target import Target
 from luthier.schedule import Choice, Tile
 
 _WORST: Final = 4 / 3
-#: tasks per thread beyond which parts only cost
-_MOST_TASKS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,9 @@ def candidates(kernel: Kernel, target: Target, threads: int = 1) -> list[Candida
     """
     found: dict[tuple[Tile, Choice], Candidate] = {}
     for variant in variants(kernel, target, threads):
-        expected = estimate(variant, target)
-        if expected is not None and variant != kernel:
-            found.setdefault((variant.tile, variant.choice), Candidate(variant.tile, variant.choice, expected))
+        modelled = expected(variant, target)
+        if modelled is not None and variant != kernel:
+            found.setdefault((variant.tile, variant.choice), Candidate(variant.tile, variant.choice, modelled))
     return sorted(found.values(), key=lambda candidate: candidate.estimate.cycles(threads))
 
 
@@ -72,12 +73,12 @@ def variants(kernel: Kernel, target: Target, threads: int = 1) -> Iterator[Kerne
             width = kernel.window.out_hw[1]
             for block in _blocks(kernel, target, width, kernel.tap_steps):
                 yield replace(kernel, block=block, column_tasks=_fewer(kernel.column_tasks, kernel, block))
-            for parts in _parts(kernel.window.out_hw[0], kernel.panels.count, kernel.source.shape[0], threads):
+            for parts in parts_of(kernel.window.out_hw[0], kernel.panels.count, kernel.source.shape[0], threads):
                 yield replace(kernel, row_tasks=parts[0], column_tasks=parts[1])
         case Depthwise():
             for columns in _outputs(kernel):
                 yield replace(kernel, columns=columns)
-            for rows, _ in _parts(kernel.window.out_hw[0], 1, kernel.images * kernel.blocks.count, threads):
+            for rows, _ in parts_of(kernel.window.out_hw[0], 1, kernel.images * kernel.blocks.count, threads):
                 yield replace(kernel, row_tasks=rows)
         case Banded():
             yield from _bands(kernel, target, threads)
@@ -90,6 +91,8 @@ def variants(kernel: Kernel, target: Target, threads: int = 1) -> Iterator[Kerne
             tallest = ceil(wide.window.out_hw[0] / wide.row_tasks)
             for bands in range(1, tallest + 1):
                 yield replace(kernel, rows=ceil(tallest / bands))
+        case _ if not target.is_narrow:
+            yield from variants8(kernel, target, threads)
 
 
 def _products(kernel: Matmul, target: Target, threads: int) -> Iterator[Kernel]:
@@ -101,7 +104,7 @@ def _products(kernel: Matmul, target: Target, threads: int) -> Iterator[Kernel]:
     if kernel.gate:
         other: Literal["rows", "weights"] = "weights" if kernel.gate == "rows" else "rows"
         yield replace(kernel, gate=other)
-    for rows, columns in _parts(kernel.row_blocks.count, kernel.panels.count, kernel.images, threads):
+    for rows, columns in parts_of(kernel.row_blocks.count, kernel.panels.count, kernel.images, threads):
         for row_major in (False, True):
             yield replace(kernel, row_tasks=rows, column_tasks=columns, row_major=row_major)
 
@@ -117,7 +120,7 @@ def _bands(kernel: Banded, target: Target, threads: int) -> Iterator[Banded]:
     for columns in _outputs(second):
         yield replace(kernel, consumer=replace(second, columns=columns))
     panels = second.images * first.panels.count
-    for rows, _ in _parts(second.window.out_hw[0], 1, panels, threads):
+    for rows, _ in parts_of(second.window.out_hw[0], 1, panels, threads):
         fitting = min(kernel.rows, ceil(second.window.out_hw[0] / rows))
         yield replace(kernel, rows=fitting, consumer=replace(second, row_tasks=rows))
 
@@ -139,12 +142,3 @@ def _outputs(kernel: Depthwise) -> Iterator[int]:
     for tiles in range(1, width + 1):
         if 4 <= (size := ceil(width / tiles)) <= 24:
             yield size
-
-
-def _parts(rows: int, columns: int, others: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Powers of two, as many as there are rows and columns; at least a task for every thread where that can be."""
-    least, most = min(threads, rows * columns * others), max(_MOST_TASKS * threads, others)
-    for a in range(rows.bit_length()):
-        for b in range(columns.bit_length()):
-            if least <= (1 << a + b) * others <= most:
-                yield 1 << a, 1 << b

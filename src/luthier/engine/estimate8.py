@@ -1,4 +1,4 @@
-"""How long kernels on bytes should take: what decides whether a pair of convolutions runs band by band.
+"""How long kernels on bytes should take: whether a pair of convolutions runs band by band, and what tuning tries first.
 
 The equation is that of `luthier.engine.estimate`.  compute counts, for sixteen sums of a unit,
 
@@ -20,6 +20,7 @@ from luthier.engine.estimate import Estimate, Moved
 from luthier.engine.kernels.int8.banded import Banded8
 from luthier.engine.kernels.int8.conv import Convolution8
 from luthier.engine.kernels.int8.depthwise import Depthwise8
+from luthier.engine.kernels.int8.projected import Projected8
 from luthier.engine.kernels.int8.units import UNIT
 from luthier.engine.target import Target
 
@@ -27,10 +28,12 @@ _TILE: Final = 16
 _WAY_OUT: Final = 40
 _RESULT: Final = 3
 _BAND_CYCLES: Final = 60
+#: kernels that have choices
+Kernel8 = Convolution8 | Depthwise8 | Banded8 | Projected8
 
 
-def estimate8(kernel: Convolution8 | Depthwise8 | Banded8, target: Target) -> float:
-    """Cycles of one core.
+def estimate8(kernel: Kernel8, target: Target) -> Estimate:
+    """What a kernel should take.
 
     Example:
         >>> from luthier.engine.kernels.int8.conv import convolution8
@@ -38,7 +41,7 @@ def estimate8(kernel: Convolution8 | Depthwise8 | Banded8, target: Target) -> fl
         >>> from luthier.engine.kernels.int8.result import Result
         >>> from luthier.engine.target import neon
         >>> product = convolution8(neon(), Geometry(1, 1, 196, 0, 0, 80, depth=80), 480, Result())
-        >>> estimate8(product, neon()) > 196 * 480 * 80 / 128
+        >>> estimate8(product, neon()).cycles() > 196 * 480 * 80 / 128
         True
     """
     moved = Moved(target)
@@ -54,7 +57,9 @@ def estimate8(kernel: Convolution8 | Depthwise8 | Banded8, target: Target) -> fl
                 moved.again(size * item * prod(hw), size * item * prod(hw))
         case Banded8():
             compute = _banded(kernel, moved)
-    return Estimate(compute, moved.near, moved.far, kernel.tasks).cycles()
+        case Projected8():
+            compute = _projected(kernel, moved)
+    return Estimate(compute, moved.near, moved.far, kernel.tasks)
 
 
 def _product(kernel: Convolution8, lines: int) -> float:
@@ -101,20 +106,48 @@ def _depthwise(kernel: Depthwise8) -> float:
 
 
 def _banded(kernel: Banded8, moved: Moved) -> float:
+    consumer, window = kernel.consumer, kernel.consumer.window
+    parts = consumer.row_tasks
+    bands = consumer.images * parts * -(-window.out_hw[0] // (parts * kernel.rows))
+    y_bytes = consumer.images * kernel.producer.panels.total * UNIT * prod(window.out_hw) * consumer.result.item_bytes
+    moved.again(y_bytes, y_bytes)
+    return _expanded(kernel, moved, bands)
+
+
+def _expanded(kernel: Banded8, moved: Moved, bands: int) -> float:
+    """Both convolutions, without what becomes of the second's output."""
     producer, consumer = kernel.producer, kernel.consumer
     window, parts, geometry = consumer.window, consumer.row_tasks, producer.geometry
     twice = 1 + (parts - 1) * max(0, window.reach - window.stride[0]) / window.in_hw[0]
-    bands = consumer.images * parts * -(-window.out_hw[0] // (parts * kernel.rows))
     count, panels = producer.panels.total, producer.panels.count
     x_bytes = _x_bytes(producer)
     panel = len(geometry.taps) * producer.words * producer.panels.sizes[0] * 64
     e_bytes = consumer.images * count * UNIT * prod(window.in_hw) * twice
-    y_bytes = consumer.images * count * UNIT * prod(window.out_hw) * consumer.result.item_bytes
     moved.again(x_bytes, x_bytes)
-    moved.again(y_bytes, y_bytes)
     moved.again(2 * e_bytes, kernel.scratch_bytes + panel)
     moved.again(x_bytes * (panels - 1), x_bytes / (consumer.images * parts) + panel)
     moved.far += panel * panels
     moved.again(panel * panels * (bands - 1), kernel.scratch_bytes + panel)
     made = _product(producer, consumer.images * geometry.lines) * twice
     return made + _depthwise(consumer) + _BAND_CYCLES * bands * panels
+
+
+def _projected(kernel: Projected8, moved: Moved) -> float:
+    """Band by band: the rings of all blocks behind a whole band, weights of both products once for each."""
+    depthwise, project = kernel.depthwise, kernel.project
+    window, parts = depthwise.window, depthwise.row_tasks
+    bands = depthwise.images * parts * -(-window.out_hw[0] // (parts * kernel.rows))
+    weight_bytes = len(project.geometry.taps) * project.words * project.panels.total * 64
+    y_bytes = project.geometry.rows * project.panels.total * UNIT * project.result.item_bytes
+    d_bytes = project.geometry.rows * depthwise.blocks.total * UNIT
+    moved.again(2 * d_bytes, kernel.band_bytes + weight_bytes)
+    moved.again(y_bytes, y_bytes)
+    moved.far += weight_bytes
+    moved.again(weight_bytes * (bands - 1), kernel.scratch_bytes + weight_bytes)
+    if isinstance(kernel.wide, Depthwise8):
+        x_bytes = depthwise.images * depthwise.blocks.total * UNIT * prod(window.in_hw)
+        moved.again(x_bytes, x_bytes)
+        compute = _depthwise(depthwise)
+    else:
+        compute = _expanded(kernel.wide, moved, bands)
+    return compute + _product(project, project.geometry.images * project.geometry.lines) + _BAND_CYCLES * bands

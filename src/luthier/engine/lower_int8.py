@@ -19,7 +19,7 @@ from luthier.engine.kernels.int8.pool import Pooling8
 from luthier.engine.kernels.int8.result import Result, numbers
 from luthier.engine.kernels.int8.units import UNIT
 from luthier.engine.kernels.window import Window
-from luthier.engine.lower import check_constants
+from luthier.engine.lower import check_constants, lower
 from luthier.engine.patterns import Fused, Patterns
 from luthier.engine.products8 import Products8, without_views
 from luthier.engine.program import DataOrder, Lowered, Ref
@@ -65,6 +65,15 @@ def lower_integers(
     return IntegerLowering(graph, values, target, order, least_tasks, schedule).result()
 
 
+def lower_any(
+    graph: Graph, constants: Mapping[str, Array], target: Target, *, order: DataOrder = "nchw", least_tasks: int = 8,
+    schedule: Schedule | None = None,
+) -> Lowered:  # fmt: skip
+    """Spell out a graph of whatever numbers, see `lower_integers` and `luthier.engine.lower.lower`."""
+    make = lower_integers if is_quantised(graph) else lower
+    return make(graph, constants, target, order=order, least_tasks=least_tasks, schedule=schedule)
+
+
 class IntegerLowering(Products8):
     """The steps of a quantised graph in the making: which kernel does which op."""
 
@@ -74,19 +83,24 @@ class IntegerLowering(Products8):
     ) -> None:  # fmt: skip
         super().__init__(graph, constants, target, order, least_tasks, schedule)
         self.schedule = schedule
-        self.patterns = Patterns(graph, self._separate(schedule), self._joins)
+        told = separate(graph, schedule)
+        self.patterns = Patterns(graph, self._separate(told, anyway=schedule is not None), self._joins)
 
-    def _separate(self, schedule: Schedule | None) -> frozenset[str]:
-        """Convolutions that do not run in bands with the depthwise one behind them.
+    def widest(self) -> Patterns:
+        """Bands wherever there can be some, though they should take longer."""
+        return Patterns(self.graph, self._separate(frozenset(), anyway=True), self._joins)
 
-        A schedule says which; without one, those that should take longer so.
+    def _separate(self, told: frozenset[str], *, anyway: bool) -> frozenset[str]:
+        """Convolutions that do not run in bands with the depthwise one behind them: told so, unable, or slower so.
+
+        Args:
+            anyway: bands also where the estimate thinks them slower.
         """
-        told = separate(self.graph, schedule)
         banded = [group for group in Patterns(self.graph, told).groups() if group.first is not None]
         return told | {
             group.first.head.name
             for group in banded
-            if group.first is not None and not (self._can_band(group) and (schedule is not None or self._pays(group)))
+            if group.first is not None and not (self._can_band(group) and (anyway or self._pays(group)))
         }
 
     def _joins(self, first: Fused, group: Fused) -> bool:
@@ -102,8 +116,8 @@ class IntegerLowering(Products8):
     def _pays(self, group: Fused) -> bool:
         first = group.first
         assert first is not None
-        alone = estimate8(self._dense8(first), self.target) + estimate8(self._depthwise8(group), self.target)
-        return estimate8(self._banded8(group), self.target) <= alone
+        alone = sum(estimate8(one, self.target).cycles() for one in (self._dense8(first), self._depthwise8(group)))
+        return estimate8(self._banded8(group), self.target).cycles() <= alone
 
     # ---- groups
 

@@ -19,8 +19,8 @@ from luthier.engine.arena import ALIGNMENT
 from luthier.engine.image import Image, build_image
 from luthier.engine.kernels.driver import FUNCTIONS, HEAD_WORDS
 from luthier.engine.kernels.element import ELEMENTS
-from luthier.engine.lower import least_tasks, lower
-from luthier.engine.lower_int8 import is_quantised, lower_integers
+from luthier.engine.lower import least_tasks
+from luthier.engine.lower_int8 import lower_any
 from luthier.engine.memory import Buffer, Guarded
 from luthier.engine.plan_file import load_image, save_image
 from luthier.engine.program import DataOrder, Port
@@ -237,8 +237,7 @@ def compile(
         dtype: of an fp32 graph: `bf16` stores its large tensors so, see `luthier.engine.reduced`; calls pass and get
             float32 all the same.  None = as the graph's tensors say.
         tuned: whether to look for what tuning has found.
-        tune: time to search for better schedules first, `30s` or seconds; see `luthier.engine.tune`.  Not for 8-bit
-            integers, whose kernels choose for themselves.
+        tune: time to search for better schedules first, `30s` or seconds; see `luthier.engine.tune`.
         debug: see `Plan`.
     Raises:
         InputError, ShapeError: the graph or its constants cannot be compiled.
@@ -258,14 +257,11 @@ def compile(
         raise InputError(f"compile: dtype={dtype!r} is for graphs of fp32 tensors, this one has {', '.join(others)}")
     graph = as_bf16(graph) if dtype == "bf16" else graph
     target = target or host()
-    make = lower_integers if is_quantised(graph) else lower
     if tune is not None:
-        if make is lower_integers:
-            raise InputError("compile: tune is for fp32 and bf16, this graph is quantised; leave it out")
         from luthier.engine.tune import tune as search  # it times plans
 
         schedule = search(graph, constants, target=target, threads=threads, order=order, limit=tune).schedule
-    elif schedule is None and tuned and make is lower:
+    elif schedule is None and tuned:
         schedule = tuned_schedule(graph, target, threads, order)
-    lowered = make(graph, constants, target, order=order, least_tasks=least_tasks(threads), schedule=schedule)
+    lowered = lower_any(graph, constants, target, order=order, least_tasks=least_tasks(threads), schedule=schedule)
     return Plan(build_image(lowered, target, threads), debug=debug)

@@ -120,7 +120,7 @@ class Products8(IntegerSteps):
         geometry, starts = self._geometry(group.head)
         return convolution8(
             self.target, geometry.flat(), self._shape(group.output)[1], result, grouped=bool(len(starts)),
-            tiles=self.tiles, least_tasks=self.least_tasks,
+            tiles=self.tiles, least_tasks=self.least_tasks, choice=self._given(group.head)[1],
         )  # fmt: skip
 
     def _depthwise8(self, group: Fused, result: Result | Reals = _PLAIN, parts: int | None = None) -> Depthwise8:
@@ -129,7 +129,7 @@ class Products8(IntegerSteps):
             return narrow_depthwise8(n, c, self._window(group.head), result, self.least_tasks)
         return depthwise8(
             self.target, n, c, self._window(group.head), result, sums=self._sums(group, result),
-            least_tasks=self.least_tasks, parts=parts,
+            least_tasks=self.least_tasks, parts=parts, outputs=self._given(group.head)[1].outputs,
         )  # fmt: skip
 
     def _banded8(
@@ -142,7 +142,7 @@ class Products8(IntegerSteps):
         return banded8(
             self.target, geometry, first, self._shape(group.output)[1], self._window(group.head), result,
             sums=self._sums(group, result), tiles=self.tiles, least_tasks=self.least_tasks,
-            rows=rows, parts=parts,
+            rows=rows, parts=parts, choice=self._given(group.head)[1],
         )  # fmt: skip
 
     def _sums(self, group: Fused, result: Result | Reals) -> bool:
@@ -163,7 +163,8 @@ class Products8(IntegerSteps):
         head = group.head
         kernel: Kernel
         if is_depthwise(self.graph, head):
-            kernel, operands = self._wide8(group, lambda make: make(self._given(head)[0].rows, None))
+            tile, choice = self._given(head)
+            kernel, operands = self._wide8(group, lambda make: make(tile.rows, choice.row_parts))
         elif group.first is not None:
             kernel, operands = self._projected8(group)
         else:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from luthier.engine.estimate import estimate
+from luthier.engine.expected import expected
 from luthier.engine.program import DataOrder
 from luthier.engine.results import TileCurve, TileTime
 from luthier.engine.target import Target, host
@@ -73,8 +73,8 @@ def tile_curves(
         rows = []
         for index, tile in enumerate(tiles[key]):
             spans = [row[index][key] for row in times]
-            expected = [estimate(kernel, target) for kernel in trials.kernels(plans[index])[key]]
-            cycles = sum(one.cycles(threads) for one in expected if one is not None)
+            modelled = [expected(kernel, target) for kernel in trials.kernels(plans[index])[key]]
+            cycles = sum(one.cycles(threads) for one in modelled if one is not None)
             need = working_set(graph, Group(region.ops), tile or Tile()).total_bytes
             low, _, high = quantiles(spans, n=4, method="inclusive")
             shown = tile or Tile()
@@ -98,5 +98,5 @@ def _tiles(graph: Graph, region: Region, chosen: Tile) -> list[Tile | None]:
 
 def _parts(region: Region, tile: Tile | None) -> tuple[Part, ...]:
     if tile is None:
-        return next(region.cut())
-    return (replace(region.default[0], tile=tile),)
+        return next(parts for parts in region.cut() if len(parts) > 1)
+    return (replace(region.whole[0], tile=tile),)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from luthier.engine.estimate import share_of_busiest
 from luthier.engine.image import build_image
 from luthier.engine.kernels.kernel import Kernel
-from luthier.engine.lower import least_tasks, lower
+from luthier.engine.lower import least_tasks
+from luthier.engine.lower_int8 import lower_any
 from luthier.engine.plan import Plan
 from luthier.engine.program import DataOrder, Lowered
 from luthier.engine.target import Target
@@ -71,7 +72,7 @@ class Trials:
     def _lower(self, known: Known) -> tuple[Lowered, dict[str, list[Kernel]]]:
         name = _name(known)
         if name not in self._lowered:
-            lowered = lower(
+            lowered = lower_any(
                 self._graph, self._constants, self._target, order=self._order, least_tasks=least_tasks(self._threads),
                 schedule=schedule_of(self._regions, known),
             )  # fmt: skip

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from luthier import units
 from luthier.engine.candidates import candidates
-from luthier.engine.estimate import estimate
+from luthier.engine.expected import expected
 from luthier.engine.kernels.kernel import Kernel
 from luthier.engine.program import DataOrder
 from luthier.engine.results import Retimed, Tried, Tuning
@@ -200,12 +200,12 @@ class _Search:
 
     def _proposals(self, key: str, kernels: list[Kernel]) -> Iterator[_Proposal]:
         region, parts = self._first[key], self._parts(key)
-        if len(parts) == 1:
+        if parts == region.default or len(parts) == 1:
             yield from (_Proposal(cut, None) for cut in region.cut())
         if len(kernels) != len(parts):
             return
-        expected = [estimate(kernel, self._target) for kernel in kernels]
-        cycles = [0.0 if one is None else one.cycles(self._threads) for one in expected]
+        modelled = [expected(kernel, self._target) for kernel in kernels]
+        cycles = [0.0 if one is None else one.cycles(self._threads) for one in modelled]
         by_kind: dict[tuple[int, str], list[_Proposal]] = {}
         for index, (part, kernel) in enumerate(zip(parts, kernels, strict=True)):
             others = sum(cycles) - cycles[index]

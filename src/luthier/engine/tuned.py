@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -24,7 +25,8 @@ import numpy as np
 
 from luthier.engine.bands import joins
 from luthier.engine.cache import cache_dir, code_version, read_entry, write_entry
-from luthier.engine.lower import least_tasks, lower
+from luthier.engine.lower import least_tasks
+from luthier.engine.lower_int8 import IntegerLowering, is_quantised, lower_any
 from luthier.engine.patterns import Patterns
 from luthier.engine.program import DataOrder
 from luthier.engine.target import Target
@@ -57,20 +59,34 @@ class Region:
         key: equation (1); regions of one key are tuned together.
         cuts: where its convolutions could run each alone: numbers of ops before the second, the third.
         projected: whether the last one is computed band by band behind a depthwise one.
+        apart: those of its cuts at which the engine by itself runs it in parts.
     """
 
     ops: tuple[str, ...]
     key: str
     cuts: tuple[int, ...] = ()
     projected: bool = False
+    apart: tuple[int, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Part, ...]:
+        """All in one, otherwise as the kernels choose."""
+        return (Part(len(self.ops), WHOLE, Choice(projected=True) if self.projected else AUTO),)
 
     @property
     def default(self) -> tuple[Part, ...]:
-        """All in one, as the kernels choose."""
-        return (Part(len(self.ops), WHOLE, Choice(projected=True) if self.projected else AUTO),)
+        """As the engine by itself runs it."""
+        if not self.apart:
+            return self.whole
+        ends = (*self.apart, len(self.ops))
+        joined = self.projected and self.cuts[-1] not in self.apart
+        counts = [end - start for start, end in pairwise((0, *ends))]
+        return (*map(Part, counts[:-1]), Part(counts[-1], WHOLE, Choice(projected=True) if joined else AUTO))
 
     def cut(self) -> Iterator[tuple[Part, ...]]:
-        """In two, at each of its cuts, otherwise as the kernels choose."""
+        """In two, at each of its cuts, otherwise as the kernels choose; in one, where the engine by itself does not."""
+        if self.apart:
+            yield self.whole
         for number in self.cuts:
             behind = self.projected and number != self.cuts[-1]
             yield Part(number), Part(len(self.ops) - number, WHOLE, Choice(projected=True) if behind else AUTO)
@@ -89,7 +105,8 @@ def regions(graph: Graph, target: Target, threads: int, order: DataOrder) -> tup
     readers = graph.consumers()
     averaged = {name for name, ops in readers.items() if any(op.kind == "global_pool" for op in ops)}
     found = []
-    for group in Patterns(graph, joins=partial(joins, graph, target, None)).groups():
+    widest, owner = _patterns(graph, target, threads, order)
+    for group in widest.groups():
         said = json.dumps([_signature(graph, group.ops, order, averaged), *context])
         key = hashlib.sha256(said.encode()).hexdigest()
         inner, cuts = group.first, []
@@ -97,8 +114,29 @@ def regions(graph: Graph, target: Target, threads: int, order: DataOrder) -> tup
             cuts.append(len(inner.ops))
             inner = inner.first
         behind = group.first is not None and is_depthwise(graph, group.first.head)
-        found.append(Region(tuple(op.name for op in group.ops), key, tuple(reversed(cuts)), behind))
+        names = tuple(op.name for op in group.ops)
+        apart = tuple(cut for cut in reversed(cuts) if owner and owner[names[cut - 1]] != owner[names[cut]])
+        found.append(Region(names, key, tuple(reversed(cuts)), behind, apart))
     return tuple(found)
+
+
+def _patterns(graph: Graph, target: Target, threads: int, order: DataOrder) -> tuple[Patterns, dict[str, int]]:
+    """All that can run as one; and which ops do, where the engine by itself keeps some apart."""
+    if not is_quantised(graph):
+        return Patterns(graph, joins=partial(joins, graph, target, None)), {}
+    lowering = IntegerLowering(graph, zeros(graph), target, order, least_tasks(threads), None)
+    return lowering.widest(), {
+        op.name: index for index, group in enumerate(lowering.patterns.groups()) for op in group.ops
+    }
+
+
+def zeros(graph: Graph) -> dict[str, np.ndarray[Any, Any]]:
+    """Constants that take no memory, for what does not depend on them."""
+    kinds = {"int8": np.int8, "int32": np.int32}
+    return {
+        name: np.broadcast_to(np.zeros((), kinds.get(tensor.dtype, np.float32)), tensor.shape)
+        for name, tensor in graph.constants.items()
+    }
 
 
 def _signature(graph: Graph, ops: tuple[Op, ...], order: DataOrder, averaged: Set[str]) -> list[Any]:
@@ -109,12 +147,12 @@ def _signature(graph: Graph, ops: tuple[Op, ...], order: DataOrder, averaged: Se
         for name in op.inputs:
             if name not in inside and name not in numbers:
                 tensor = graph.tensors[name]
-                lines.append([tensor.shape, tensor.dtype, order if name in graph.inputs else ""])
+                lines.append([tensor.shape, tensor.dtype, tensor.scale is None, order if name in graph.inputs else ""])
             numbers.setdefault(name, len(numbers))
         out = graph.tensors[op.outputs[0]]
         constants = [(role, graph.constants[name]) for role, name in sorted(op.constants.items())]
         lines.append([
-            op.kind, repr(op.attrs), [numbers[name] for name in op.inputs], out.shape, out.dtype,
+            op.kind, repr(op.attrs), [numbers[name] for name in op.inputs], out.shape, out.dtype, out.scale is None,
             out.name in averaged,
             [(role, tensor.shape, tensor.dtype) for role, tensor in constants],
         ])  # fmt: skip
@@ -153,8 +191,7 @@ def schedule_as_run(graph: Graph, target: Target, threads: int = 1) -> Schedule 
     schedule = tuned_schedule(graph, target, threads)
     if schedule is None:
         return None
-    zeros = {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in graph.constants.items()}
-    lowered = lower(graph, zeros, target, least_tasks=least_tasks(threads), schedule=schedule)
+    lowered = lower_any(graph, zeros(graph), target, least_tasks=least_tasks(threads), schedule=schedule)
     tiles = {name: step.kernel.tile for step in lowered.steps for name in step.ops if step.kernel.tile.rows}
     return replace(schedule, groups=tuple(replace(group, tile=tiles.get(group.ops[0], WHOLE)) for group in schedule))
 

@@ -93,8 +93,6 @@ def compile_model(
         UnsupportedError: an op that the engine lacks, and no fallback; names it.
         InputError: the model cannot be read, or the file exists.
     """
-    if tune is not None and dtype in ("int8", "int8_bf16"):
-        raise InputError(f"--tune {tune}: searches for schedules of fp32 and bf16, got --dtype {dtype}; leave it out")
     if with_curves and tune is None:
         raise InputError("--html: shows what tuning has found; give --tune 30s too")
     if fallback is not None and fallback not in FALLBACKS:

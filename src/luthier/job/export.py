@@ -18,8 +18,8 @@ from luthier.deploy.model_file import ModelFile, ModelFormat, write_model_file
 from luthier.deploy.precision import in_number_type
 from luthier.engine import compile as compile_graph
 from luthier.engine.cross import CrossTarget, check_precision, cross_target
-from luthier.engine.lower import least_tasks, lower
-from luthier.engine.lower_int8 import is_quantised, lower_integers
+from luthier.engine.lower import least_tasks
+from luthier.engine.lower_int8 import is_quantised, lower_any
 from luthier.engine.program import DataOrder, Port
 from luthier.engine.static import StaticCode, port_names, static_code
 from luthier.engine.tuned import tuned_schedule
@@ -116,9 +116,10 @@ def export_model(
     check_free(folder, force=force)
     source = Source(model, kind, calibrate, resolution, pretrained)
     graph, constants = source.graph, source.constants
-    make = lower_integers if is_quantised(graph) else lower
-    schedule = None if is_quantised(graph) else tuned_schedule(graph, cross.target, threads, order)
-    lowered = make(graph, constants, cross.target, order=order, least_tasks=least_tasks(threads), schedule=schedule)
+    schedule = tuned_schedule(graph, cross.target, threads, order)
+    lowered = lower_any(
+        graph, constants, cross.target, order=order, least_tasks=least_tasks(threads), schedule=schedule
+    )
     code = static_code(lowered, cross, name, threads)
     sections = read_sections(code.code, f"{name}.o")
     foreign = [symbol for symbol in sections.undefined if not _ALLOWED.fullmatch(symbol)]

@@ -86,7 +86,10 @@ def fit(
         if task is not None and study.note(
             "searches", lambda: not members or (not study.has("pace") and time_allows(task))
         ):
-            return _searched(task, study, folder, members, before_s, told, workers)
+            learn_latency(task)
+            if not members or study.note("space_fits", lambda: any_fits(task)):
+                return _searched(task, study, folder, members, before_s, told, workers)
+            say("search: no network of the space is fast enough on this machine; the family alone is tried")
         return _run(session, study, folder, members, before_s, workers)
 
 
@@ -117,7 +120,6 @@ def _searched(
         known_s = study.note("latency_s", lambda: before_s or latencies_s(session, members))
         members = fast_enough(session.request.budget, members, known_s)
     racing = with_latencies(session, study, rivals(session, study, members))
-    learn_latency(task)
     _, result = explore(task, folder, told, workers or Here(), racing)
     assert result is not None, "a search that does not end with its front has a result"
     return result

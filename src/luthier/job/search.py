@@ -19,6 +19,7 @@ import numpy as np
 from optuna.trial import Trial, TrialState
 
 from luthier import files
+from luthier.device.host import fingerprint
 from luthier.job.candidates import Member
 from luthier.job.evaluate import Training, train_all
 from luthier.job.folder import Clock, RunFolder, finished, open_run
@@ -87,6 +88,8 @@ def explore(
         "objectives": ",".join(task.objectives), "device": request.device, "limits": request.budget.text,
         "trainer": request.trainer,
     }  # fmt: skip
+    if task.learnt is not None:  # latencies of two machines are two objectives
+        identity["machine"] = fingerprint()
     name = request.study or f"{space.name}-{Path(request.data or 'digits').stem}"
     store = SearchStore(folder.path, request.storage, name, task.objectives, identity, session.say)
     with contextlib.closing(store):

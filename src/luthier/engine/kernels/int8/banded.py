@@ -30,7 +30,7 @@ from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition
 from luthier.engine.kernels.window import Window
 from luthier.engine.target import Target
-from luthier.schedule import Tile
+from luthier.schedule import AUTO, Choice, Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,11 @@ class Banded8(Kernel):
         """The band, and the block of channels."""
         return Tile(self.rows, min(self.consumer.blocks.sizes[0] * UNIT, self.consumer.channels))
 
+    @property
+    def choice(self) -> Choice:
+        """The producer's block; outputs and parts of the consumer."""
+        return replace(self.consumer.choice, block=self.producer.choice.block)
+
     def emit(self, body: Body) -> None:
         """One task."""
         f = body.f
@@ -156,9 +161,11 @@ class Banded8(Kernel):
         return body.within(body.scratch, **{role: body[f"first_{role}"] for role in self._first})
 
 
-def in_runs(target: Target, geometry: Geometry, channels: int, result: Result | Reals, *, tiles: bool) -> Convolution8:
-    """A convolution whose blocks are those of a line: what `Convolution8.run` wants."""
-    made = convolution8(target, geometry, channels, result, tiles=tiles)
+def in_runs(
+    target: Target, geometry: Geometry, channels: int, result: Result | Reals, *, tiles: bool, choice: Choice = AUTO
+) -> Convolution8:
+    """A convolution whose blocks are those of a line: what `Convolution8.run` wants; of `choice` the block counts."""
+    made = convolution8(target, geometry, channels, result, tiles=tiles, choice=Choice(block=choice.block))
     rows = Partition(geometry.columns, made.block.rows).sizes[0]
     return replace(
         made, block=replace(made.block, rows=rows), row_tasks=1, column_tasks=1, row_major=geometry.lines > 1
@@ -168,6 +175,7 @@ def in_runs(target: Target, geometry: Geometry, channels: int, result: Result | 
 def banded8(
     target: Target, geometry: Geometry, first: Result | Reals, channels: int, window: Window, result: Result | Reals,
     *, sums: bool = False, tiles: bool = False, least_tasks: int = 1, rows: int | None = None, parts: int | None = None,
+    choice: Choice = AUTO,
 ) -> Banded8:  # fmt: skip
     """Equation (1); without `rows` the band is the tallest whose buffer and ring stay in half of the L1 cache.
 
@@ -180,12 +188,14 @@ def banded8(
         sums, least_tasks, parts: see `depthwise8`.
         tiles: see `convolution8`.
         rows: of a band.
+        choice: block and outputs that are not to be chosen here.
     """
     for whole in (True, False):
-        producer = in_runs(target, geometry.flat(images=False) if whole else geometry, channels, first, tiles=tiles)
+        lines = geometry.flat(images=False) if whole else geometry
+        producer = in_runs(target, lines, channels, first, tiles=tiles, choice=choice)
         consumer = depthwise8(
             target, geometry.images, channels, window, result, sums=sums, least_tasks=least_tasks,
-            block=producer.block.vectors, parts=parts,
+            block=producer.block.vectors, parts=parts, outputs=choice.outputs,
         )  # fmt: skip
         row_bytes = window.in_hw[1] * producer.block.vectors * UNIT
         fitting = ((target.l1_bytes // 2 - consumer.scratch_bytes) // row_bytes - window.reach) // window.stride[0] + 1

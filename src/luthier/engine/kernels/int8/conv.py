@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
+from luthier.engine.kernels.int8.blocks import choose, given, tile_blocks
 from luthier.engine.kernels.int8.geometry import Geometry
 from luthier.engine.kernels.int8.narrow_dense import dense_unit
 from luthier.engine.kernels.int8.reals import Reals
@@ -30,9 +31,10 @@ from luthier.engine.kernels.int8.tiles import TileBlock, accumulate_tiles, ask, 
 from luthier.engine.kernels.int8.units import QUAD, REALS, SUMS, UNIT, broadcast_word, dot, units, zeros
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Ahead, Block, choose_block
+from luthier.engine.kernels.register_block import Ahead, Block
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
+from luthier.schedule import AUTO, Choice
 
 Array = NDArray[Any]
 _UNROLL = 4
@@ -97,6 +99,13 @@ class Convolution8(Kernel):
         """Of the kernel."""
         kind = "tiled" if self.tiles else "dot"
         return f"int8_conv_{kind}_{len(self.geometry.taps)}_{self.result.title}_{self.block}"
+
+    @property
+    def choice(self) -> Choice:
+        """Block (its vectors are units), loop order, parts."""
+        order: Literal["rows", "channels"] = "rows" if self.row_major else "channels"
+        block = self.block.rows, self.block.vectors
+        return Choice(block=block, order=order, row_parts=self.row_tasks, channel_parts=self.column_tasks)
 
     @property
     def words(self) -> int:
@@ -315,17 +324,9 @@ def accumulate(
     return result
 
 
-def choose(target: Target, rows: int, unit_count: int, words: int) -> Block:
-    """The block of `dot` products that costs least: a sum takes one register of 512 bits, or two, or four."""
-    if target.is_narrow:
-        return Block(1, 1)
-    registers = max(8, target.registers * target.lanes // UNIT)
-    return choose_block(replace(target, registers=registers), rows, unit_count, words)
-
-
 def convolution8(
     target: Target, geometry: Geometry, channels: int, result: Result | Reals, *, grouped: bool = False,
-    tiles: bool = False, least_tasks: int = 1,
+    tiles: bool = False, least_tasks: int = 1, choice: Choice = AUTO,
 ) -> Convolution8:  # fmt: skip
     """Equation (1) with block, loop order and tasks chosen for a CPU.
 
@@ -335,15 +336,20 @@ def convolution8(
         tiles: whether the matrix unit may be used; it is where its estimate is smaller: for sixteen rows of a unit, in
             cycles, 8 words of each tap against 16 for every 64 channels of a tap and 40 on the way in and out.
         least_tasks: parts to cut into, if there are as many.
+        choice: what is not to be chosen here.
+    Raises:
+        SpecError: a block that needs more registers than there are.
     """
     words, columns, unit_count = geometry.depth // 4, geometry.columns, units(channels)
     tap_count = len(geometry.taps)
     dots, products = 8 * words * tap_count, 16 * tap_count * (round_up(geometry.depth, 64) // 64)
     tiles = tiles and columns >= 4 and products + _WAY_OUT < dots
     if tiles:
-        block = Block(columns if columns <= 16 else 32, min(unit_count, 2))
+        block = tile_blocks(columns, unit_count)[0]
     else:
         block = choose(target, columns, unit_count, words * len(geometry.taps))
+    if choice.block is not None and not target.is_narrow:
+        block = given(target, choice.block, columns, unit_count, tiles)
     if grouped:
         block = replace(block, vectors=1)
     lines, panels = geometry.images * geometry.lines, Partition(unit_count, block.vectors).count
@@ -351,8 +357,8 @@ def convolution8(
     weight_bytes = 4 * words * len(geometry.taps) * UNIT * unit_count
     # small maps: cut the panels, so that each weight is read by one thread
     small = geometry.rows * geometry.depth < weight_bytes
-    row_tasks = max(1, min(row_parts, least_tasks, 1 if small else geometry.rows // 32))
-    column_tasks = max(1, min(panels, -(-least_tasks // row_tasks)))
+    row_tasks = max(1, min(row_parts, choice.row_parts or min(least_tasks, 1 if small else geometry.rows // 32)))
+    column_tasks = max(1, min(panels, choice.channel_parts or -(-least_tasks // row_tasks)))
     kept = target.l1_bytes // 2 if small else target.l2_bytes // 2
-    row_major = weight_bytes // column_tasks <= kept
+    row_major = weight_bytes // column_tasks <= kept if choice.order is None else choice.order == "rows"
     return Convolution8(geometry, channels, block, result, grouped, tiles, row_tasks, column_tasks, row_major)

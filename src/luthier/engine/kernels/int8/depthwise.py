@@ -35,6 +35,7 @@ from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
 from luthier.engine.kernels.window import Window
 from luthier.engine.target import Target
+from luthier.schedule import Choice
 
 Array = NDArray[Any]
 _MOST_UNITS = 4
@@ -68,6 +69,11 @@ class Depthwise8(Kernel):
     def operands(self) -> tuple[str, ...]:  # type: ignore[override]
         """x, 64 bytes of its zero point, weight, bias, y, then the sums and what the result reads."""
         return ("x", "border", "weight", "bias", "y", *(["sums"] if self.sums else []), *self.result.operands)
+
+    @property
+    def choice(self) -> Choice:
+        """Outputs, parts."""
+        return Choice(outputs=self.columns, row_parts=self.row_tasks)
 
     @property
     def blocks(self) -> Partition:
@@ -247,7 +253,7 @@ class Depthwise8(Kernel):
 
 def depthwise8(
     target: Target, images: int, channels: int, window: Window, result: Result | Reals, *, sums: bool = False,
-    least_tasks: int = 1, block: int | None = None, parts: int | None = None,
+    least_tasks: int = 1, block: int | None = None, parts: int | None = None, outputs: int | None = None,
 ) -> Depthwise8:  # fmt: skip
     """Equation (1) with tiles and tasks chosen for a CPU.
 
@@ -257,12 +263,13 @@ def depthwise8(
         least_tasks: parts to cut into, if there are as many fours of rows.
         block: units that share a ring; None = as many as fit in half of the L1 cache.
         parts: of the rows; None = as `least_tasks` wants.
+        outputs: of a row side by side; None = as many as the registers hold.
     """
     ring = Ring(window, 1)
     fitting = max(1, min(_MOST_UNITS, target.l1_bytes // 2 // (ring.slots * ring.row_bytes)))
     block = min(units(channels), block or fitting)
     blocks = Partition(units(channels), block).count
-    row_tasks = parts or max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks))))
-    most = max(4, target.registers * target.lanes // UNIT // 2)
+    row_tasks = min(window.out_hw[0], parts or max(1, min(window.out_hw[0] // 4, -(-least_tasks // (images * blocks)))))
+    most = outputs or max(4, target.registers * target.lanes // UNIT // 2)
     columns = max(1, most // ring.period) * ring.period
     return Depthwise8(images, channels, window, result, columns, block, row_tasks, sums)

@@ -110,8 +110,8 @@ class Projected8(Kernel):
 
     @property
     def choice(self) -> Choice:
-        """All but the parts of the rows the kernels choose."""
-        return Choice(projected=True, row_parts=self.depthwise.row_tasks)
+        """That of what makes d; the projection's own block the kernel chooses."""
+        return replace(self.wide.choice, projected=True)
 
     def emit(self, body: Body) -> None:
         """One task."""
