@@ -231,6 +231,20 @@ def test_the_truth_of_samson_is_what_fcls_computes(data_dir: Path) -> None:
     assert application.score(split.test, answer, 0)["abundance_rmse"] < 1e-3
 
 
+def test_samson_is_mapped_beside_its_truth(data_dir: Path) -> None:
+    quick = Setting(views=("raw",), recipe=replace(QUICK, epochs=1, batch_size=256), noise=0.02)
+    application = abundance(data_dir / "hsi/samson.npz", setting=quick, members=1, pixels=500)
+    assert application.train_all is not None
+    assert application.cover is not None
+    cover = application.cover(application.train_all(0))
+    assert [picture.shape for _, picture in cover.pictures] == [(95, 95, 3)] * 3
+    # shares of a pixel sum to 1, in the map as in the truth
+    assert sum(one.known_px for one in cover.mapped) == pytest.approx(95 * 95, rel=1e-3)
+    assert sum(one.mapped_px for one in cover.mapped) == pytest.approx(95 * 95, rel=1e-6)
+    assert application.curves is not None
+    assert list(application.curves.lines) == [one.name for one in cover.mapped]
+
+
 def test_oc4_and_ours_are_judged_on_the_same_records(data_dir: Path) -> None:
     quick = Setting(views=("log",), recipe=replace(QUICK, epochs=1, batch_size=256), noise=0.25, answer="value")
     application = water_quality(data_dir / "rs/nomad_water.npz", settings=(quick,), members=1)
