@@ -59,8 +59,8 @@ Scene: Indian Pines (AVIRIS, 145 x 145 px, 200 bands, 16 classes, 10,249 labelle
   other seeds (100 to 102). An earlier recipe (120 epochs, a mixer with random start and ReLU, noise 0.1) was measured
   once on split 0: OA 0.600 against the support vectors' 0.632; that made us look for a better start.
 - "Above" is said only where the 95 % interval of the paired difference over the splits (Student's t) excludes 0.
-- Ablation: `mbconv_scene_bandwise`, whose first depthwise filters see each raw band apart before any 1x1 mixes them,
-  with the same recipe.
+- Beside it: `mbconv_scene_bandwise`, whose first depthwise filters see each raw band apart before any 1x1 mixes them,
+  with the same recipe. The order alone, in networks of the same layers, is compared by `make lab-scene_order`.
 - Random split: a tenth of every class, drawn pixel by pixel, seed 0: what most published figures use.
 - Speed: the whole scene in one pass of our engine, against HybridSN patch by patch at its best batch size, in torch
   fp32 and bf16 and ONNX Runtime; one thread, in turns, median of the rounds.

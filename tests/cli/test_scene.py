@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,16 +78,39 @@ def test_train_says_how_right_and_how_leaky(trained: tuple[Path, Any]) -> None:
         assert raster.transform == Affine(20, 0, 500000, 0, -20, 4480000)
 
 
-def test_explain_names_bands_and_indices(trained: tuple[Path, Any], luthier: Callable[..., Any]) -> None:
+def test_explain_names_bands_and_indices(
+    trained: tuple[Path, Any], luthier: Callable[..., Any], tmp_path: Path
+) -> None:
     folder, _ = trained
-    ended = luthier("scene", "explain", "--model", folder, "--json")
+    html = tmp_path / "explained.html"
+    ended = luthier("scene", "explain", "--model", folder, "--html", html, "--json")
     assert ended.code == 0, ended.err
+    page = html.read_text()
+    assert "Which bands matter" in page
+    assert "620 to 690" in page  # NDVI's red
+    assert "own filter" not in page  # this network mixes bands first
+    assert "Content-Security-Policy" in page
     # every class has a mean of its own in every band: something matters, and all of it lies in the scene's range
     assert ended.result["bands"]
     assert all(450 <= b["low_nm"] <= b["high_nm"] <= 950 and b["p"] < 0.05 for b in ended.result["bands"])
     assert set(ended.result["indices"]) == {"NDVI", "NDWI", "iron_oxide"}  # what its twelve bands allow
     assert "Bands that matter on held-out records" in ended.err
     assert_one_line(luthier("scene", "explain", "--model", folder.parent), 2, "holds no scene.json")
+
+
+def test_filters_of_raw_bands_are_shown(scene: Path, luthier: Callable[..., Any], tmp_path: Path) -> None:
+    ended = luthier(
+        "scene", "train", scene, "--labels", scene.with_name("gt.npy"), "--model", "mbconv_scene_bandwise",
+        "--train-share", "0.2", "--epochs", "3", "--run-dir", tmp_path / "run",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    ended = luthier("scene", "explain", "--model", tmp_path / "run", "--html", tmp_path / "b.html")
+    assert ended.code == 0, ended.err
+    assert "What each band\u2019s own filter does" in (tmp_path / "b.html").read_text()
+    # three epochs leave the filters near the pixel itself, as they began
+    share = re.search(r"median filter of 12 bands keeps .* and takes ([\d.]+) % from the pixel", ended.err)
+    assert share is not None
+    assert float(share[1]) > 60
 
 
 def test_a_finished_run_is_only_read(trained: tuple[Path, Any], luthier: Callable[..., Any], scene: Path,

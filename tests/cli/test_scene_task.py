@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_a_task_is_judged_explained_mapped_and_kept() -> None:
     folder = Path("run/deforestation-map")
     with Image.open(folder / "map.png") as image:
         assert image.width >= 2 * 25
+    page = Path("run/report.html").read_text()
+    assert "Content-Security-Policy" in page
+    assert "<script src" not in page
+    assert "http-equiv" in page.split("<style>")[0]
+    # the map, what is known, the scene; before plotly's own code
+    assert page.partition("<script>")[0].count('<img src="data:image/png;base64,') == 3
+    assert len(re.findall(r'<td class="t">(?:above|equal|below)</td>', page)) == len(found["comparisons"])
+    for words_ in ("By how much ours is better", "Every split", "Which bands matter", "NDVI", "forest", "area, ha"):
+        assert words_ in page
     assert (folder / "model/model.safetensors").exists()
     assert len((folder / "trials.jsonl").read_text().splitlines()) == 15
     (folder / "trials.jsonl").write_text("")  # a finished run is only read

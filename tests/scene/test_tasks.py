@@ -18,10 +18,11 @@ from luthier.errors import DataError, RunFolderError, ShapeError
 from luthier.graph import fold_constants, fold_norm_into_conv, from_network, take_constants
 from luthier.intervals import resampled, student_t
 from luthier.report.applications import comparison_lines
+from luthier.scene.draw import EMPTY
 from luthier.scene.ensemble import Setting, fit_ensemble, to_input
 from luthier.scene.result import Comparison, Trial
 from luthier.scene.tasks.application import Application, Split, judge, trials
-from luthier.scene.tasks.cover import Cover, shares_of
+from luthier.scene.tasks.cover import class_cover, shares_of
 from luthier.scene.tasks.crop_stress import crop_stress
 from luthier.scene.tasks.deforestation import deforestation_map, deforestation_series
 from luthier.scene.tasks.explain import Examined, explain
@@ -230,6 +231,20 @@ def test_the_truth_of_samson_is_what_fcls_computes(data_dir: Path) -> None:
     assert application.score(split.test, answer, 0)["abundance_rmse"] < 1e-3
 
 
+def test_samson_is_mapped_beside_its_truth(data_dir: Path) -> None:
+    quick = Setting(views=("raw",), recipe=replace(QUICK, epochs=1, batch_size=256), noise=0.02)
+    application = abundance(data_dir / "hsi/samson.npz", setting=quick, members=1, pixels=500)
+    assert application.train_all is not None
+    assert application.cover is not None
+    cover = application.cover(application.train_all(0))
+    assert [picture.shape for _, picture in cover.pictures] == [(95, 95, 3)] * 3
+    # shares of a pixel sum to 1, in the map as in the truth
+    assert sum(one.known_px for one in cover.mapped) == pytest.approx(95 * 95, rel=1e-3)
+    assert sum(one.mapped_px for one in cover.mapped) == pytest.approx(95 * 95, rel=1e-6)
+    assert application.curves is not None
+    assert list(application.curves.lines) == [one.name for one in cover.mapped]
+
+
 def test_oc4_and_ours_are_judged_on_the_same_records(data_dir: Path) -> None:
     quick = Setting(views=("log",), recipe=replace(QUICK, epochs=1, batch_size=256), noise=0.25, answer="value")
     application = water_quality(data_dir / "rs/nomad_water.npz", settings=(quick,), members=1)
@@ -263,5 +278,9 @@ def test_a_whole_scene_is_what_each_pixel_says() -> None:
 
 
 def test_areas_are_counted_in_hectares() -> None:
-    cover = Cover(np.array([[1, 2, 2]]), np.zeros((1, 3), int), ("forest", "water"), 900.0)
-    assert cover.areas_ha == pytest.approx((0.09, 0.18))
+    cover = class_cover(np.array([[1, 2, 2]]), np.array([[0, 0, 1]]), ("forest", "water"), 900.0)
+    assert [one.area_ha for one in cover.mapped] == pytest.approx([0.09, 0.18])
+    assert [(one.known_px, one.mapped_px) for one in cover.mapped] == [(1, 1), (0, 2)]
+    (_, mapped), (_, known) = cover.pictures
+    assert tuple(mapped[0, 0]) == cover.mapped[0].colour == tuple(known[0, 2])
+    assert tuple(known[0, 0]) == EMPTY

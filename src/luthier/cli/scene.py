@@ -143,15 +143,20 @@ def map_scene(
 @app.command("explain")
 def explain(
     model: Annotated[Path, typer.Option("--model", help="The run folder of a finished luthier scene train.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with charts to this file.")] = None,
     seed: limits.Seed = 0, as_json: limits.Json = False,
 ) -> None:  # fmt: skip
     """What the spectral mixer learnt: bands that matter on the test pixels, and known indices that it follows."""
     from luthier.cli.scene_task import explained
     from luthier.job.explain_scene import explain_scene
+    from luthier.report import mixer as page
     from luthier.report.applications import explained_lines
 
     found = explain_scene(model, seed)
-    output.say("\n".join(explained_lines(found)).strip())
+    output.say("\n".join([*explained_lines(found)[1:], *filter(None, [page.filters_sentence(found)])]))
+    if html is not None:
+        page.write(found, model.name, __version__, html)
+        output.say(f"{html}: written")
     if as_json:
         output.document("scene explain", explained(found))
 

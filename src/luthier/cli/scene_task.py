@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from luthier import __version__
 from luthier.cli import output
 from luthier.errors import InputError
 
@@ -17,7 +18,7 @@ def train_task(
 ) -> None:
     """Run the task, print its tables, and keep the models."""
     from luthier.job.applications import TaskRequest, run_task
-    from luthier.report.applications import comparison_lines, explained_lines
+    from luthier.report import applications as page
 
     if data is None:
         raise InputError(
@@ -28,9 +29,10 @@ def train_task(
     with output.progress(output.console()) as progress:
         outcomes = run_task(request, folder, progress)
     for outcome in outcomes:
-        lines = [*comparison_lines(outcome.judged, outcome.trials), *explained_lines(outcome.explained)]
+        lines = [*page.comparison_lines(outcome.judged, outcome.trials), *page.explained_lines(outcome.explained)]
         output.say("\n".join(["", *lines]))
-    output.say(f"{folder}: trials, outcome and model of each data set")
+    page.write(outcomes, task, __version__, folder / "report.html")
+    output.say(f"{folder}: report.html, and trials, outcome and model of each data set")
     if as_json:
         result = {"run_dir": str(folder), "task": task, "data_sets": [summary(outcome) for outcome in outcomes]}
         output.document("scene train", result)

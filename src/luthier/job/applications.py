@@ -14,7 +14,7 @@ from luthier.cost.summary import cost
 from luthier.errors import InputError
 from luthier.job.folder import open_run
 from luthier.job.request import Stored
-from luthier.scene.draw import class_picture, with_legend, write_png
+from luthier.scene.draw import as_base64, with_legend, write_png
 from luthier.scene.result import Explained, Outcome, Size
 from luthier.scene.tasks.application import judge
 from luthier.scene.tasks.cover import Cover
@@ -68,9 +68,9 @@ def _part(say: Say, number: int, count: int) -> Say:
 
 def _draw(cover: Cover, path: Path) -> None:
     """The map beside what is known of the ground, with its legend and hectares."""
-    pictures = [class_picture(classes, len(cover.names)) for classes in (cover.classes, cover.truth)]
-    areas = [f"{area:.1f} ha" for area in cover.areas_ha]
-    write_png(with_legend(np.concatenate(pictures, axis=1), cover.names, areas), path)
+    areas = ["" if one.area_ha is None else f"{one.area_ha:.1f} ha" for one in cover.mapped]
+    beside = np.concatenate([picture for _, picture in cover.pictures[:2]], axis=1)
+    write_png(with_legend(beside, [one.name for one in cover.mapped], areas), path)
 
 
 def _outcome(design: Design, file: Path, request: TaskRequest, folder: Path, say: Say) -> Outcome:
@@ -90,11 +90,14 @@ def _outcome(design: Design, file: Path, request: TaskRequest, folder: Path, say
     say(0.9, f"{design.name}: what the mixer learnt")
     explained = explain(application.examine(), request.seed) if application.examine is not None else Explained()
     bills = {name: (cost(ensemble.network), len(ensemble.members)) for name, ensemble in ensembles.items()}
-    if application.cover is not None:
-        _draw(application.cover(ensembles), folder / "map.png")
+    cover = application.cover(ensembles) if application.cover is not None else Cover((), ())
+    if cover.pictures:
+        _draw(cover, folder / "map.png")
     outcome = Outcome(
         judged=judged, trials=tuple(trials), explained=explained, data=str(file),
         sizes={name: Size(members=n, params=bill.params, macs=bill.macs) for name, (bill, n) in bills.items()},
+        curves=application.curves, mapped=cover.mapped,
+        pictures=tuple((title, as_base64(picture)) for title, picture in cover.pictures),
     )  # fmt: skip
     files.write_text(stored, documents.to_text(outcome, SCHEMA))
     return outcome

@@ -31,8 +31,9 @@ def explain_scene(run: Path, seed: int = 0) -> Explained:
     import torch
 
     from luthier.nn.build import build
+    from luthier.scene.filters import band_filters
     from luthier.scene.mixer import band_importance, index_matches
-    from luthier.scene.tasks.explain import peaks
+    from luthier.scene.tasks.explain import said
 
     model, network, state = read_model(run)
     request = SceneRequest.read(run / "run.toml")
@@ -50,8 +51,7 @@ def explain_scene(run: Path, seed: int = 0) -> Explained:
     module.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
     numbers = np.searchsorted(model.classes, labels.classes[rows, columns])
     found = band_importance([module], x, numbers, nm, seed=seed)
-    matches = index_matches(module, x, scene.spectra(rows, columns), nm)
-    return Explained(peaks=peaks(found), indices={match.index: match.correlation for match in matches})
+    return said(found, index_matches(module, x, scene.spectra(rows, columns), nm), band_filters(module))
 
 
 def _drawn(

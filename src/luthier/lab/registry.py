@@ -20,6 +20,7 @@ LABS: Final = {
     "attention_search": ("luthier.lab.attention_search", "which attention, early or late, under a limit on latency?"),
     "light": ("luthier.lab.light", "SE against ECA at equal measured time, where compute is scarcest"),
     "placement": ("luthier.lab.placement", "SE before or behind the depthwise convolution, in fp32, 8 and 4 bits"),
+    "scene_order": ("luthier.lab.scene_order", "hyperspectral: filter every band, then mix, or mix, then filter?"),
     "energy": ("luthier.lab.energy", "FP16, W8A16 in depthwise layers, INT8: joules by layer, and accuracy"),
 }
 

@@ -101,10 +101,55 @@ class Explained:
     Attributes:
         peaks: the most important first.
         indices: name -> correlation of the mixer's closest channel.
+        regions_nm: name of an index -> (shortest, longest) wavelength of each region that it is computed from.
+        wavelengths_nm, importance, p: of every band, in rising order, see `luthier.scene.mixer`.
+        filters: of a network that filters every band apart before it mixes them: each band's window, row by row, over
+            the sum of its absolute values; in the order of `wavelengths_nm`.
     """
 
     peaks: tuple[Peak, ...] = ()
     indices: dict[str, float] = field(default_factory=dict)
+    regions_nm: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    wavelengths_nm: tuple[float, ...] = ()
+    importance: tuple[float, ...] = ()
+    p: tuple[float, ...] = ()
+    filters: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """The records of each class in one line, before any network saw them.
+
+    Attributes:
+        what: is drawn.
+        x_axis: what x is, with its unit.
+        x: of every value.
+        lines: class -> its mean at every x.
+    """
+
+    what: str
+    x_axis: str
+    x: tuple[float, ...]
+    lines: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """One class, or one substance, of a map.
+
+    Attributes:
+        name: of it.
+        colour: on the map; red, green, blue in 0 .. 255.
+        known_px: pixels that are known to be of it; of a substance, the sum of its known shares.
+        mapped_px: what the map gives it, likewise.
+        area_ha: of the mapped ones; None = the scene has no place on the earth.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    known_px: float
+    mapped_px: float
+    area_ha: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +176,8 @@ class Outcome:
         explained: empty where the answer has no classes or the input no wavelengths.
         sizes: of the ensembles that were kept, by name.
         data: file.
+        curves: None where the records are no curves of classes.
+        mapped, pictures: of a scene, what the kept model makes of it: classes, and (title, PNG in base64).
     """
 
     judged: Judged
@@ -138,3 +185,6 @@ class Outcome:
     explained: Explained
     sizes: dict[str, Size]
     data: str
+    curves: Curves | None = None
+    mapped: tuple[Mapped, ...] = ()
+    pictures: tuple[tuple[str, str], ...] = ()

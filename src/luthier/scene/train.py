@@ -18,6 +18,7 @@ from luthier.cost.receptive_field import receptive_fields
 from luthier.errors import SpecError
 from luthier.graph.from_network import from_network
 from luthier.nn.build import Classifier, build
+from luthier.nn.conv import ConvNorm
 from luthier.scene.crops import Crops, standardisation
 from luthier.scene.cube import Scene
 from luthier.scene.recipe import SceneRecipe
@@ -132,19 +133,32 @@ def train(
 
 
 def _begin_with_principal_directions(module: Classifier, scene: Scene, split: Split, mean: Floats, std: Floats) -> None:
-    """A first 1x1 convolution that starts as the spectra's principal directions, the largest first.
+    """The first 1x1 convolution starts as the spectra's principal directions, the largest first.
 
     The norm behind it brings all of them to one scale, so that directions of little variance count from the start;
-    random directions are all dominated by the few largest ones.
+    random directions are all dominated by the few largest ones.  Depthwise filters that no activation parts from the
+    bands start as the pixel itself, 1 in the middle and 0 around it, and so do not scramble what is mixed.
     """
-    first = next(part for part in module.modules() if isinstance(part, nn.Conv2d))
-    if first.kernel_size != (1, 1) or first.groups != 1:
-        return
-    spectra = np.nan_to_num((scene.spectra(*np.nonzero(split.train)) - mean) / std)
-    directions = np.linalg.svd(spectra - spectra.mean(axis=0), full_matrices=False)[2]
-    count = min(len(directions), first.out_channels)
-    with torch.no_grad():
-        first.weight[:count, :, 0, 0] = torch.from_numpy(directions[:count].astype(np.float32))
+    mixed = False
+    blocks = [block for stage in module.stages.values() for block in stage.children()]
+    for block, placed in zip(blocks, module.network.walk(), strict=True):
+        for part in block.modules():
+            if not isinstance(part, ConvNorm):
+                continue
+            conv = part.conv
+            if conv.groups == conv.in_channels > 1:
+                nn.init.dirac_(conv.weight, conv.groups)
+            elif mixed or conv.kernel_size != (1, 1):
+                return
+            else:
+                spectra = np.nan_to_num((scene.spectra(*np.nonzero(split.train)) - mean) / std)
+                directions = np.linalg.svd(spectra - spectra.mean(axis=0), full_matrices=False)[2]
+                count = min(len(directions), conv.out_channels)
+                with torch.no_grad():
+                    conv.weight[:count, :, 0, 0] = torch.from_numpy(directions[:count].astype(np.float32))
+                mixed = True
+        if placed.activation != "identity":
+            return
 
 
 def _varied(x: Tensor, y: Tensor, recipe: SceneRecipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -43,12 +43,13 @@ def _mbconv(kernel_size: int, attention: Attention | None = None) -> Block:
     return Block(kind="mbconv", out_channels=_WIDTH, kernel_size=kernel_size, expand_ratio=_EXPAND, attention=attention)
 
 
-#: the spectral mixer: linear, so that no mixture of bands is cut off before the blocks see it
+#: the spectral mixer: linear, as the filters before it in `BANDWISE`, so that nothing is cut off before blocks see it
 _MIX: Final = Block(kind="conv", out_channels=_WIDTH, kernel_size=1, activation="identity")
 SCENE: Final = _network("mbconv_scene", _MIX, _mbconv(3), _mbconv(3, _gate(5)))
 BANDWISE: Final = _network(
     "mbconv_scene_bandwise",
-    Block(kind="depthwise_separable", out_channels=_WIDTH, skip="none"), _mbconv(3), _mbconv(3, _gate(3)),
+    Block(kind="depthwise_separable", out_channels=_WIDTH, skip="none", activation="identity"),
+    _mbconv(3), _mbconv(3, _gate(3)),
 )  # fmt: skip
 SPECTRAL: Final = _network("mbconv_scene_spectral", _MIX, _mbconv(1), _mbconv(1))
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 from luthier.errors import DataError
 from luthier.intervals import resampled
 from luthier.scene.ensemble import Ensemble
-from luthier.scene.result import Comparison, Judged, Trial
+from luthier.scene.result import Comparison, Curves, Judged, Trial
 from luthier.scene.tasks.cover import Cover
 from luthier.scene.tasks.explain import Examined
 from luthier.train.npz_members import load_array, npz_members
@@ -67,6 +67,7 @@ class Application:
         examine: our method on the first split's training records, with the records that it was not shown, for
             `explain`; None = its input has no wavelengths, or its answer no classes.
         cover: the kept ensembles -> a map of the scene that the records are from; None = they are from none.
+        curves: the records in a line for each class; None = they are no curves, or have no classes.
         note: what a reader must know besides.
     """
 
@@ -82,7 +83,19 @@ class Application:
     train_all: Callable[[int], dict[str, Ensemble]] | None = None
     examine: Callable[[], Examined] | None = None
     cover: Callable[[Mapping[str, Ensemble]], Cover] | None = None
+    curves: Curves | None = None
     note: str = ""
+
+
+def class_means(what: str, x_axis: str, x: Array, records: Array, classes: Array, names: Iterable[object]) -> Curves:
+    """The mean record of every class: (n, points), (n,) of 0 .. K - 1."""
+    means = {str(name): records[classes == k].mean(axis=0) for k, name in enumerate(names)}
+    return Curves(
+        what=what,
+        x_axis=x_axis,
+        x=tuple(map(float, x)),
+        lines={name: tuple(map(float, m)) for name, m in means.items()},
+    )
 
 
 def arrays(path: Path, *keys: str) -> tuple[Array, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from luthier.scene.canopy import ABSORBERS, canopy, leaf
 from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
-from luthier.scene.tasks.application import Application, Array, arrays, repeated_folds, share_right
+from luthier.scene.tasks.application import Application, Array, arrays, class_means, repeated_folds, share_right
 from luthier.scene.tasks.baselines import index_thresholds, tuned_svm
 from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network
@@ -73,6 +73,7 @@ def canopies(path: Path, *, setting: Setting = SETTING, members: int = 2, count:
         score=share_right(classes),
         train_all=lambda seed: {"model": fit(np.arange(count), seed)},
         examine=examine,
+        curves=class_means("mean reflectance", "wavelength, nm", waves, spectra, classes, ("stressed", "healthy")),
         note="Simulated: leaves by PROSPECT-D, the canopy as thin layers of them over soil.",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -12,7 +13,9 @@ from luthier.engine import compile
 from luthier.errors import ShapeError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
 from luthier.graph.from_network import from_network
+from luthier.scene.draw import Picture, class_picture, palette, probability_picture
 from luthier.scene.ensemble import Ensemble
+from luthier.scene.result import Mapped
 
 Array: TypeAlias = npt.NDArray[Any]
 #: pixels of a strip, about
@@ -21,25 +24,66 @@ _STRIP_PIXELS: Final = 2**16
 
 @dataclass(frozen=True, eq=False)
 class Cover:
-    """A map with its truth.
+    """A map beside what is known.
 
     Attributes:
+        pictures: (title, (H, W, 3) of bytes): the map, what is known, and others.
+        mapped: of every class or substance.
+    """
+
+    pictures: tuple[tuple[str, Picture], ...]
+    mapped: tuple[Mapped, ...]
+
+
+def class_cover(classes: Array, truth: Array, names: Sequence[str], pixel_area_m2: float) -> Cover:
+    """A map of classes.
+
+    Args:
         classes: (H, W), 1 .. K.
         truth: (H, W), 0 = not known, 1 .. K.
         names: of the classes 1 .. K.
         pixel_area_m2: of one pixel.
+    Example:
+        >>> found = class_cover(np.array([[1, 2, 2]]), np.array([[0, 0, 2]]), ("forest", "water"), 900.0)
+        >>> [(one.name, one.known_px, one.mapped_px, one.area_ha) for one in found.mapped]
+        [('forest', 0, 1, 0.09), ('water', 1, 2, 0.18)]
     """
+    known, mapped = (np.bincount(values.ravel(), minlength=len(names) + 1)[1:].tolist() for values in (truth, classes))
+    rows = zip(names, palette(len(names)), known, mapped, strict=True)
+    found, ground = (class_picture(values, len(names)) for values in (classes, truth))
+    return Cover(
+        (("the map", found), ("the ground, as far as known", ground)),
+        tuple(
+            Mapped(name=n, colour=colour, known_px=k, mapped_px=m, area_ha=m * pixel_area_m2 / 1e4)
+            for n, colour, k, m in rows
+        ),
+    )
 
-    classes: Array
-    truth: Array
-    names: tuple[str, ...]
-    pixel_area_m2: float
 
-    @property
-    def areas_ha(self) -> tuple[float, ...]:
-        """Mapped area of every class."""
-        counts = np.bincount(self.classes.ravel(), minlength=len(self.names) + 1)[1:]
-        return tuple(float(count) * self.pixel_area_m2 / 1e4 for count in counts)
+def share_cover(shares: Array, truth: Array, names: Sequence[str]) -> Cover:
+    """A map of shares, (H, W, K): every pixel is its substances' colours, mixed; and how wrong the shares are.
+
+    Example:
+        >>> one = np.array([[[1.0, 0.0], [0.25, 0.75]]])
+        >>> found = share_cover(one, one[:, ::-1], ("soil", "tree"))
+        >>> [(each.name, each.known_px, each.mapped_px) for each in found.mapped]
+        [('soil', 1.25, 1.25), ('tree', 0.75, 0.75)]
+        >>> [picture[0, 0, 0].item() for title, picture in found.pictures][2]
+        191
+    """
+    colours = palette(len(names))
+    found, known = (
+        np.rint(values.clip(0, 1) @ np.array(colours)).clip(0, 255).astype(np.uint8) for values in (shares, truth)
+    )
+    wrong = probability_picture(np.abs(shares - truth).max(axis=2))
+    sums = (values.reshape(-1, len(names)).sum(axis=0).tolist() for values in (truth, shares))
+    return Cover(
+        (("the map", found), ("what is known", known), ("the largest error of a share: black 0, white 1", wrong)),
+        tuple(
+            Mapped(name=n, colour=colour, known_px=k, mapped_px=m)
+            for n, colour, k, m in zip(names, colours, *sums, strict=True)
+        ),
+    )
 
 
 def shares_of(ensemble: Ensemble, cube: Array) -> Array:

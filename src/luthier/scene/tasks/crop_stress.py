@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from luthier.scene.ensemble import Ensemble, Setting
-from luthier.scene.tasks.application import Application, Array, arrays, repeated_folds, share_right
+from luthier.scene.tasks.application import Application, Array, arrays, class_means, repeated_folds, share_right
 from luthier.scene.tasks.baselines import index_thresholds, plain_svm, random_forest, tuned_svm
 from luthier.scene.tasks.choose import fit_chosen
 from luthier.scene.tasks.explain import Examined
@@ -69,5 +69,6 @@ def crop_stress(path: Path, *, settings: tuple[Setting, ...] = SETTINGS, members
         score=share_right(classes),
         train_all=lambda seed: {"model": fit(np.arange(len(spectra)), seed)},
         examine=examine,
+        curves=class_means("mean reflectance", "wavelength, nm", waves, spectra, classes, names),
         note="Views are chosen inside the training folds; the rest of the recipe was fixed after a look at ten splits.",
     )

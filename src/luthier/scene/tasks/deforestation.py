@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from luthier.scene.cube import Scene
+from luthier.scene.draw import colour_picture
 from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
-from luthier.scene.tasks.application import Application, Array, Split, arrays, repeated_folds, share_right
+from luthier.scene.tasks.application import (
+    Application,
+    Array,
+    Split,
+    arrays,
+    class_means,
+    repeated_folds,
+    share_right,
+)
 from luthier.scene.tasks.baselines import index_thresholds, random_forest, tuned_svm, tuned_tree
 from luthier.scene.tasks.choose import fit_chosen
-from luthier.scene.tasks.cover import Cover, shares_of
+from luthier.scene.tasks.cover import Cover, class_cover, shares_of
 from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network, series_network
 from luthier.train.recipe import Recipe
@@ -85,6 +96,7 @@ def deforestation_series(
         splits=repeated_folds(classes, FOLDS),
         score=share_right(classes),
         train_all=lambda seed: {"model": fit(np.arange(n), seed)},
+        curves=class_means("mean EVI", "date, of a year", np.arange(1, dates + 1), series[:, :, 0], classes, names),
     )
 
 
@@ -117,7 +129,9 @@ def deforestation_map(path: Path, *, setting: Setting = MAP_SETTING, members: in
         classes = shares_of(kept["model"], cube.astype(np.float64)).argmax(axis=2) + 1
         west, south, east, north = bounds.tolist()
         area_m2 = (east - west) * (north - south) / truth.size
-        return Cover(classes, truth.astype(np.int64), tuple(map(str, names[1:])), area_m2)
+        found = class_cover(classes, truth.astype(np.int64), tuple(map(str, names[1:])), area_m2)
+        seen = colour_picture(Scene.of_array(cube, wavelengths_nm=TM_NM))
+        return replace(found, pictures=(*found.pictures, ("the scene", seen)))
 
     return Application(
         name="deforestation-map",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -9,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.scene.ensemble import Ensemble, to_input
-from luthier.scene.mixer import BandImportance, band_importance, index_matches
+from luthier.scene.indices import INDICES, region_nm
+from luthier.scene.mixer import BandImportance, IndexMatch, band_importance, index_matches
 from luthier.scene.result import Explained, Peak
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -42,8 +44,18 @@ def explain(examined: Examined, seed: int = 0) -> Explained:
     nm, first = examined.wavelengths_nm, examined.ensemble.members[0]
     x = to_input(examined.ensemble.network, examined.ensemble.views(examined.spectra))
     found = band_importance(examined.ensemble.members, x, examined.labels, nm.tolist(), seed=seed)
-    matches = index_matches(first, x, examined.spectra, nm.tolist())
-    return Explained(peaks=peaks(found), indices={match.index: match.correlation for match in matches})
+    return said(found, index_matches(first, x, examined.spectra, nm.tolist()))
+
+
+def said(found: BandImportance, matches: Sequence[IndexMatch], filters: Array | None = None) -> Explained:
+    """What was found, as a result that a page can show; `filters` (bands, taps), see `luthier.scene.mixer`."""
+    order = np.argsort(found.wavelengths_nm)
+    return Explained(
+        peaks=peaks(found), indices={match.index: match.correlation for match in matches},
+        regions_nm={match.index: tuple(map(region_nm, INDICES[match.index].bands)) for match in matches},
+        wavelengths_nm=tuple(found.wavelengths_nm[order].tolist()), importance=tuple(found.importance[order].tolist()),
+        p=tuple(found.p[order].tolist()), filters=() if filters is None else tuple(map(tuple, filters[order].tolist())),
+    )  # fmt: skip
 
 
 def peaks(found: BandImportance) -> tuple[Peak, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from luthier.errors import DataError
 from luthier.scene.ensemble import Ensemble, Setting, fit_ensemble
-from luthier.scene.tasks.application import Application, Array, Split, arrays
+from luthier.scene.tasks.application import Application, Array, Split, arrays, class_means
+from luthier.scene.tasks.cover import share_cover, shares_of
 from luthier.scene.tasks.explain import Examined
 from luthier.scene.tasks.networks import pixel_network
 from luthier.scene.unmix import fcls, spectral_angles
@@ -218,4 +219,10 @@ def abundance(path: Path, *, setting: Setting = SAMSON_SETTING, members: int = 2
         splits=splits,
         score=score,
         train_all=lambda seed: {"model": fit(seed)},
+        cover=lambda kept: share_cover(
+            shares_of(kept["model"], cube.astype(np.float64)), truth, tuple(map(str, names))
+        ),
+        curves=class_means(
+            "the endmembers", "band", np.arange(cube.shape[2]), endmembers, np.arange(len(names)), names
+        ),
     )
