@@ -185,7 +185,7 @@ def test_without_time_for_a_final_training_the_round_counts(
         raise RunFolderError("stopped before the final training")
 
     with monkeypatch.context() as patch:
-        patch.setattr("luthier.job.fit.train_to_the_end", stop)
+        patch.setattr("luthier.job.conclude.train_to_the_end", stop)
         ended = luthier(*command)
     assert (ended.code, ended.err.splitlines()[-1][:34]) == (2, "luthier: stopped before the final ")
     played = rounds_in(folder / "study.journal")
