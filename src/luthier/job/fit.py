@@ -64,13 +64,18 @@ def fit(
     for note in splits.notes:
         say(f"data: {note}")
     session = Session(request, splits, clock, say, finished_trials(trials))
-    task = opened(session)
     try:
         members, before_s = _family(session, folder)
+        task = opened(session)
     except BudgetError:
-        if task is None or (request.space is None and not any_fits(task)):
+        task = opened(session)
+        if task is None:
             raise
         members, before_s = [], {}
+        if any_fits(task):
+            learn_latency(task)
+        if request.space is None and not any_fits(task):
+            raise
         task.feasible.check(task.rng)
     if members and session.follows(members[0].network):
         session.train(members[0].network, request.epochs or 1, folder.final(0), "")

@@ -6,10 +6,11 @@ networks apart.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import fields
 from typing import Final
 
-from luthier.errors import BudgetError
+from luthier.errors import BudgetError, InputError
 from luthier.job.candidates import Member, most_promising
 from luthier.job.plan import LEAST_EPOCHS, SEARCH_SHARE, Pace, probes
 from luthier.job.request import Request
@@ -45,8 +46,13 @@ def opened(session: Session) -> SearchTask | None:
     fixed = request.model or request.pretrained or request.resolution or request.devices * request.num_nodes > 1
     if request.command != "fit" or request.space == FAMILY or (request.space is None and fixed):
         return None
+    if request.space is not None:
+        return prepare(search_request(request, request.space), session)
     usual = "thumbnail" if min(session.splits.image_hw) <= THUMBNAIL_PX else "mobile"
-    return prepare(search_request(request, request.space or usual), session)
+    # what nobody asked for does not end the command: the device's file may lack what prices the space
+    with contextlib.suppress(InputError):
+        return prepare(search_request(request, usual), session)
+    return None
 
 
 def search_request(request: Request, space: str) -> SearchRequest:

@@ -72,8 +72,8 @@ def prepare(request: SearchRequest, session: Session) -> SearchTask:
 
 
 def learn_latency(task: SearchTask) -> None:
-    """Run some networks of the space on this machine, where limits or objectives need its latency."""
-    if task.learnt is None:
+    """Run some networks of the space on this machine, where limits or objectives need its latency; once."""
+    if task.learnt is None or task.pricer.latency is not None:
         return
     request, space = task.request, task.space
     first = task.feasible.draw(task.rng, FIRST)
