@@ -68,7 +68,7 @@ def fit(
         members, before_s = _family(session, folder)
         task = opened(session)
     except BudgetError:
-        task = opened(session)
+        task = opened(session, anyway=True)
         if task is None:
             raise
         members, before_s = [], {}

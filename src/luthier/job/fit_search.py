@@ -34,11 +34,14 @@ _OBJECTIVES: Final = {
 }  # fmt: skip
 
 
-def opened(session: Session) -> SearchTask | None:
+def opened(session: Session, *, anyway: bool = False) -> SearchTask | None:
     """The search that `luthier fit` was asked for; None = the family alone.
 
     A named baseline, weights, a fixed side or several processes leave nothing to search, unless a space is named too.
+    Nor does a limit that is too short for it: then the space is not even priced.
 
+    Args:
+        anyway: however short the time.
     Raises:
         InputError: a space that does not exist, or that does not go with the other arguments.
     """
@@ -48,6 +51,8 @@ def opened(session: Session) -> SearchTask | None:
         return None
     if request.space is not None:
         return prepare(search_request(request, request.space), session)
+    if not (anyway or _long_enough(request)):
+        return None
     usual = "thumbnail" if min(session.splits.image_hw) <= THUMBNAIL_PX else "mobile"
     # what nobody asked for does not end the command: the device's file may lack what prices the space
     with contextlib.suppress(InputError):
@@ -71,8 +76,11 @@ def time_allows(task: SearchTask) -> bool:
     """Whether the search's part of the time holds enough trainings that are long enough."""
     if task.session.request.space is not None:
         return True
-    long_enough = SHARE * task.request.time_limit_s / WISHED >= LEAST_CANDIDATE_S
-    return long_enough and any_fits(task) and epochs_each(task, inherits=False) >= LEAST_SEARCH_EPOCHS
+    return _long_enough(task.request) and any_fits(task) and epochs_each(task, inherits=False) >= LEAST_SEARCH_EPOCHS
+
+
+def _long_enough(request: Request) -> bool:
+    return SHARE * request.time_limit_s / WISHED >= LEAST_CANDIDATE_S
 
 
 def any_fits(task: SearchTask) -> bool:
