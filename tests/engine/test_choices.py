@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import networks
+from tests.engine.choosing import one_each
 from tests.engine.numbers import exact, graph_with_numbers, relative_error
 
 from luthier.arch import Network
@@ -35,20 +36,13 @@ def chosen(graph: Any, constants: Any, target: Target, threads: int, pick: Any) 
     """A schedule in which every region takes one of its candidates; and (region's name, tile, choice) as asked."""
     found = regions(graph, target, threads, "nchw")
     trials = Trials(graph, constants, target, threads, "nchw", found)
-    known, asked = {}, []
     split = {region.key: next(region.cut()) for region in found if region.cuts}
     start = {key: parts for key, parts in split.items() if pick(3) == 0}
-    for key, kernels in trials.kernels(start).items():
-        region = next(region for region in found if region.key == key)
-        parts = list(start.get(key, region.default))
-        if len(kernels) == len(parts):
-            index = pick(len(parts))
-            options = candidates(kernels[index], target, threads)
-            if options:
-                option = options[pick(len(options))]
-                parts[index] = Part(parts[index].count, option.tile, option.choice)
-                asked.append((region.ops[sum(part.count for part in parts[:index])], option.tile, option.choice))
-        known[key] = tuple(parts)
+    known, places = one_each(found, trials, start, target, threads, pick)
+    ops = {region.key: region.ops for region in reversed(found)}
+    asked = [
+        (ops[key][sum(part.count for part in known[key][:index])], tile, choice) for key, index, tile, choice in places
+    ]
     return schedule_of(found, known), asked
 
 

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import networks
+from tests.engine.choosing import one_each
 from tests.engine.numbers import in_random_integers
 
 from luthier.arch import Network
 from luthier.arch.presets import get
 from luthier.engine import Target, compile, runnable
-from luthier.engine.candidates import candidates
 from luthier.engine.lower import least_tasks
 from luthier.engine.lower_int8 import lower_any
 from luthier.engine.target import host
 from luthier.engine.tiles import tile_curves
 from luthier.engine.trials import Trials
 from luthier.engine.tune import tune
-from luthier.engine.tuned import Part, regions, schedule_of, stored, tuned_schedule
+from luthier.engine.tuned import regions, schedule_of, stored, tuned_schedule
 from luthier.errors import InputError, ShapeError, SpecError
 from luthier.graph import Graph, fold_norm_into_conv, from_network
 from luthier.quant.integer import run
@@ -79,18 +79,7 @@ def picked(graph: Graph, constants: dict[str, Array], target: Target, threads: i
     found = regions(graph, target, threads, "nchw")
     trials = Trials(graph, constants, target, threads, "nchw", found)
     start = {region.key: list(region.cut())[pick(len(region.cuts))] for region in found if region.cuts and pick(2)}
-    known, asked = dict(start), []
-    for key, kernels in trials.kernels(start).items():
-        region = next(region for region in found if region.key == key)
-        parts = list(start.get(key, region.default))
-        if len(kernels) == len(parts):
-            index = pick(len(parts))
-            options = candidates(kernels[index], target, threads)
-            if options:
-                option = options[pick(len(options))]
-                parts[index] = Part(parts[index].count, option.tile, option.choice)
-                asked.append((key, index, option.tile, option.choice))
-        known[key] = tuple(parts)
+    known, asked = one_each(found, trials, start, target, threads, pick)
     made = trials.kernels(known)
     for key, index, tile, choice in asked:
         kernel = made[key][index]
