@@ -13,12 +13,11 @@ from luthier.arch import presets
 from luthier.arch.presets.scene import for_scene
 from luthier.errors import InputError, SpecError
 from luthier.nn.build import build
-from luthier.scene.choose import answers, choose, inner_splits
 from luthier.scene.crops import Crops, standardisation
 from luthier.scene.cube import Scene
 from luthier.scene.recipe import SceneRecipe
 from luthier.scene.split import block_split
-from luthier.scene.train import field_radius, train
+from luthier.scene.train import answers, field_radius, train
 
 NAMES = ("mbconv_scene", "mbconv_scene_bandwise", "mbconv_scene_spectral")
 QUICK = SceneRecipe(epochs=2)
@@ -97,30 +96,6 @@ def test_a_pattern_is_learnt(striped: Callable[..., Scene]) -> None:
     assert trained.losses[-1] < trained.losses[0] / 2
     right = answers(trained, scene, split) == scene.labels.classes[split.test]
     assert right.mean() > 0.95
-
-
-def test_inner_splits_stay_inside_the_training_squares(striped: Callable[..., Scene]) -> None:
-    scene = striped(side=80)
-    assert scene.labels is not None
-    split = block_split(scene.labels, 4, train_share=0.3)
-    folds = inner_splits(scene, split)
-    judged = np.zeros(scene.hw, int)
-    for fold in folds:
-        assert not (fold.train & fold.test).any()
-        assert not ((fold.train | fold.test) & ~split.train).any()
-        assert fold.leakage(4) == 0.0
-        judged += fold.test
-    assert judged.max() == 1
-
-
-def test_the_better_recipe_is_chosen(striped: Callable[..., Scene]) -> None:
-    scene = striped(side=60)
-    assert scene.labels is not None
-    split = block_split(scene.labels, 4, train_share=0.3)
-    hopeless, sound = SceneRecipe(epochs=6, noise=50.0), SceneRecipe(epochs=6)
-    chosen, shares = choose(scene, split, presets.get("mbconv_scene_spectral"), (hopeless, sound))
-    assert chosen == sound
-    assert shares[1] > shares[0]
 
 
 @pytest.mark.parametrize("field", ["epochs", "learning_rate", "label_smoothing", "noise"])

@@ -1,8 +1,8 @@
 """Lab `scene_order`: filter every raw band apart and then mix, or mix the bands and then filter the mixtures?
 
 Both networks hold the same layers; only the first two change places.  Nothing but linear layers stands between them, so
-that no activation favours either, and both start as the same function: the principal directions of the training spectra
-behind, or before, filters that leave the pixel as it is.
+that no activation favours either, and both start as the same function: the directions in which the training spectra's
+signal stands above their noise behind, or before, filters that leave the pixel as it is.
 """
 
 from __future__ import annotations
@@ -76,12 +76,11 @@ def build(order: Order) -> Experiment:
 def _measure(place: Place, *, network: Network, epochs: int) -> Numbers:
     import torch
 
-    from luthier.scene.choose import answers
     from luthier.scene.metrics import judge
     from luthier.scene.read import read_indian_pines
     from luthier.scene.recipe import SceneRecipe
     from luthier.scene.split import block_split
-    from luthier.scene.train import field_radius, train
+    from luthier.scene.train import answers, field_radius, train
 
     torch.set_num_threads(1)
     scene, radius = read_indian_pines(), field_radius(network)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,16 +17,15 @@ from luthier.cost.receptive_field import receptive_fields
 from luthier.errors import SpecError
 from luthier.graph.from_network import from_network
 from luthier.nn.build import Classifier, build
-from luthier.nn.conv import ConvNorm
 from luthier.scene.crops import Crops, standardisation
-from luthier.scene.cube import Scene
+from luthier.scene.cube import Classes, Mask, Scene
 from luthier.scene.recipe import SceneRecipe
 from luthier.scene.split import Split
+from luthier.scene.start import begin_with_signal
 from luthier.train.recipe import Recipe
 from luthier.train.schedule import learning_rate_at
 from luthier.train.step import make_optimizer, set_seed
 
-Floats: TypeAlias = npt.NDArray[np.float32]
 #: largest 2-norm of the gradient, and the share of all steps in which the learning rate rises
 _CLIP: Final = 1.0
 _WARMUP: Final = 0.1
@@ -99,7 +97,7 @@ def train(
     network = for_scene(network, len(split.classes), mean.tolist(), std.tolist(), max(scene.hw))
     set_seed((recipe.seed,))
     module = build(network).to(memory_format=torch.channels_last)
-    _begin_with_principal_directions(module, scene, split, mean, std)
+    begin_with_signal(module, scene, split.train, mean, std)
     optimizer = make_optimizer(
         module,
         Recipe(epochs=1, optimizer="adamw", learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay),
@@ -132,33 +130,15 @@ def train(
     return Trained(network, module.eval(), tuple(losses))
 
 
-def _begin_with_principal_directions(module: Classifier, scene: Scene, split: Split, mean: Floats, std: Floats) -> None:
-    """The first 1x1 convolution starts as the spectra's principal directions, the largest first.
-
-    The norm behind it brings all of them to one scale, so that directions of little variance count from the start;
-    random directions are all dominated by the few largest ones.  Depthwise filters that no activation parts from the
-    bands start as the pixel itself, 1 in the middle and 0 around it, and so do not scramble what is mixed.
-    """
-    mixed = False
-    blocks = [block for stage in module.stages.values() for block in stage.children()]
-    for block, placed in zip(blocks, module.network.walk(), strict=True):
-        for part in block.modules():
-            if not isinstance(part, ConvNorm):
-                continue
-            conv = part.conv
-            if conv.groups == conv.in_channels > 1:
-                nn.init.dirac_(conv.weight, conv.groups)
-            elif mixed or conv.kernel_size != (1, 1):
-                return
-            else:
-                spectra = np.nan_to_num((scene.spectra(*np.nonzero(split.train)) - mean) / std)
-                directions = np.linalg.svd(spectra - spectra.mean(axis=0), full_matrices=False)[2]
-                count = min(len(directions), conv.out_channels)
-                with torch.no_grad():
-                    conv.weight[:count, :, 0, 0] = torch.from_numpy(directions[:count].astype(np.float32))
-                mixed = True
-        if placed.activation != "identity":
-            return
+def answers(trained: Trained, scene: Scene, split: Split, where: Mask | None = None) -> Classes:
+    """Class numbers that torch gives the test pixels (or others), the whole scene at once: it must fit in memory."""
+    network = trained.network
+    mean, std = (np.array(numbers, np.float32) for numbers in (network.input_mean, network.input_std))
+    values = np.nan_to_num((scene.window() - mean) / std).transpose(2, 0, 1)
+    with torch.inference_mode():
+        best = trained.module(torch.from_numpy(values)[None])[0].argmax(0).numpy()
+    named: Classes = np.array(split.classes)[best]
+    return named[split.test if where is None else where]
 
 
 def _varied(x: Tensor, y: Tensor, recipe: SceneRecipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
