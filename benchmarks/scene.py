@@ -52,7 +52,8 @@ Scene: Indian Pines (AVIRIS, 145 x 145 px, 200 bands, 16 classes, 10,249 labelle
   (4 folds of whole squares) inside the training squares.
 - HybridSN: 30 components, 25 px patches, the paper's layers and learning rate, until it knows 99.5 % of its training
   patches in three epochs in a row (at most 60); a start that knows less than half of them after ten epochs (one answer
-  for every patch: all units dead) is given up for the next seed. That was added after it had been seen on split 1.
+  for every patch: dead units) is given up for the next seed, at a third of the learning rate. That was added after it
+  had been seen on split 1.
 - Ours: preset `mbconv_scene`, the default recipe of `luthier scene train`, nothing tuned split by split. Recipe and
   start were tried inside the training squares of the splits 0 and 1 and on splits of other seeds (5 to 9, 100 to 102),
   which hold out other squares of the same scene; never on test squares of these splits. An earlier recipe (120 epochs,

@@ -27,8 +27,8 @@ HOW: Final = (
     "A claim is supported where every one of its differences is above zero, and contradicted where one is below zero "
     "even after Bonferroni's correction for the claim's comparisons. The smallest detectable difference is the true "
     "difference that as many seeds with this spread would find in four of five labs. A mean's ± is the half width of "
-    "its own 95 % t interval. Intervals cover what a seed draws; the images that judge are the same for all seeds, unless "
-    "it says otherwise below, and their choice is not covered."
+    "its own 95 % t interval. Intervals cover what a seed draws; the images that judge are the same for all seeds, "
+    "unless it says otherwise below, and their choice is not covered."
 )
 
 

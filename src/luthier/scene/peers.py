@@ -75,6 +75,7 @@ def _searched(scene: Scene, split: Split, model: Any, grid: Mapping[str, Any]) -
 #: of the published network
 HYBRID_PATCH: Final = 25
 HYBRID_COMPONENTS: Final = 30
+_HYBRID_RATE: Final = 1e-3
 #: of starts; epochs after which one that knows less than this share of its patches is given up
 _HYBRID_STARTS: Final = 3
 _HYBRID_PATIENCE: Final = 10
@@ -109,7 +110,8 @@ def hybrid(
 
     Principal components come from the training ground.  Products are of bf16 where the CPU is faster so; Adam with
     the paper's learning rate, 1e-3.  Without norms, some starts end with dead units and one answer for every patch:
-    a network that knows less than half of its patches after ten epochs is given up for that of the next seed.
+    a network that knows less than half of its patches after ten epochs is given up for that of the next seed, at a
+    third of the learning rate.
     """
     import torch
 
@@ -121,7 +123,8 @@ def hybrid(
     for start in range(seed, seed + _HYBRID_STARTS):
         torch.manual_seed(start)
         model = hybrid_network(len(split.classes), patches.components, patch)
-        epochs, share = _taught(model, patches, where, truth, start, most_epochs, batch, say)
+        rate = _HYBRID_RATE / 3 ** (start - seed)
+        epochs, share = _taught(model, patches, where, truth, start, rate, most_epochs, batch, say)
         if share >= _HYBRID_HOPEFUL:
             break
     model.eval()
@@ -135,7 +138,7 @@ def hybrid(
 
 
 def _taught(
-    model: Any, patches: _Patches, where: npt.NDArray[np.int64], truth: npt.NDArray[np.int64], seed: int,
+    model: Any, patches: _Patches, where: npt.NDArray[np.int64], truth: npt.NDArray[np.int64], seed: int, rate: float,
     most_epochs: int, batch: int, say: Callable[[float, str], None] | None,
 ) -> tuple[int, float]:  # fmt: skip
     """Train in place until the plateau, or until it is hopeless; epochs, and the share of its patches it knows."""
@@ -143,7 +146,7 @@ def _taught(
     import torch.nn.functional as F
 
     labels, rng = torch.from_numpy(truth), np.random.default_rng(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     epochs, known, share = 0, 0, 0.0
     model.train()
     while epochs < most_epochs and known < 3 and not (epochs == _HYBRID_PATIENCE and share < _HYBRID_HOPEFUL):
