@@ -159,9 +159,9 @@ def scores_chart(judged: Judged, trials: Sequence[Trial], key: str) -> Chart:
                 f"{_number(judged.measure, trial.scores[judged.measure])}" for trial in mine
             ],
         })  # fmt: skip
-    figure = Figure(
-        data=traces, layout=layout(380, xaxis=axis("split", tickformat="d"), yaxis=axis(_title(judged.measure)))
-    )
+    step = -(-max(trial.split + 1 for trial in trials) // 10)
+    splits = axis("split", tickformat="d", tick0=1, dtick=step)
+    figure = Figure(data=traces, layout=layout(380, xaxis=splits, yaxis=axis(_title(judged.measure))))
     return Chart(key, "Every split", "All methods are judged on the same held-out records.", figure)
 
 

@@ -121,11 +121,13 @@ def confusion(winner: Judged, class_names: Sequence[str]) -> Chart:
         heat |= {"text": cells, "texttemplate": "%{text}"}
     side_px = max(260, min(860, 44 * count)) if count <= 20 else min(920, 24 * count)
     longest = max(min(len(class_names[i]), 24) for i in chosen)
+    # names that are wider than a cell stand aslant, to the left: to the right the last one would not fit
+    angle = -90 if count > 20 else -40 if longest > 6 else 0
     figure = Figure(
         data=[heat],
         layout=layout(
             side_px + 70 + (6 * longest if count > 6 else 20),
-            xaxis=axis("answer", constrain="domain", tickangle=None if count <= 20 else -90, showline=False, **ticks),
+            xaxis=axis("answer", constrain="domain", tickangle=angle, showline=False, **ticks),
             yaxis=axis("truth", autorange="reversed", showline=False, **ticks),
             margin={"l": 8, "r": 8, "t": 8, "b": 8},
             plot_bgcolor=RULE if any(not sum(winner.confusion[i]) for i in chosen) else "rgba(0,0,0,0)",
