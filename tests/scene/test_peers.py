@@ -62,7 +62,7 @@ def test_a_dead_start_is_given_up(striped_of_14: tuple[Scene, Split], monkeypatc
     fewer[tuple(named[::2].T)] = False  # fewer of the crop that a dead start names
     split = replace(split, train=fewer)
     monkeypatch.setattr(peers, "hybrid_network", network)
-    answer = peers.hybrid(scene, split, patch=PATCH, most_epochs=12, say=lambda _, what: said.append(what))
+    answer = peers.hybrid(scene, split, patch=PATCH, batch=8, most_epochs=30, say=lambda _, what: said.append(what))
     assert len(made) == 2
     assert answer.settings.endswith("start 2")
     assert answer.radius == PATCH // 2
