@@ -18,7 +18,7 @@ from luthier.errors import SpecError
 from luthier.graph.from_network import from_network
 from luthier.nn.build import Classifier, build
 from luthier.scene.crops import Crops, standardisation
-from luthier.scene.cube import Classes, Mask, Scene
+from luthier.scene.cube import Classes, Scene
 from luthier.scene.recipe import SceneRecipe
 from luthier.scene.split import Split
 from luthier.scene.start import begin_with_signal
@@ -130,15 +130,15 @@ def train(
     return Trained(network, module.eval(), tuple(losses))
 
 
-def answers(trained: Trained, scene: Scene, split: Split, where: Mask | None = None) -> Classes:
-    """Class numbers that torch gives the test pixels (or others), the whole scene at once: it must fit in memory."""
+def answers(trained: Trained, scene: Scene, split: Split) -> Classes:
+    """Class numbers that torch gives the test pixels, the whole scene at once: it must fit in memory."""
     network = trained.network
     mean, std = (np.array(numbers, np.float32) for numbers in (network.input_mean, network.input_std))
     values = np.nan_to_num((scene.window() - mean) / std).transpose(2, 0, 1)
     with torch.inference_mode():
         best = trained.module(torch.from_numpy(values)[None])[0].argmax(0).numpy()
     named: Classes = np.array(split.classes)[best]
-    return named[split.test if where is None else where]
+    return named[split.test]
 
 
 def _varied(x: Tensor, y: Tensor, recipe: SceneRecipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
