@@ -83,10 +83,15 @@ def test_bill_and_accuracy(run: tuple[Path, Ended]) -> None:
     assert after["energy_j"] > before["energy_j"] > 0
     assert (after["latency_s_kind"], after["energy_j_kind"]) == ("measured", "modelled")
     assert 0 < after["latency_s"] < 0.1
+    assert abs(result["latency_added_s"]) < after["latency_s"]
+    assert result["latency_added_s_kind"] == "measured"
     low, high = result["accuracy_interval"]
     assert low <= result["accuracy"] <= high
     assert "--max-params" in result["limits"]
     assert "behind 2, 5" in run[1].err
+    page = (run[0] / "report.html").read_text()
+    assert "se in own_nets:small" in page
+    assert "The bill, gate by gate" in page
 
 
 def test_folder_is_a_model_for_other_commands(run: tuple[Path, Ended], tmp_path: Path) -> None:

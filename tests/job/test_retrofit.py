@@ -146,8 +146,8 @@ def test_bill_of_single_gates_adds_up(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert (graph_macs(gated.without), graph_params(gated.without)) == (graph_macs(bare), graph_params(bare))
     assert [op.attrs for op in gated.without.ops] == [op.attrs for op in bare.ops]
     meter = Meter(get("raspberry_pi_4"), 1, seconds=0.01)
-    before, after, runtime = meter.whole(gated)
-    assert runtime.startswith("Luthier, ")
+    before, after, turns = meter.whole(gated)
+    assert turns.runtime.startswith("Luthier, ")
     bills = [meter.gate(gated, n, one, places[n].shape[1:], before) for n, one in enumerate(inserted)]
     assert sum(bill.macs for bill in bills) == after.macs - before.macs == 8 * 4 * 2 + 4 * 2 * 2
     assert sum(bill.params for bill in bills) == after.params - before.params

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from luthier import __version__
 from luthier.cli import limits, output
 from luthier.job.results import Bill, Retrofit
 
@@ -55,7 +56,7 @@ def retrofit(
     """Put attention into a finished network: the same function at first, a bill gate by gate, then fine-tuned."""
     from luthier.job.retrofit import retrofit as run
     from luthier.job.retrofit_request import RetrofitRequest, default_run_dir
-    from luthier.report.retrofit import lines
+    from luthier.report.retrofit import lines, write
 
     request = RetrofitRequest(
         command="retrofit", model=limits.absolute(model) or model, data=limits.absolute(data), attention=attention,
@@ -67,8 +68,11 @@ def retrofit(
     )  # fmt: skip
     console, folder = output.console(), run_dir or default_run_dir(request)
     found = run(request, folder, output.say)
+    page = folder / "report.html"
+    if not page.exists():
+        write(found, __version__, page)
     console.print(lines(found))
-    output.say(f"{folder}: written; it can be used as MODEL")
+    output.say(f"{folder}: written, with report.html; it can be used as MODEL")
     if as_json:
         output.document("retrofit", document(found, folder))
 
@@ -82,6 +86,9 @@ def document(found: Retrofit, folder: Path) -> dict[str, Any]:
         "device": found.device_title,
         "before": _bill(found.before),
         "after": _bill(found.after),
+        "latency_added_s": found.latency_added_s,
+        "latency_added_spread_s": found.latency_added_spread_s,
+        "latency_added_s_kind": "measured",
         "gates": [{**asdict(gate), "latency_s_kind": "measured", "energy_j_kind": "modelled"} for gate in found.gates],
         "trials": [{**asdict(trial), "gain_nats_kind": "measured"} for trial in found.trials],
         "accuracy": None if tuned is None else tuned.after,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import nn
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Values = dict[str, NDArray[Any]]
+
+
+#: the price of all gates together is quoted most: it gets so many times the seconds of one gate
+_WHOLE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,11 @@ class Meter:
             self.bases[id(gated), engine] = known
         return known
 
-    def whole(self, gated: Gated) -> tuple[Bill, Bill, str]:
-        """Bills without and with all gates, and the run time."""
-        turns = self.times(gated, gated.graph)
+    def whole(self, gated: Gated) -> tuple[Bill, Bill, Turns]:
+        """Bills without and with all gates, and how the two ran in turns."""
+        turns = dataclasses.replace(self, seconds=_WHOLE * self.seconds).times(gated, gated.graph)
         before = self.price(gated.without, turns.first_s, turns.first_spread_s)
-        return before, self.price(gated.graph, turns.second_s, turns.second_spread_s), turns.runtime
+        return before, self.price(gated.graph, turns.second_s, turns.second_spread_s), turns
 
     def gate(self, gated: Gated, number: int, insertion: Insertion, hw: tuple[int, int], before: Bill) -> GateBill:
         """What one gate adds."""

@@ -140,6 +140,8 @@ class Retrofit:
         runtime: what measured the latencies.
         limits: in absolute numbers, as options; empty = none.
         before, after: the whole network.
+        latency_added_s, latency_added_spread_s: by all gates together: median of the differences of both in turns,
+            and half their interquartile range.
         gates: in the network's order.
         trials: of `--reduction auto`; empty = not asked for.
         tuned: None = no images were given.
@@ -155,6 +157,8 @@ class Retrofit:
     limits: str
     before: Bill
     after: Bill
+    latency_added_s: float
+    latency_added_spread_s: float
     gates: tuple[GateBill, ...]
     trials: tuple[Trial, ...]
     tuned: Tuned | None

@@ -55,7 +55,7 @@ from luthier.train.results import Evaluation
 from luthier.train.source import Source, Splits
 from luthier.train.transforms import make_transforms
 
-SCHEMA: Final = "luthier.bill/1"
+SCHEMA: Final = "luthier.bill/2"
 #: epochs of the short trainings by which `--reduction auto` judges gates
 TRIAL_EPOCHS: Final = 1
 
@@ -266,7 +266,7 @@ class _Work:
         self.say("bill: the network without gates and with each runs in turns")
         while True:
             module, gated = self.gated(inserted)
-            before, after, runtime = meter.whole(gated)
+            before, after, turns = meter.whole(gated)
             budget = request.budget(before)
             gates = tuple(
                 meter.gate(gated, number, one, places[one.path].shape[1:], before)
@@ -280,8 +280,9 @@ class _Work:
         self.export(module, inserted)
         return Retrofit(
             model=request.model, attention=request.attention, weights=self.base.weights,
-            resolution=self.base.recipe.resolution, device_title=meter.device.title, runtime=runtime,
-            limits=budget.text, before=before, after=after, gates=gates, trials=tuple(trials), tuned=tuned,
+            resolution=self.base.recipe.resolution, device_title=meter.device.title, runtime=turns.runtime,
+            limits=budget.text, before=before, after=after, latency_added_s=turns.difference_s,
+            latency_added_spread_s=turns.difference_spread_s, gates=gates, trials=tuple(trials), tuned=tuned,
             remarks=self.remarks(before),
         )  # fmt: skip
 

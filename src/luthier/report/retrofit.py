@@ -1,12 +1,14 @@
-"""What attention costs in a network, and what it gains, on the terminal."""
+"""What attention costs in a network, and what it gains: on the terminal, and the page of the run folder."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from luthier import units
-from luthier.job.results import Retrofit
-from luthier.report import words
+from luthier import files, units
+from luthier.job.results import GateBill, Retrofit, Trial
+from luthier.report import frame, words
+from luthier.report.chart import GOOD, MUTED, QUIET, SECOND, WINNER, Chart, axis, label, layout, names_axis
 from luthier.report.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -23,6 +25,14 @@ def _added(value: float | None, dimension: str) -> str:
     return words.NONE if value is None else ("-" if value < 0 else "+") + units.show(abs(value), dimension)
 
 
+def added_time(found: Retrofit) -> tuple[float, float]:
+    """By all gates together, and its spread, both in percent of the time without them."""
+    return (
+        100 * found.latency_added_s / found.before.latency_s,
+        100 * found.latency_added_spread_s / found.before.latency_s,
+    )
+
+
 def whole(found: Retrofit) -> Table:
     """The network before and after."""
     columns = (
@@ -36,10 +46,12 @@ def whole(found: Retrofit) -> Table:
             name, words.quantity(before, dimension), words.quantity(after, dimension), _change(before, after)
         )  # fmt: skip
 
+    share, spread = added_time(found)
+    latency = (*row("latency, measured", "latency_s", "latency")[:3], f"{share:+.2f} ±{spread:.2f} %")
     rows = (
         row("parameters", "params", "count"), row("MACs", "macs", "count"),
         row("weights", "weight_bytes", "bytes"), row("peak memory, modelled", "peak_activation_bytes", "bytes"),
-        row("latency, measured", "latency_s", "latency"), row("energy, modelled", "energy_j", "energy"),
+        latency, row("energy, modelled", "energy_j", "energy"),
     )  # fmt: skip
     return Table(columns, rows)
 
@@ -96,3 +108,113 @@ def lines(found: Retrofit) -> Group:
     from luthier.report.analysis.terminal import grid
 
     return Group(grid(whole(found)), grid(gates(found)), *map(Text, sentences(found)))
+
+
+def prices(found: Retrofit) -> Chart:
+    """What each gate adds, in percent of the network: parameters, MACs and time, side by side."""
+    from plotly.graph_objects import Figure
+
+    before = found.before
+
+    def panel(number: int, name: str, color: str, values: list[float], errors: list[float] | None) -> dict[str, Any]:
+        own = "" if number == 0 else str(number + 1)
+        trace: dict[str, Any] = {
+            "type": "bar", "orientation": "h", "name": name, "x": values, "y": list(range(len(values))),
+            "xaxis": f"x{own}", "yaxis": "y", "marker": {"color": color}, "hoverinfo": "text",
+            "hovertext": [_gate_hover(gate) for gate in found.gates], "textposition": "none",
+        }  # fmt: skip
+        if errors is not None:
+            trace["error_x"] = {"type": "data", "array": errors, "color": MUTED, "thickness": 1.5, "width": 3}
+        return trace
+
+    def percents(field: str) -> list[float]:
+        return [100 * getattr(gate, field) / getattr(before, field) for gate in found.gates]
+
+    spreads = [100 * gate.latency_spread_s / before.latency_s for gate in found.gates]
+    options: dict[str, Any] = {"bargap": 0.35, "showlegend": False, "yaxis": names_axis([g.place for g in found.gates])}
+    titles = ("parameters, % (counted)", "MACs, % (counted)", "time, % (measured)")
+    for number, title in enumerate(titles):
+        own = "" if number == 0 else str(number + 1)
+        ends = [number / 3 + (0.02 if number else 0.0), (number + 1) / 3 - 0.02]
+        options[f"xaxis{own}"] = axis(title, domain=ends, nticks=4, **({"rangemode": "tozero"} if number < 2 else {}))
+    figure = Figure(
+        data=[
+            panel(0, "parameters", SECOND, percents("params"), None),
+            panel(1, "MACs", WINNER, percents("macs"), None),
+            panel(2, "time", QUIET, percents("latency_s"), spreads),
+        ],
+        layout=layout(110 + 24 * len(found.gates), **options),
+    )
+    note = (
+        "In percent of the network without gates, each gate alone. Whiskers on the time are half the interquartile "
+        "range of the differences, both networks in turns; a time below zero within its whisker is noise."
+    )
+    return Chart("prices", "What each gate adds", note, figure, min_width_px=560)
+
+
+def _gate_hover(gate: GateBill) -> str:
+    shape = " x ".join(map(str, gate.shape))
+    return (
+        f"<b>{label(gate.place)}</b> {shape}<br>{_added(gate.params, 'count')} parameters<br>"
+        f"{_added(gate.macs, 'count')} MAC<br>{_added(gate.latency_s, 'latency')} "
+        f"±{units.show(gate.latency_spread_s, 'latency')}"
+    )
+
+
+def bargains(found: Retrofit) -> Chart | None:
+    """Measured gain of every gate tried over its share of the budget; None where nothing was tried."""
+    from plotly.graph_objects import Figure
+
+    if not found.trials:
+        return None
+
+    def points(name: str, trials: list[Trial], color: str, symbol: str, size: int) -> dict[str, Any]:
+        return {
+            "type": "scatter", "mode": "markers", "name": name, "x": [100 * one.budget_share for one in trials],
+            "y": [one.gain_nats for one in trials], "marker": {"color": color, "size": size, "symbol": symbol},
+            "hoverinfo": "text",
+            "hovertext": [
+                f"<b>{label(one.place)}</b>, r = {one.reduction}<br>gain {one.gain_nats:.4f} nats<br>"
+                f"{words.percent(one.budget_share)} of the budget"
+                for one in trials
+            ],
+        }  # fmt: skip
+
+    figure = Figure(
+        data=[
+            points("tried", [one for one in found.trials if not one.chosen], QUIET, "circle", 8),
+            points("bought", [one for one in found.trials if one.chosen], GOOD, "diamond", 11),
+        ],
+        layout=layout(
+            360, xaxis=axis("share of the budget, %", type="log"), yaxis=axis("gain, nats (measured)", zeroline=True)
+        ),
+    )
+    note = (
+        "One point for each place and reduction. The gain is what the loss on the validation images rises by when "
+        "this gate alone is switched off."
+    )
+    return Chart("bargains", "What the budget bought", note, figure, max_width_px=800)
+
+
+def verdict(found: Retrofit) -> str:
+    """The price in a sentence."""
+    before, after, (share, spread) = found.before, found.after, added_time(found)
+    return (
+        f"{words.counted(len(found.gates), 'gate')}: {_change(before.params, after.params)} parameters, "
+        f"{_change(before.macs, after.macs)} MACs, {share:+.1f} ±{spread:.1f} % time (measured)"
+    )
+
+
+def render(found: Retrofit, version: str) -> str:
+    """The page as HTML."""
+    content = {
+        "headline": f"{found.attention} in {found.model}", "verdict": verdict(found),
+        "sentences": sentences(found), "whole": whole(found), "gates": gates(found), "prices": prices(found),
+        "bargains": bargains(found),
+    }  # fmt: skip
+    return frame.fill("retrofit.html.j2", content["headline"], version, content)  # type: ignore[arg-type]
+
+
+def write(found: Retrofit, version: str, path: Path) -> None:
+    """Write `render(...)`, whole or not at all."""
+    files.write_text(path, render(found, version))
