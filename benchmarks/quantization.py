@@ -34,11 +34,15 @@ NETS = {
 PEERS = {"nncf": "NNCF 3.4, default", "ort": "ONNX Runtime static, default", "ort_channel": "ONNX Runtime, per channel"}
 SIMULATED = 200
 W8A8: dict[str, Any] = {"numbers": "W8A8"}
+TAUGHT = {"distil": 12}
 MORE: dict[str, dict[str, Any]] = {
+    "W8A8, taught fp32's answers": {**W8A8, **TAUGHT},
     "W8A8, not equalised, functions by table": {**W8A8, "equalize": False, "from_sums": ()},
     "W8A8, bf16 between products": {**W8A8, "products_only": True},
     "W4A8, rounded to sums": {"numbers": "W4A8", "round_to_sums": True},
+    "W4A8, rounded to sums, taught": {"numbers": "W4A8", "round_to_sums": True, **TAUGHT},
     "W4A4, rounded to sums": {"numbers": "W4A4", "round_to_sums": True},
+    "W4A4, rounded to sums, taught": {"numbers": "W4A4", "round_to_sums": True, **TAUGHT},
 }
 
 
@@ -159,10 +163,27 @@ class Bench:
         judged = self.judged
         if options:
             options = {**options, "numbers": parse_numbers(options["numbers"])}
+            epochs, real = options.pop("distil", 0), (graph, constants)
             graph, constants = quantize(graph, constants, self.calibration, compile=compile_graph, **options)
+            if epochs:
+                graph, constants = self.taught(real, graph, constants, epochs)
             if any(tensor.dtype == "int4" for tensor in graph.tensors.values()):
                 judged = judged[:: len(judged) // SIMULATED]
         return answers(graph, constants, normalised(judged))[0]
+
+    def taught(
+        self, real: tuple[Any, Mapping[str, Array]], graph: Any, constants: Mapping[str, Array], epochs: int
+    ) -> tuple[Any, dict[str, Array]]:
+        """A quantised network after learning its own fp32's answers on the calibration images."""
+        from luthier.job.quantize import answers
+        from luthier.train.distil import Lesson, distil
+        from luthier.train.qat import Quantized
+
+        module = Quantized(graph, constants)
+        wanted = answers(*real, self.calibration)[0]
+        distil(module, self.calibration, wanted, Lesson(epochs=epochs), folder=self.work / "distil")
+        (self.work / "distil" / "checkpoint.pt").unlink()
+        return module.integers()
 
     def peer(self, peer: str, key: str, graph: Any, constants: Mapping[str, Array]) -> Array:
         """Another quantiser's answers."""
@@ -292,7 +313,9 @@ rows are on the kind side by as much as that choice is worth; later variants wer
 nips2017_a (`--tuning`). Change: points of top-1 against the same network's fp32
 on the same images, with the paired 95 % interval (Agresti and Min 2005). Agree: images with the answer of
 fp32. SQNR: of the scores. W4A4 is simulated, on every fifth image. "Not equalised, functions by table" is the plain
-method that Luthier started from; "bf16 between products" rounds to integers only what products read, as NNCF does.
+method that Luthier started from; "bf16 between products" rounds to integers only what products read, as NNCF does;
+"taught" is `luthier quantize --distil --epochs 12`: the rounded network learns fp32's answers on the calibration
+images, without labels.
 
 MobileNetV3-Small's published weights lie on an int8 grid per output channel already (they were dequantised from an
 8-bit file), so rounding them again costs nothing; "rescaled" is the same function with the channels of its residual

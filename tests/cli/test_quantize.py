@@ -92,6 +92,17 @@ def test_training_with_the_rounding() -> None:
     assert graph.constants["cp.weight"].dtype == "int4"
 
 
+def test_learning_the_answers_of_fp32_needs_no_labels() -> None:
+    asked = ("net.onnx", "--data", "images.npy", "--numbers", "W4A8", "--json")
+    plain = run(*asked, "-o", "plain").result
+    ended = run(*asked, "-o", "out", "--distil", "--epochs", 40)
+    assert ended.result["distil_epochs"] == 40
+    assert ended.result["sqnr_db"] > plain["sqnr_db"] + 0.5
+    assert "taught fp32's answers for 40 epochs" in ended.err
+    assert Path("out/distil/checkpoint.pt").exists()
+    refused("net.onnx", "--data", "images.npy", "-o", "out", "--distil", "--qat", words=("leave one out",))
+
+
 def refused(*arguments: object, words: tuple[str, ...]) -> None:
     ended = in_process("quantize", *arguments)
     assert ended.code == 2, ended.err
@@ -115,6 +126,7 @@ BAD: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "not float32": (lambda x: x.astype(np.float64), (), ("must be one float32 array",)),
     "bits": (lambda x: x, ("--numbers", "W2A2"), ("must be one of fp32, bf16, fp16, W8A8",)),
     "observer": (lambda x: x, ("--observer", "median"), ("must be one of minmax, percentile, mse, entropy",)),
+    "too few to learn from": (lambda x: x[:18], ("--distil",), ("at least 10 images are needed, got 9",)),
     "unlabelled training": (lambda x: x, ("--qat",), ("trains on labelled images, and images.npy has none",)),
 }
 

@@ -37,8 +37,11 @@ def quantize(
     round_to_sums: Annotated[
         bool, typer.Option("--round-to-sums", help="Round weights so that sums keep their values; for 4 bits.")
     ] = False,
-    qat: Annotated[bool, typer.Option("--qat", help="Train with the rounding behind calibration.")] = False,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of --qat.")] = 5,
+    qat: Annotated[bool, typer.Option("--qat", help="Train on labels with the rounding in place.")] = False,
+    distil: Annotated[
+        bool, typer.Option("--distil", help="Learn fp32's answers on the calibration images; needs no labels.")
+    ] = False,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of --qat or --distil.")] = 5,
     analyze: Annotated[
         bool, typer.Option("--analyze", help="Tell where the noise comes from and what mends it; writes no network.")
     ] = False,
@@ -67,9 +70,11 @@ def quantize(
     known = [name for name in OBSERVERS if name == observer]
     if not known:
         raise InputError(f"--observer {observer}: must be one of {', '.join(OBSERVERS)}")
+    if qat and distil:
+        raise InputError("--distil: learns from fp32 and --qat from labels; leave one out")
     options = Options(
         numbers=parse_numbers(numbers), observer=known[0], equalize=not no_equalize, round_to_sums=round_to_sums,
-        images=images, qat_epochs=epochs if qat else 0,
+        images=images, qat_epochs=epochs if qat else 0, distil_epochs=epochs if distil else 0,
     )  # fmt: skip
     given = {"energy": max_energy, "size": max_size, "latency": max_latency, "loss": max_loss}
     source = noise.Asked(model, data, options, pretrained, resolution, seed, skip_bad)
@@ -100,6 +105,7 @@ def lines(found: QuantizedModel) -> list[str]:
     said = [
         f"{found.folder}: written; {found.numbers}, calibrated on {found.calibration_images} images"
         + (f", trained for {found.qat_epochs} epochs" if found.qat_epochs else "")
+        + (f", taught fp32's answers for {found.distil_epochs} epochs" if found.distil_epochs else "")
     ]
     where = f"on {found.judged_images} other images ({found.runtime})"
     if found.accuracy_before is not None and found.accuracy_after is not None and found.change_interval is not None:

@@ -64,7 +64,8 @@ class Options:
     Attributes:
         images: calibration images at most.
         judge: images to judge on at most.
-        qat_epochs: of training behind calibration; 0 = none.
+        qat_epochs: of training on labels behind calibration; 0 = none.
+        distil_epochs: of learning fp32's answers on the calibration images; 0 = none.
         by_op: products and the names of their number types, where they differ; `numbers` is then that of no other.
     """
 
@@ -75,6 +76,7 @@ class Options:
     images: int = 256
     judge: int = 2000
     qat_epochs: int = 0
+    distil_epochs: int = 0
     by_op: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -134,6 +136,9 @@ def quantize_model(
         if images.splits is not None and options.qat_epochs:
             say(0.4, "training")
             graph, values = _trained(graph, values, images.splits, options, run, model, seed)
+        if options.distil_epochs:
+            say(0.4, "learning fp32's answers")
+            graph, values = _distilled(net, graph, values, images.calibration, options, run, seed)
         say(0.8, "judging")
         found = replace(_judged(net, graph, values, images), model=model, numbers=options.said)
         return _written(found, graph, values, folder, options, len(images.calibration))
@@ -230,6 +235,18 @@ def _trained(
     return module.integers()
 
 
+def _distilled(
+    net: Weighted, graph: Graph, values: Mapping[str, Array], images: Array, options: Options, run: RunFolder, seed: int
+) -> tuple[Graph, dict[str, Array]]:
+    from luthier.train.distil import Lesson, distil
+    from luthier.train.qat import Quantized
+
+    module = Quantized(graph, values)
+    wanted, _ = answers(net.graph, net.constants, images)
+    distil(module, images, wanted, Lesson(epochs=options.distil_epochs, seed=seed), folder=run.path / "distil")
+    return module.integers()
+
+
 def answers(graph: Graph, constants: Mapping[str, Array], images: Array) -> tuple[Array, Runtime]:
     """Scores of all images, (N, K): by the engine, or simulated where it does not run such numbers."""
     size = graph.tensors[graph.inputs[0]].shape[0]
@@ -269,7 +286,7 @@ def _judged(net: Weighted, graph: Graph, values: Mapping[str, Array], images: Im
         sqnr_db=float(10 * np.log10((before.astype(np.float64) ** 2).sum() / max(error, 1e-300))),
         integer_ops=sum(in_integers(graph, op) for op in graph.ops), real_ops=_real_ops(graph),
         weight_bytes_before=sum(tensor.bytes for tensor in net.graph.constants.values()), weight_bytes_after=0,
-        file_bytes=0, onnx_bytes=0, qat_epochs=0,
+        file_bytes=0, onnx_bytes=0, qat_epochs=0, distil_epochs=0,
     )  # fmt: skip
 
 
@@ -302,6 +319,7 @@ def _written(
     found = replace(
         found, folder=str(folder), calibration_images=calibration, file_bytes=file_bytes, onnx_bytes=onnx_bytes,
         weight_bytes_after=sum(tensor.bytes for tensor in graph.constants.values()), qat_epochs=options.qat_epochs,
+        distil_epochs=options.distil_epochs,
     )  # fmt: skip
     files.write_text(folder / "quantized.json", json.dumps(asdict(found), indent=1) + "\n")
     return found

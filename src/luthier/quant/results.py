@@ -214,7 +214,8 @@ class QuantizedModel:
         real_ops: names of those that do not, but for functions computed from a sum.
         weight_bytes_before, weight_bytes_after: of the constants as stored; two 4-bit numbers share a byte.
         file_bytes, onnx_bytes: of the two files; 0 = not written.
-        qat_epochs: of training behind calibration.
+        qat_epochs: of training on labels behind calibration.
+        distil_epochs: of learning fp32's answers.
     """
 
     model: str
@@ -237,3 +238,4 @@ class QuantizedModel:
     file_bytes: int
     onnx_bytes: int
     qat_epochs: int
+    distil_epochs: int

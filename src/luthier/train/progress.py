@@ -14,14 +14,18 @@ class TrainingProgress:
     """A context manager that writes to stderr; silent when `show` is False.
 
     A terminal gets a bar over all steps of the training; anything else gets one line per epoch.
+
+    Args:
+        judged: what an epoch's `val_accuracy` is a share of, in a word.
     """
 
     def __init__(
-        self, label: str, epochs: int, steps_per_epoch: int, *, done_steps: int = 0, show: bool = True
-    ) -> None:
+        self, label: str, epochs: int, steps_per_epoch: int, *, done_steps: int = 0, show: bool = True,
+        judged: str = "accuracy",
+    ) -> None:  # fmt: skip
         self._console = Console(stderr=True, highlight=False)
         self._label, self._epochs = label or "training", epochs
-        self._show = show
+        self._show, self._judged = show, judged
         self._rate = ""
         self._bar: Progress | None = None
         if show and self._console.is_terminal:
@@ -56,7 +60,8 @@ class TrainingProgress:
             return
         line = (
             f"{self._label}  epoch {epoch.epoch}/{self._epochs}  loss {epoch.train_loss:.3f}  "
-            f"val {epoch.val_loss:.3f}  accuracy {100 * epoch.val_accuracy:.1f} %  {epoch.images_per_s:,.0f} images/s"
+            f"val {epoch.val_loss:.3f}  {self._judged} {100 * epoch.val_accuracy:.1f} %  "
+            f"{epoch.images_per_s:,.0f} images/s"
         )
         if self._bar is not None:
             self._bar.update(self._task, description=line.rsplit("  ", 1)[0])

@@ -74,6 +74,15 @@ class Quantized(nn.Module):
         scale: Tensor = start * torch.exp(log * part + (log - log * part).detach())
         return scale
 
+    def constant(self, name: str) -> nn.Parameter:
+        """What a constant of the graph is before it is rounded."""
+        found: nn.Parameter = getattr(self, self._own[name])
+        return found
+
+    def ranges(self) -> list[nn.Parameter]:
+        """The logarithms of all scales."""
+        return [parameter for name, parameter in self.named_parameters() if name.endswith("_log")]
+
     def forward(self, x: Tensor) -> Tensor:
         """Op by op, each tensor rounded as it is stored."""
         graph = self.graph
@@ -96,7 +105,7 @@ class Quantized(nn.Module):
     def _constant(self, op: Op, role: str) -> Tensor:
         name = op.constants[role]
         tensor = self.graph.constants[name]
-        exact: Tensor = getattr(self, self._own[name])
+        exact = self.constant(name)
         if tensor.scale is None:
             return exact
         if tensor.dtype == "int32":
@@ -119,7 +128,7 @@ class Quantized(nn.Module):
             tensors[name] = replace(tensors[name], scale=float(self._scale(f"tensor {first}", 1, 1)))
         described, values = dict(self.graph.constants), dict[str, Array]()
         for name, tensor in self.graph.constants.items():
-            exact: Tensor = getattr(self, self._own[name])
+            exact = self.constant(name)
             if tensor.scale is None:
                 values[name] = exact.cpu().numpy()
             elif tensor.dtype == "int32":
