@@ -52,6 +52,15 @@ def test_labs_are_whole_and_one_arm_trains(lab_data: Path, tmp_path: Path) -> No
     assert macs[0] == macs[1] < macs[6] < macs[2] <= 1.01 * macs[0]
     quick = build(Order("retrofit", "quick", lab_data))
     assert len(quick.arms) == 10
+    standard, full = (build(Order("retrofit", size, lab_data)) for size in ("standard", "full"))
+    # a quarter of the pixels, and of the work but for the last layer
+    classifier = 32 * 10
+    ratio = (quick.arm("resnet20 base").facts["macs"] - classifier) / (
+        standard.arm("resnet20 base").facts["macs"] - classifier
+    )
+    assert ratio == 4
+    # torchvision's count of ResNet-18 less its 1,000 classes and wide stem, with ten classes and a narrow one
+    assert full.arm("resnet18 base").facts["params"] == 11_689_512 - 513_000 + 5_130 - 64 * 3 * (49 - 9)
     numbers = quick.arm("resnet20 eca").measure(Place(0, tmp_path / "t"))
     assert 0 <= numbers["accuracy"] <= 1
     assert numbers["time_ratio"] > 0

@@ -46,18 +46,28 @@ BATCH: Final = 64
 RATE: Final = 0.05
 
 
-def base_network(name: str, amount: Amount) -> Network:
+def base_network(name: str, amount: Amount, side: int = 32) -> Network:
     """`vgg11_bn` at a quarter of its width or `resnet20` at half, with one linear layer behind the pool.
+
+    Where networks are not slim, both are whole, and in the place of `resnet20` stands `resnet18` with the stem that
+    small images want: one 3x3 convolution of stride 1, no pool.
 
     Example:
         >>> base_network("resnet20", AMOUNTS["quick"]).stages[-1].blocks[-1].out_channels
         32
+        >>> base_network("resnet20", AMOUNTS["full"]).stages[-1].blocks[-1].out_channels
+        512
     """
-    preset = presets.get(name)
     width = {"vgg11_bn": 0.25, "resnet20": 0.5}[name] if amount.slim else 1.0
-    return replace(
-        scale_by(preset, width=width, depth=1, resolution=32, name=f"{name}@w{width:g}"), head=Head(num_classes=10)
-    )
+    preset = presets.get(name) if amount.slim or name != "resnet20" else _small_stem(presets.get("resnet18"))
+    scaled = scale_by(preset, width=width, depth=1, resolution=side, name=f"{preset.name}@w{width:g}")
+    return replace(scaled, head=Head(num_classes=10))
+
+
+def _small_stem(network: Network) -> Network:
+    stem, _, *rest = network.stages
+    first = replace(stem.blocks[0], kernel_size=3, stride=1)
+    return replace(network, stages=(replace(stem, blocks=(first,)), *rest))
 
 
 @dataclass(frozen=True)
@@ -141,20 +151,22 @@ def time_ratio(network: Network, gates: Gates | None) -> float:
     return compare(module_of(network, gates, 0), module_of(network, None, 0), shape)
 
 
-def recipe_words(size: Size, *, side: int = 32, rate: float = RATE) -> dict[str, str]:
+def recipe_words(
+    size: Size, *, side: int | str = 32, epochs: int | str | None = None, rate: float = RATE
+) -> dict[str, str]:
     """How `train_and_judge` trains, in words."""
     a = AMOUNTS[size]
     return {
         "images": f"CIFAR-10 at {side} px, {a.train:,} training, {a.val:,} validation, {a.test:,} test images, "
-        f"{a.epochs} epochs, batch {BATCH}, rate {rate:g}",
+        f"{epochs or a.epochs} epochs, batch {BATCH}, rate {rate:g}",
         "recipe": "SGD with Nesterov momentum 0.9, one epoch of warm-up and a cosine, weight decay 5e-4, no "
         "augmentation, fp32; the epoch that is best on validation is judged on test",
     }
 
 
-def settings(size: Size) -> dict[str, str]:
+def settings(size: Size, *, side: int | str = 32, epochs: int | str | None = None) -> dict[str, str]:
     """How the arms of a network with gates put in are trained, in words."""
-    return recipe_words(size) | {
+    return recipe_words(size, side=side, epochs=epochs) | {
         "gates": "neutral at the start, trained with everything else; the base's initial weights are those of the "
         "network without gates",
     }
