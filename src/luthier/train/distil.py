@@ -78,9 +78,8 @@ class Learnt:
 
 
 def distil(
-    module: Quantized, images: Array, wanted: Array, lesson: Lesson, *, folder: Path, show_progress: bool = True,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Learnt:  # fmt: skip
+    module: Quantized, images: Array, wanted: Array, lesson: Lesson, *, folder: Path, show_progress: bool = True
+) -> Learnt:
     """Teach `module` in place; it holds the best state at the end.
 
     After each epoch `folder` holds a checkpoint, and the same call goes on from there, on the CPU to the same bits.
@@ -89,7 +88,6 @@ def distil(
         images: (N, C, H, W) float32, normalised.
         wanted: t of (1), (N, K), of the same images.
         folder: made where it is missing.
-        clock: seconds, for the rate that is shown.
     Raises:
         DataError: fewer than ten images.
         RunFolderError: the checkpoint is damaged or belongs to another training.
@@ -97,7 +95,7 @@ def distil(
     """
     if len(images) < 2 * _HELD_EVERY:
         raise DataError(f"distil: at least {2 * _HELD_EVERY} images are needed, got {len(images)}; give a few hundred")
-    return _Teacher(module, images, wanted, lesson, folder).run(show_progress, clock)
+    return _Teacher(module, images, wanted, lesson, folder).run(show_progress)
 
 
 class _Teacher:
@@ -115,7 +113,7 @@ class _Teacher:
         }  # fmt: skip
         self.steps = -(-len(self.x) // lesson.batch_size)
 
-    def run(self, show_progress: bool, clock: Callable[[], float]) -> Learnt:
+    def run(self, show_progress: bool) -> Learnt:
         begun = 0
         if self.path.exists():
             state = checkpoint.load(self.path, self.identity)
@@ -131,8 +129,8 @@ class _Teacher:
         )  # fmt: skip
         with interrupt_flag() as interrupted, bar:
             for epoch in range(begun, self.lesson.epochs):
-                began = clock()
-                loss = self.epoch(epoch, bar, interrupted, clock)
+                began = time.perf_counter()
+                loss = self.epoch(epoch, bar, interrupted)
                 divergence, agreement = self.judge()
                 if divergence < learnt.after:
                     best, learnt = _copy(self.module), Learnt(learnt.before, divergence, epoch + 1)
@@ -140,7 +138,7 @@ class _Teacher:
                     "identity": self.identity, "module": self.module.state_dict(), "epoch": epoch + 1, "best": best,
                     "optimizer": self.optimizer.state_dict(), "learnt": asdict(learnt),
                 })  # fmt: skip
-                wall_s = clock() - began
+                wall_s = time.perf_counter() - began
                 bar.epoch(
                     Epoch(
                         epoch=epoch + 1, learning_rate=self.rate(epoch, self.steps - 1), train_loss=loss,
@@ -155,12 +153,10 @@ class _Teacher:
         done = (epoch * self.steps + step) / (self.lesson.epochs * self.steps)
         return self.lesson.rate * 0.5 * (1 + math.cos(math.pi * done))
 
-    def epoch(
-        self, epoch: int, bar: TrainingProgress, interrupted: Callable[[], bool], clock: Callable[[], float]
-    ) -> float:
+    def epoch(self, epoch: int, bar: TrainingProgress, interrupted: Callable[[], bool]) -> float:
         """One pass over the images; its mean loss."""
         order = np.random.default_rng((self.lesson.seed, epoch)).permutation(len(self.x))
-        total, began, done = 0.0, clock(), 0
+        total, began, done = 0.0, time.perf_counter(), 0
         for step, rows in enumerate(np.array_split(order, self.steps)):
             if interrupted():
                 raise KeyboardInterrupt(f"{self.path}: {epoch} epochs saved; the same command continues")
@@ -172,7 +168,7 @@ class _Teacher:
             self.optimizer.step()
             total += loss.item() * len(rows)
             done += len(rows)
-            bar.step(done / max(clock() - began, 1e-9))
+            bar.step(done / max(time.perf_counter() - began, 1e-9))
         return total / len(self.x)
 
     @torch.no_grad()
