@@ -68,12 +68,12 @@ def test_an_interrupted_lesson_goes_on_to_the_same_bits(tmp_path: Path, monkeypa
     def then_stop(path: Path, state: dict[str, Any]) -> None:
         save(path, state)
         if state["epoch"] == 2:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("between two epochs")
 
     cut, _, _ = made()
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", then_stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="between two epochs"):
             distil(cut, images, wanted, lesson, folder=tmp_path / "cut", show_progress=False)
     again, _, _ = made()
     distil(again, images, wanted, lesson, folder=tmp_path / "cut", show_progress=False)
