@@ -13,6 +13,8 @@ from luthier.lab.result import ArmSeen, Curve
 _WIDTH: Final = 720
 _HEIGHT: Final = 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 190, 40, 52
+#: a number below the axis, with room around it
+_LABEL_PX: Final = 64
 #: colours that people with any colour vision tell apart, on white (Okabe & Ito 2008)
 _COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000")
 _PERCENT: Final = 100.0
@@ -37,7 +39,9 @@ def draw(curve: Curve, arms: Sequence[ArmSeen]) -> str:
     high = max(y + half for _, y, half in known) * _PERCENT
     pad = 0.08 * (high - low) or 1.0
     low, high = low - pad, high + pad
-    left, right = math.log(min(xs)) - 0.12, math.log(max(xs)) + 0.12
+    left, right = math.log(min(xs)), math.log(max(xs))
+    margin = max(0.08 * (right - left), 0.01)
+    left, right = left - margin, right + margin
 
     def across(x: float) -> float:
         return _LEFT + (math.log(x) - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
@@ -73,10 +77,10 @@ def _axes(curve: Curve, low: float, high: float, across: object, up: object, xs:
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
         parts.append(_text(_LEFT - 8, y + 4, f"{tick:g}", anchor="end"))
         tick += step
-    shown: list[float] = []
+    free = 0.0
     for x in sorted(xs):
-        if not shown or x > 1.2 * shown[-1]:
-            shown.append(x)
+        if across(x) >= free:
+            free = across(x) + _LABEL_PX
             parts.append(_text(across(x), _HEIGHT - _BOTTOM + 20, units.show(x, "count"), anchor="middle"))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, curve.x_label, anchor="middle"))
     parts.append(_text(_LEFT, _TOP - 18, f"{curve.title}: {curve.y_label}", weight="bold"))
