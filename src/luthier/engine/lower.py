@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from luthier.engine.bands import joins, separate
 from luthier.engine.kernels.activation import FUNCTIONS, PARAMETRIC
+from luthier.engine.kernels.along import Along
 from luthier.engine.kernels.banded import Banded, banded
 from luthier.engine.kernels.channels import over_channels
 from luthier.engine.kernels.conv import Convolution, convolution
@@ -144,6 +145,8 @@ class Lowering(Moves):
     def _group(self, group: Fused) -> None:
         head = group.head
         match head.attrs:
+            case Conv() if group.along:
+                self._along(group)
             case Conv() | Linear():
                 self._product(group)
             case Norm() | Affine():
@@ -376,6 +379,19 @@ class Lowering(Moves):
             assert isinstance(attrs, GlobalPool)
             kernel = global_pooling(self.target, n, c, (h, w), attrs.reduce, types=types)
         self._step(kernel, {"x": x.ref, "y": self._new(op.outputs[0]).ref}, (op,))
+
+    def _along(self, group: Fused) -> None:
+        x = self._padded(group.source)
+        n, c, _, _ = x.layout.shape
+        values = {role: self.values[name] for role, name in group.head.constants.items()}
+        y = self._new(group.output)
+        kernel = Along(
+            n, c, values["weight"].size, self.target.lanes, "bias" in values, group.activation,
+            Types(x.element, FP32, y.element),
+        )  # fmt: skip
+        own = {role: self._constant(f"{group.head.name}/{role}", np.asarray(value, np.float32).ravel())
+               for role, value in values.items()}  # fmt: skip
+        self._step(kernel, {"x": x.ref, **own, "y": y.ref}, group.ops)
 
     def _channels(self, op: Op, kind: Literal["max", "avg", "softmax"]) -> None:
         x, y = self._padded(op.inputs[0]), self._new(op.outputs[0])

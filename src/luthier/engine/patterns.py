@@ -3,6 +3,7 @@
     conv | linear -> [activation] -> [+ tensor -> [activation]]       one kernel, the rest is its epilogue
     linear -> (N, C, 1, 1) -> activation                              likewise: the view moves nothing
     add | mul | norm | affine -> [activation]                                likewise
+    (N, C, 1, 1) -> (N, 1, C, 1) -> conv of one channel -> back -> [activation]      along the channels, nothing moves
     x * gate (N, C, 1, 1) -> pointwise conv                           the gate is applied as the product reads x
     depthwise -> [activation] -> global average                       the depthwise sums what it writes
     conv -> [activation] -> depthwise ...                             in bands of rows, the first never whole
@@ -24,6 +25,8 @@ from luthier.graph.op import Graph, Op
 from luthier.schedule.scope import VIEWS
 
 _WITH_EPILOGUE = frozenset({"conv", "linear"})
+#: of a convolution along channels; half of them lie within the narrowest vector
+_MOST_TAPS = 9
 _WITH_ACTIVATION = frozenset({"add", "mul", "norm", "affine"})
 
 
@@ -40,6 +43,7 @@ class Fused:
         source: the head's input, before the gate.
         first: the group that makes the source band by band; its ops are in `ops` too.  The head is a depthwise
             convolution, or a pointwise one and then `first` is a depthwise group.
+        along: whether the head goes along the channels of `source`, which its own input shows as a column.
     """
 
     head: Op
@@ -51,6 +55,7 @@ class Fused:
     gate: str | None = None
     source: str = ""
     first: Fused | None = None
+    along: bool = False
 
 
 def is_global_average(graph: Graph, op: Op) -> bool:
@@ -83,7 +88,7 @@ class Patterns:
         found = []
         for op in reversed(self.graph.ops):  # of two branches that are added, the later one takes the sum
             if op.kind in _WITH_EPILOGUE and op.name not in self._taken:
-                found.append(self._with_epilogue(op))
+                found.append(self._along(op) or self._with_epilogue(op))
         for op in self.graph.ops:
             if op.name not in self._taken:
                 found.append(self._simple(op))
@@ -95,7 +100,8 @@ class Patterns:
         joined = {}
         for group in groups:
             first = makers.get(group.source)
-            if first is not None and is_depthwise(self.graph, group.head) and group.residual is None:
+            depthwise = is_depthwise(self.graph, group.head) and not group.along
+            if first is not None and depthwise and group.residual is None:
                 joined[group.head.name] = replace(group, ops=first.ops + group.ops, first=first)
         gone = {group.first.head.name for group in joined.values() if group.first is not None}
         return [joined.get(g.head.name, g) for g in groups if g.head.name not in gone]
@@ -124,6 +130,7 @@ class Patterns:
         return (
             isinstance(head.attrs, Conv)
             and head.attrs.groups == 1
+            and not group.along
             and group.residual is None
             and group.gate is None
             and len(self._readers[group.output]) == 1
@@ -176,6 +183,32 @@ class Patterns:
             ops.insert(0, product)
         self._taken.update(op.name for op in ops)
         return Fused(head, tuple(ops), tensor, activation, residual, after, gate, source)
+
+    def _along(self, head: Op) -> Fused | None:
+        """A convolution of one channel on a column of real numbers that is a list of channels, and back."""
+        before = self._maker.get(head.inputs[0])
+        behind = self._only_reader(head.outputs[0])
+        if before is None or behind is None or not isinstance(head.attrs, Conv):
+            return None
+        n, c, *_ = listed = self.graph.tensors[before.inputs[0]].shape
+        taps = self.graph.constant_shapes(head)["weight"][2]
+        if (
+            {before.kind, behind.kind} != {"reshape"}
+            or self._only_reader(before.outputs[0]) is not head
+            or listed != (n, c, 1, 1)
+            or self.graph.tensors[behind.outputs[0]].shape != listed
+            or self.graph.input_shapes(head)[0] != (n, 1, c, 1)
+            or head.attrs != Conv(pads=(taps // 2, 0, taps // 2, 0))
+            or self.graph.constant_shapes(head)["weight"] != (1, 1, taps, 1)
+            or not 1 <= taps % 2 <= taps <= _MOST_TAPS
+            or any(self.graph.tensors[op.inputs[0]].scale is not None for op in (before, head, behind))
+            or self.graph.constants[head.constants["weight"]].scale is not None
+        ):
+            return None
+        ops = [before, head, behind]
+        function, tensor = self._activation(behind.outputs[0], ops)
+        self._taken.update(op.name for op in ops)
+        return Fused(head, tuple(ops), tensor, function, source=before.inputs[0], along=True)
 
     def _simple(self, head: Op) -> Fused:
         ops = [head]
