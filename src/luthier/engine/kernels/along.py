@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from luthier.engine.emit import I1, Index, Value, vector
+from luthier.engine.emit import Index, Value
 from luthier.engine.kernels.activation import activate
 from luthier.engine.kernels.element import ALL_FP32, FP32, Types
 from luthier.engine.kernels.kernel import Body, Kernel
@@ -95,7 +95,6 @@ class Along(Kernel):
 
         f.loop(0, whole, move)
         if left:
-            mask = Value(vector(I1, self.lanes), f"<{', '.join(f'i1 {int(i < left)}' for i in range(self.lanes))}>")
-            value = f.select(mask, body.load(x, whole * each, self.types.x), zeros)
+            value = f.select(body.first_lanes(left), body.load(x, whole * each, self.types.x), zeros)
             body.store(value, line, (whole + 1) * width)
         body.store(zeros, line, (self._vectors + 1) * width)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from luthier.engine.emit import I1, I32, Index, Value, vector
+from luthier.engine.emit import I32, Index, Value
 from luthier.engine.kernels.element import ALL_FP32, FP32, Element, Types
 from luthier.engine.kernels.exponential import LOG2_E, exp2
 from luthier.engine.kernels.kernel import Body, Kernel
@@ -123,8 +123,8 @@ class Channels(Kernel):
             place = number % _SIDE_BY_SIDE
             sums[place] = combine(sums[place], body.load(x, number * width, element))
         if left:  # the lanes behind C hold anything at all
-            mask = Value(vector(I1, self.lanes), f"<{', '.join(f'i1 {int(i < left)}' for i in range(self.lanes))}>")
-            sums[-1] = combine(sums[-1], f.select(mask, body.load(x, whole * width, element), neutral))
+            last = body.load(x, whole * width, element)
+            sums[-1] = combine(sums[-1], f.select(body.first_lanes(left), last, neutral))
         while len(sums) > 1:
             sums = [combine(a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
         return _across(body, sums[0], combine)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from copy import copy
 
-from luthier.engine.emit import F32, I64, PTR, Function, Index, Module, Value
+from luthier.engine.emit import F32, I1, I64, PTR, Function, Index, Module, Value, vector
 from luthier.engine.kernels.element import FP32, Element
 from luthier.engine.target import Target
 from luthier.schedule import AUTO, WHOLE, Choice, Tile
@@ -67,6 +67,11 @@ class Body:
     def broadcast(self, pointer: Value, by: Index = 0, element: Element = FP32) -> Value:
         """One number in every lane of a vector of fp32."""
         return self.f.splat(element.load(self.f, F32, pointer, by, element.bytes))
+
+    def first_lanes(self, count: int) -> Value:
+        """A mask of a vector's first lanes."""
+        lanes = self.target.lanes
+        return Value(vector(I1, lanes), f"<{', '.join(f'i1 {int(lane < count)}' for lane in range(lanes))}>")
 
 
 class Kernel(ABC):
