@@ -39,6 +39,7 @@ MORE: dict[str, dict[str, Any]] = {
     "W8A8, taught fp32's answers": {**W8A8, **TAUGHT},
     "W8A8, not equalised, functions by table": {**W8A8, "equalize": False, "from_sums": ()},
     "W8A8, bf16 between products": {**W8A8, "products_only": True},
+    "W8A8, bf16 between products, taught": {**W8A8, "products_only": True, **TAUGHT},
     "W4A8, rounded to sums": {"numbers": "W4A8", "round_to_sums": True},
     "W4A8, rounded to sums, taught": {"numbers": "W4A8", "round_to_sums": True, **TAUGHT},
     "W4A4, rounded to sums": {"numbers": "W4A4", "round_to_sums": True},
@@ -175,13 +176,13 @@ class Bench:
         self, real: tuple[Any, Mapping[str, Array]], graph: Any, constants: Mapping[str, Array], epochs: int
     ) -> tuple[Any, dict[str, Array]]:
         """A quantised network after learning its own fp32's answers on the calibration images."""
-        from luthier.job.quantize import answers
+        from luthier.job.quantize import answerer
         from luthier.train.distil import Lesson, distil
         from luthier.train.qat import Quantized
 
         module = Quantized(graph, constants)
-        wanted = answers(*real, self.calibration)[0]
-        distil(module, self.calibration, wanted, Lesson(epochs=epochs), folder=self.work / "distil")
+        teacher, _ = answerer(*real)
+        distil(module, self.calibration, teacher, Lesson(epochs=epochs), folder=self.work / "distil")
         (self.work / "distil" / "checkpoint.pt").unlink()
         return module.integers()
 

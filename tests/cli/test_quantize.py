@@ -82,6 +82,25 @@ def test_four_bits_take_less_on_disk() -> None:
     assert sizes["W8A8"] - sizes["W4A8"] == pytest.approx(integers / 2, abs=len(graph.constants))
 
 
+def test_real_numbers_between_products_keep_more() -> None:
+    sqnr = {}
+    for between in ("integers", "bf16"):
+        asked = ("--between", between, "-o", between, "--json")
+        sqnr[between] = run("net.onnx", "--data", "images.npy", *asked).result["sqnr_db"]
+    assert sqnr["bf16"] > sqnr["integers"] + 0.3
+    found = read(Path("bf16/quantized.json"))
+    assert (found.numbers, found.runtime) == ("W8A8, bf16 between products", "engine")
+    graph, values = packed.load(Path("bf16/quantized.safetensors"))
+    assert {graph.tensors[op.outputs[0]].dtype for op in graph.ops if op.kind == "add"} == {"bf16"}
+    assert {graph.constants[op.constants["weight"]].dtype for op in graph.ops if op.name in ("cp", "cw")} == {"int8"}
+    images = np.load("images.npy")[32:]
+    want, _ = answers(graph, values, images)
+    session = open_session(Path("bf16/model.onnx"), 1)
+    name = session.get_inputs()[0].name
+    got = np.concatenate([session.run(None, {name: images[i : i + 8]})[0] for i in range(0, 32, 8)])
+    assert np.abs(got - want).max() <= 2e-2 * np.abs(want).max()
+
+
 def test_training_with_the_rounding() -> None:
     training = ("--qat", "--epochs", 2, "--images", 64)
     found = run("net.onnx", "--data", "digits", "-o", "out", "--numbers", "W4A8", *training, "--json").result
@@ -126,6 +145,9 @@ BAD: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "not float32": (lambda x: x.astype(np.float64), (), ("must be one float32 array",)),
     "bits": (lambda x: x, ("--numbers", "W2A2"), ("must be one of fp32, bf16, fp16, W8A8",)),
     "observer": (lambda x: x, ("--observer", "median"), ("must be one of minmax, percentile, mse, entropy",)),
+    "between": (lambda x: x, ("--between", "fp8"), ("--between fp8: must be one of integers, bf16",)),
+    "between, analysed": (lambda x: x, ("--between", "bf16", "--analyze"), ("analysis and limits know integers only",)),
+    "between, under a limit": (lambda x: x, ("--between", "bf16", "--max-size", "1MiB"), ("leave one out",)),
     "too few to learn from": (lambda x: x[:18], ("--distil",), ("at least 10 images are needed, got 9",)),
     "unlabelled training": (lambda x: x, ("--qat",), ("trains on labelled images, and images.npy has none",)),
 }

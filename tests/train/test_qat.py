@@ -21,11 +21,12 @@ Array = np.ndarray[Any, Any]
 
 def made(name: str) -> tuple[Any, dict[str, Array], Array]:
     graph, constants, images = small()
-    quantized, values = quantize(graph, constants, images, numbers=OFFERED[name])
+    numbers, _, between = name.partition(", ")
+    quantized, values = quantize(graph, constants, images, numbers=OFFERED[numbers], products_only=bool(between))
     return quantized, values, images
 
 
-@pytest.mark.parametrize("name", ["W8A8", "W4A8", "W4A4", "W8A16", "bf16"])
+@pytest.mark.parametrize("name", ["W8A8", "W4A8", "W4A4", "W8A16", "bf16", "W8A8, bf16 between"])
 def test_before_training_it_is_the_graph_it_came_from(name: str) -> None:
     graph, values, images = made(name)
     module = Quantized(graph, values)
@@ -79,6 +80,25 @@ def test_nearly_all_integers_are_equal_tensor_by_tensor() -> None:
         assert np.abs(away).max() <= 1, name
         differ, total = differ + np.count_nonzero(away), total + away.size
     assert differ <= total // 500
+
+
+def test_a_number_with_levels_is_rounded_by_its_products_alone() -> None:
+    graph, values, images = made("W8A8, bf16 between")
+    readers = graph.consumers()
+    shared = [
+        name for name, tensor in graph.tensors.items()
+        if tensor.scale is not None and tensor.dtype == "bf16" and any(op.kind == "add" for op in readers[name])
+    ]  # fmt: skip
+    assert shared
+    held = simulate(graph, values, (images[:4],))
+    for name in shared:
+        module = Quantized(replace(graph, outputs=(name,)), values)
+        with torch.no_grad():
+            kept = module(torch.from_numpy(images[:4])).numpy()
+        scale = float(levels(graph.tensors[name])[0])
+        off_levels = np.abs(kept / scale - np.rint(kept / scale))
+        assert (off_levels > 0.1).mean() > 0.2, name
+        assert np.abs(kept - held[name]).mean() < 0.1 * scale
 
 
 def test_gradients_pass_inside_the_range_alone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -37,6 +37,9 @@ def quantize(
     round_to_sums: Annotated[
         bool, typer.Option("--round-to-sums", help="Round weights so that sums keep their values; for 4 bits.")
     ] = False,
+    between: Annotated[
+        str, typer.Option("--between", help="What values are that no product reads: integers or bf16.")
+    ] = "integers",
     qat: Annotated[bool, typer.Option("--qat", help="Train on labels with the rounding in place.")] = False,
     distil: Annotated[
         bool, typer.Option("--distil", help="Learn fp32's answers on the calibration images; needs no labels.")
@@ -63,23 +66,29 @@ def quantize(
     as_json: limits.Json = False,
 ) -> None:
     """Quantise a trained network on a few hundred images; judge it on others; write it packed and as ONNX."""
-    from luthier.job.quantize import Options, quantize_model
+    from luthier.job.quantize import Between, Options, quantize_model
     from luthier.quant.numbers import parse_numbers
     from luthier.quant.observe import OBSERVERS
 
     known = [name for name in OBSERVERS if name == observer]
     if not known:
         raise InputError(f"--observer {observer}: must be one of {', '.join(OBSERVERS)}")
+    values = [name for name in get_args(Between) if name == between]
+    if not values:
+        raise InputError(f"--between {between}: must be one of {', '.join(get_args(Between))}")
     if qat and distil:
         raise InputError("--distil: learns from fp32 and --qat from labels; leave one out")
     options = Options(
         numbers=parse_numbers(numbers), observer=known[0], equalize=not no_equalize, round_to_sums=round_to_sums,
         images=images, qat_epochs=epochs if qat else 0, distil_epochs=epochs if distil else 0,
+        between=values[0],
     )  # fmt: skip
     given = {"energy": max_energy, "size": max_size, "latency": max_latency, "loss": max_loss}
     source = noise.Asked(model, data, options, pretrained, resolution, seed, skip_bad)
     if html is not None and not analyze:
         raise InputError(f"--html {html}: shows an analysis; give --analyze too")
+    if between != "integers" and (analyze or any(value is not None for value in given.values())):
+        raise InputError(f"--between {between}: analysis and limits know integers only; leave one out")
     if analyze:
         noise.analysis(source, numbers, html, as_json=as_json)
         return

@@ -7,6 +7,7 @@ DequantizeLinear.  A run time that fuses the pairs computes with integers; one t
 in fp32 but for the last bit of its sums: where a sum then lies next to the middle between two levels, the level differs
 by one from `luthier.quant.integer`.
 
+Where numbers lie between products (`luthier.graph.mixed`) a tensor is read as it is, and by products behind a pair.
 Tensors of 4 bits are clipped to their range before an 8-bit pair; those of fp16 and bf16 pass a pair of casts.  Weights
 of 4 bits are stored as int8 (opset 20 has no smaller type).
 """
@@ -20,7 +21,7 @@ import numpy as np
 
 from luthier.deploy.onnx_file import WRITERS, Array, Writer, serialise
 from luthier.errors import SpecError
-from luthier.graph.integers import is_integer, levels, qmax_of
+from luthier.graph.integers import in_integers, is_integer, levels, qmax_of
 from luthier.graph.op import DType, Graph, Op, Tensor
 
 #: ONNX's numbers for the types that a Cast goes to
@@ -38,21 +39,13 @@ def to_qdq(graph: Graph, constants: Mapping[str, Array], metadata: Mapping[str, 
     Returns:
         The bytes of an ONNX model, opset 20, all weights inside.
     Raises:
-        SpecError: the graph is not quantised, or only its products are, or an op has no ONNX form.
+        SpecError: the graph is not quantised, or an op has no ONNX form.
     """
     if all(tensor.scale is None for tensor in graph.tensors.values()):
         raise SpecError("to_qdq: no tensor of the graph carries a scale; quantise it first, see luthier.quant.quantize")
-    for tensor in graph.tensors.values():
-        if tensor.scale is not None and not is_integer(tensor):
-            raise SpecError(
-                f"to_qdq: tensor {tensor.name!r} is rounded by some of its readers; quantise all that it feeds"
-            )
     writer = _Pairs(graph)
     for name in graph.inputs:
-        if graph.tensors[name].scale is not None:
-            writer.pair(graph.tensors[name], name, f"{name}.real")
-        elif graph.tensors[name].dtype in _CASTS:
-            writer.halves(graph.tensors[name])
+        writer.held(graph.tensors[name], name, f"{name}.real")
     for tensor in graph.constants.values():
         writer.constant(tensor)
     for op in graph.ops:
@@ -61,27 +54,40 @@ def to_qdq(graph: Graph, constants: Mapping[str, Array], metadata: Mapping[str, 
 
 
 class _Pairs(Writer):
-    """Writes ops on real numbers and the pairs around them; `reals` names each tensor's and constant's real numbers."""
+    """Writes ops on real numbers and the pairs around them.
+
+    `reals` names each tensor's and constant's real numbers, `rounded` what products read instead.
+    """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
         self.reals: dict[str, str] = {}
+        self.rounded: dict[str, str] = {}
 
     def op(self, op: Op) -> None:
         """One op: its nodes read real numbers; what it writes passes a pair if it has a scale."""
         name, start = op.outputs[0], len(self.nodes)
         tensor = self.graph.tensors[name]
         WRITERS[type(op.attrs)](self, self.graph, op)
+        rounds = in_integers(self.graph, op)
         for node in self.nodes[start:]:
             for i, source in enumerate(node.input):
-                node.input[i] = self.reals.get(source, source)
-            if tensor.scale is not None and node.output[0] == name:
+                node.input[i] = (rounds and self.rounded.get(source)) or self.reals.get(source, source)
+            if is_integer(tensor) and node.output[0] == name:
                 node.output[0] = f"{name}.exact"
-        if tensor.scale is not None:
-            self.pair(tensor, f"{name}.exact", name if name in self.graph.outputs else f"{name}.real")
-        elif tensor.dtype in _CASTS:
+        self.held(tensor, f"{name}.exact", name if name in self.graph.outputs else f"{name}.real")
+
+    def held(self, tensor: Tensor, exact: str, real: str) -> None:
+        """Round a tensor as it is stored, and beside that as products read it where they round it themselves."""
+        if is_integer(tensor):
+            self.reals[tensor.name] = self.pair(tensor, exact, real)
+            return
+        if tensor.dtype in _CASTS:
             self.halves(tensor)
+        if tensor.scale is not None:
+            source = self.reals.get(tensor.name, tensor.name)
+            self.rounded[tensor.name] = self.pair(tensor, source, f"{tensor.name}.rounded")
 
     def halves(self, tensor: Tensor) -> None:
         """Numbers of 16 bits, as fp32 for their readers."""
@@ -89,8 +95,8 @@ class _Pairs(Writer):
         self._add("Cast", [f"{tensor.name}.half"], f"{tensor.name}.real", to=_FLOAT)
         self.reals[tensor.name] = f"{tensor.name}.real"
 
-    def pair(self, tensor: Tensor, exact: str, real: str) -> None:
-        """exact -> QuantizeLinear -> DequantizeLinear -> real."""
+    def pair(self, tensor: Tensor, exact: str, real: str) -> str:
+        """exact -> QuantizeLinear -> DequantizeLinear -> real; the name of these real numbers."""
         scale, zero_point = levels(tensor)
         self.values |= {
             f"{tensor.name}.scale": np.array(scale, np.float32),
@@ -107,7 +113,7 @@ class _Pairs(Writer):
         ends = [f"{tensor.name}.scale", f"{tensor.name}.zero_point"]
         self._add("QuantizeLinear", [exact, *ends], f"{tensor.name}.levels")
         self._add("DequantizeLinear", [f"{tensor.name}.levels", *ends], real)
-        self.reals[tensor.name] = real
+        return real
 
     def constant(self, tensor: Tensor) -> None:
         """A stored integer constant and its real numbers; float constants are their own."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Runtime = Literal["engine", "simulation"]
+#: what values are that no product reads
+Between = Literal["integers", "bf16"]
 _BATCH: Final = 8
 #: real numbers that normalised images do not reach, and pixels do
 _LARGEST_INPUT: Final = 30.0
@@ -66,6 +68,8 @@ class Options:
         judge: images to judge on at most.
         qat_epochs: of training on labels behind calibration; 0 = none.
         distil_epochs: of learning fp32's answers on the calibration images; 0 = none.
+        between: what lies between products; with bf16 values are rounded to integers only as a product reads them, and
+            gates are computed on real numbers, see `luthier.graph.mixed`.
         by_op: products and the names of their number types, where they differ; `numbers` is then that of no other.
     """
 
@@ -77,12 +81,14 @@ class Options:
     judge: int = 2000
     qat_epochs: int = 0
     distil_epochs: int = 0
+    between: Between = "integers"
     by_op: tuple[tuple[str, str], ...] = ()
 
     @property
     def said(self) -> str:
         """The number types, in a word."""
-        return "mixed" if self.by_op else name_of(self.numbers)
+        name = "mixed" if self.by_op else name_of(self.numbers)
+        return name if self.between == "integers" else f"{name}, {self.between} between products"
 
     def numbers_of(self, graph: Graph) -> Numbers:
         """What `luthier.quant.quantize` takes."""
@@ -130,7 +136,7 @@ def quantize_model(
     graph, values = quantize(
         net.graph, net.constants, images.calibration, numbers=options.numbers_of(net.graph),
         observer=options.observer, equalize=options.equalize, round_to_sums=options.round_to_sums,
-        compile=compile_graph,
+        products_only=options.between == "bf16", compile=compile_graph,
     )  # fmt: skip
     with open_run(folder, request) as run:
         if images.splits is not None and options.qat_epochs:
@@ -242,13 +248,19 @@ def _distilled(
     from luthier.train.qat import Quantized
 
     module = Quantized(graph, values)
-    wanted, _ = answers(net.graph, net.constants, images)
-    distil(module, images, wanted, Lesson(epochs=options.distil_epochs, seed=seed), folder=run.path / "distil")
+    teacher, _ = answerer(net.graph, net.constants)
+    distil(module, images, teacher, Lesson(epochs=options.distil_epochs, seed=seed), folder=run.path / "distil")
     return module.integers()
 
 
 def answers(graph: Graph, constants: Mapping[str, Array], images: Array) -> tuple[Array, Runtime]:
     """Scores of all images, (N, K): by the engine, or simulated where it does not run such numbers."""
+    answer, runtime = answerer(graph, constants)
+    return answer(images), runtime
+
+
+def answerer(graph: Graph, constants: Mapping[str, Array]) -> tuple[Callable[[Array], Array], Runtime]:
+    """What answers images (N, C, H, W) of any N with scores (N, K), and how it does."""
     size = graph.tensors[graph.inputs[0]].shape[0]
     plan: Plan | None = None
     runtime: Runtime = "simulation"
@@ -261,15 +273,19 @@ def answers(graph: Graph, constants: Mapping[str, Array], images: Array) -> tupl
             return np.array(plan(full))[: len(batch)]
         return simulate(graph, constants, (full,))[graph.outputs[0]][: len(batch)]
 
-    found = [scores(images[start : start + size]) for start in range(0, len(images), size)]
-    return np.concatenate(found).reshape(len(images), -1), runtime
+    def answer(images: Array) -> Array:
+        found = [scores(images[start : start + size]) for start in range(0, len(images), size)]
+        return np.concatenate(found).reshape(len(images), -1)
+
+    return answer, runtime
 
 
 def _judged(net: Weighted, graph: Graph, values: Mapping[str, Array], images: Images) -> QuantizedModel:
     judged, labels = images.judged, images.labels
     if not len(judged):
         raise DataError("quantize: no images are left to judge on; give more than the calibration takes")
-    after, runtime = answers(graph, values, judged[:_SIMULATED] if _is_simulated(graph) else judged)
+    answer, runtime = answerer(graph, values)
+    after = answer(judged[:_SIMULATED] if runtime == "simulation" else judged)
     before, _ = answers(net.graph, net.constants, judged[: len(after)])
     right, still = _NOTHING
     if labels is not None:
@@ -288,10 +304,6 @@ def _judged(net: Weighted, graph: Graph, values: Mapping[str, Array], images: Im
         weight_bytes_before=sum(tensor.bytes for tensor in net.graph.constants.values()), weight_bytes_after=0,
         file_bytes=0, onnx_bytes=0, qat_epochs=0, distil_epochs=0,
     )  # fmt: skip
-
-
-def _is_simulated(graph: Graph) -> bool:
-    return any(tensor.dtype in ("int4", "fp16", "bf16") for tensor in graph.tensors.values())
 
 
 def _real_ops(graph: Graph) -> tuple[str, ...]:

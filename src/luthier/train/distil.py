@@ -7,10 +7,12 @@ Adam.  A weight's step is counted in its own levels, for that is what decides wh
 
     step(w) = r s_w,   step(b) = r 64 s_x s_w,   step(ln s) = r / 100                                 (2)
 
-r falls along a cosine.  A fifth of the images teaches nothing: the epoch whose divergence on these is least is kept,
-also where that is the state before the first.
+r falls along a cosine.  Each image is mirrored half the time, and t is what fp32 says of it as it is seen.  A fifth of
+the images teaches nothing: the epoch whose divergence on these is least is kept, also where that is the state before
+the first.
 
-Source: (1) Hinton et al. 2015, arXiv:1503.02531; few images: Hubara et al. 2021, arXiv:2006.10518.
+Source: (1) Hinton et al. 2015, arXiv:1503.02531; few images: Hubara et al. 2021, arXiv:2006.10518; a teacher that sees
+what its pupil sees: Beyer et al. 2022, arXiv:2106.05237.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from luthier.train.qat import Quantized
 from luthier.train.results import Epoch
 
 Array = NDArray[Any]
+#: images (B, C, H, W) to scores (B, K)
+Teacher = Callable[[Array], Array]
 CHECKPOINT: Final = "checkpoint.pt"
 #: every so many images one is held out
 _HELD_EVERY: Final = 5
@@ -54,7 +58,7 @@ class Lesson:
         epochs: over the images that teach.
         batch_size: images per step.
         rate: r of (2) at the first step, in levels.
-        seed: of the order of the images.
+        seed: of the order of the images, and of which are mirrored.
     """
 
     epochs: int
@@ -78,7 +82,7 @@ class Learnt:
 
 
 def distil(
-    module: Quantized, images: Array, wanted: Array, lesson: Lesson, *, folder: Path, show_progress: bool = True
+    module: Quantized, images: Array, teacher: Teacher, lesson: Lesson, *, folder: Path, show_progress: bool = True
 ) -> Learnt:
     """Teach `module` in place; it holds the best state at the end.
 
@@ -86,7 +90,7 @@ def distil(
 
     Args:
         images: (N, C, H, W) float32, normalised.
-        wanted: t of (1), (N, K), of the same images.
+        teacher: t of (1), (B, K), of any B images: fp32's answers, the same whenever it is asked.
         folder: made where it is missing.
     Raises:
         DataError: fewer than ten images.
@@ -95,15 +99,16 @@ def distil(
     """
     if len(images) < 2 * _HELD_EVERY:
         raise DataError(f"distil: at least {2 * _HELD_EVERY} images are needed, got {len(images)}; give a few hundred")
-    return _Teacher(module, images, wanted, lesson, folder).run(show_progress)
+    return _Class(module, images, teacher, lesson, folder).run(show_progress)
 
 
-class _Teacher:
-    def __init__(self, module: Quantized, images: Array, wanted: Array, lesson: Lesson, folder: Path) -> None:
+class _Class:
+    def __init__(self, module: Quantized, images: Array, teacher: Teacher, lesson: Lesson, folder: Path) -> None:
         held = np.arange(len(images)) % _HELD_EVERY == _HELD_EVERY - 1
-        x, t = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(np.ascontiguousarray(wanted)).float()
-        self.x, self.t, self.held_x, self.held_t = x[~held], t[~held], x[held], t[held]
-        self.module, self.lesson, self.path = module, lesson, folder / CHECKPOINT
+        self.x, self.held_x = (torch.from_numpy(np.ascontiguousarray(images[rows])) for rows in (~held, held))
+        wanted = teacher(images[held])
+        self.held_t = torch.from_numpy(wanted).float()
+        self.module, self.teacher, self.lesson, self.path = module, teacher, lesson, folder / CHECKPOINT
         self.optimizer = torch.optim.Adam([{"params": [p], "base": rate} for p, rate in rates(module)])
         data = hashlib.sha256(images.tobytes() + wanted.tobytes())
         for value in module.state_dict().values():
@@ -155,14 +160,16 @@ class _Teacher:
 
     def epoch(self, epoch: int, bar: TrainingProgress, interrupted: Callable[[], bool]) -> float:
         """One pass over the images; its mean loss."""
-        order = np.random.default_rng((self.lesson.seed, epoch)).permutation(len(self.x))
+        rng = np.random.default_rng((self.lesson.seed, epoch))
+        order = rng.permutation(len(self.x))
         total, began, done = 0.0, time.perf_counter(), 0
         for step, rows in enumerate(np.array_split(order, self.steps)):
             if interrupted():
                 raise KeyboardInterrupt(f"{self.path}: {epoch} epochs saved; the same command continues")
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base"] * self.rate(epoch, step)
-            loss = _loss(self.module(self.x[rows]).flatten(1), self.t[rows])
+            x = mirrored(self.x[rows], rng)
+            loss = _loss(self.module(x).flatten(1), torch.from_numpy(self.teacher(x.numpy())).float())
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -178,6 +185,12 @@ class _Teacher:
         y = torch.cat(parts)
         same = (y.argmax(1) == self.held_t.argmax(1)).float().mean()
         return _divergence(y, self.held_t).item(), same.item()
+
+
+def mirrored(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Images (B, C, H, W), each left to right or right to left, with equal chance."""
+    turned = torch.from_numpy(rng.random(len(x)) < 0.5)
+    return torch.where(turned[:, None, None, None], x.flip(3), x)
 
 
 def rates(module: Quantized) -> list[tuple[nn.Parameter, float]]:

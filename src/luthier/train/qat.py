@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from luthier.graph.integers import in_integers, qmax_of, scale_sets
+from luthier.graph.integers import in_integers, is_integer, qmax_of, scale_sets
 from luthier.graph.op import Graph, Op
 from luthier.graph.op import Tensor as Described
 from luthier.nn.graph_module import apply
@@ -89,14 +89,22 @@ class Quantized(nn.Module):
         values = {graph.inputs[0]: self._stored(x, graph.tensors[graph.inputs[0]])}
         for op in graph.ops:
             held = {role: self._constant(op, role) for role in op.constants}
-            y = apply(graph, op, [values[name] for name in op.inputs], held)
+            y = apply(graph, op, [self._read(values[name], graph.tensors[name], op) for name in op.inputs], held)
             values[op.outputs[0]] = self._stored(y, graph.tensors[op.outputs[0]])
         return values[graph.outputs[0]]
 
     def _stored(self, y: Tensor, tensor: Described) -> Tensor:
-        if tensor.scale is None:
-            kind = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(tensor.dtype)
-            return y if kind is None else y + (y.to(kind).to(y.dtype) - y).detach()
+        if is_integer(tensor):
+            return self._in_levels(y, tensor)
+        kind = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(tensor.dtype)
+        return y if kind is None else y + (y.to(kind).to(y.dtype) - y).detach()
+
+    def _read(self, y: Tensor, tensor: Described, op: Op) -> Tensor:
+        """What an op reads: a number that has levels is rounded by the products that read it."""
+        here = tensor.scale is not None and not is_integer(tensor) and in_integers(self.graph, op)
+        return self._in_levels(y, tensor) if here else y
+
+    def _in_levels(self, y: Tensor, tensor: Described) -> Tensor:
         qmax = qmax_of(tensor)
         scale = self._scale(f"tensor {self._set_of[tensor.name]}", y.numel(), qmax)
         assert tensor.zero_point is not None
