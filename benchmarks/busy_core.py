@@ -137,8 +137,8 @@ def _report(preset: str, seen: dict[tuple[str, bool], list[float]], error: float
             f"| {busy / quiet:.2f}, {busy_mean / quiet_mean:.2f} |"
         )
     print(
-        f"\nMeasured.  Largest difference of the outputs: {error:.1e} of their maximum.  In the contests of `engine.md` "
-        "every peer runs at its quickest setting; ONNX Runtime's is to let waiting threads spin."
+        f"\nMeasured.  Largest difference of the outputs: {error:.1e} of their maximum.  In the contests of "
+        "`engine.md` every peer runs at its quickest setting; ONNX Runtime's is to let waiting threads spin."
     )
     if absent:
         print(f"Not installed: {', '.join(absent)}.")

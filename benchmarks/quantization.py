@@ -1,12 +1,14 @@
 """Accuracy of quantised networks on real photographs, beside other quantisers: writes docs/benchmarks/quantization.md.
 
     python benchmarks/quantization.py [--data FOLDER] [--peer-python PATH] [--work FOLDER] [--only NAME] [--tuning]
+                                      [--kept]
 
 FOLDER (default: the environment variable LUTHIER_DATA) holds `images/` and `weights/`.  Calibrated on 250 images of
 nips2017_a, judged on all 1,000 of imagenet_samples, which share none; the other 250 of nips2017_a are for comparing
 variants of the method: `--tuning` judges on those.  NNCF and ONNX Runtime run in PATH (an interpreter that has them),
 on the same calibration images, with their defaults.  Every answer is kept in the work folder (default
 build/quantization, or build/quantization_tuning): a run that was stopped goes on, and only the page is made anew.
+`--kept` prints what there is and measures nothing.
 """
 
 from __future__ import annotations
@@ -113,8 +115,8 @@ def _ort(peer: str, model: str, batches: list[Array], folder: str) -> Callable[[
 class Bench:
     """Networks, images and the answers that are known."""
 
-    def __init__(self, data: Path, work: Path, peer_python: str, *, tuning: bool = False) -> None:
-        self.data, self.work, self.peer_python = data, work, peer_python
+    def __init__(self, data: Path, work: Path, peer_python: str, *, tuning: bool = False, kept: bool = False) -> None:
+        self.data, self.work, self.peer_python, self.kept = data, work, peer_python, kept
         work.mkdir(parents=True, exist_ok=True)
         if not (work / "labels.npy").exists():
             crops, labels = photographs(data / "images" / "nips2017_a.npz")
@@ -127,9 +129,11 @@ class Bench:
         self.calibration, self.judged = (np.load(work / f"{name}.npy") for name in ("calibration", "judged"))
         self.labels = np.load(work / "labels.npy")
 
-    def known(self, key: str, answer: Callable[[], Array]) -> Array:
-        """Kept answers, or new ones."""
+    def known(self, key: str, answer: Callable[[], Array]) -> Array | None:
+        """Kept answers, or new ones; None = there are none, and none are to be made."""
         path = self.work / f"{key}.answers.npy"
+        if not path.exists() and self.kept:
+            return None
         if not path.exists():
             begin = time.perf_counter()
             found = answer()
@@ -225,6 +229,8 @@ class Bench:
             graph, constants = self.network(net, rescale=rescale)
             stem = title.replace(", ", "-")
             before = self.known(f"{stem}-fp32", lambda g=graph, c=constants: self.ours(g, c))
+            if before is None:
+                continue
             lines.append(self.row(title, "fp32", before, before))
             cases = {"W8A8": W8A8} if rescale else {"W8A8": W8A8, **MORE}
             if net == LOSES_NOTHING:
@@ -232,12 +238,14 @@ class Bench:
             for name, options in cases.items():
                 key = f"{stem}-{name.replace(', ', '-').replace(' ', '_')}"
                 found = self.known(key, lambda g=graph, c=constants, o=options: self.ours(g, c, **o))
-                lines.append(self.row(title, f"Luthier {name}", before, found))
+                if found is not None:
+                    lines.append(self.row(title, f"Luthier {name}", before, found))
                 for peer, label in PEERS.items() if options is W8A8 else ():
                     found = self.known(
                         f"{stem}-{peer}", lambda p=peer, g=graph, c=constants, s=stem: self.peer(p, f"{s}-{p}", g, c)
                     )
-                    lines.append(self.row(title, label, before, found))
+                    if found is not None:
+                        lines.append(self.row(title, label, before, found))
         return lines
 
 
@@ -279,6 +287,8 @@ def small_network(data: Path, bench: Bench) -> list[str]:
             return answers(*found, judged)[0]
 
         after = bench.known(f"CIFAR-100-{name}", made)
+        if before is None or after is None:
+            continue
         error = ((after.astype(np.float64) - before) ** 2).sum()
         agrees = 100 * (before.argmax(1) == after.argmax(1)).mean()
         sqnr = 10 * np.log10((before.astype(np.float64) ** 2).sum() / error)
@@ -292,6 +302,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("LUTHIER_DATA"))
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--tuning", action="store_true")
+    parser.add_argument("--kept", action="store_true")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--only", default=None)
     parser.add_argument("--worker", nargs=2, default=None, help=argparse.SUPPRESS)
@@ -303,7 +314,7 @@ def main() -> int:
     if arguments.data is None:
         print("Quantised networks: not measured, LUTHIER_DATA is not set and no --data FOLDER was given.")
         return 0
-    bench = Bench(Path(arguments.data), work, arguments.peer_python, tuning=arguments.tuning)
+    bench = Bench(Path(arguments.data), work, arguments.peer_python, tuning=arguments.tuning, kept=arguments.kept)
     lines = bench.table(arguments.only)
     small = [] if arguments.only or arguments.tuning else small_network(Path(arguments.data), bench)
     print(HEADER + "\n".join(lines) + SMALL + "\n".join(small) + FOOTER)
