@@ -4,12 +4,12 @@
 
 403 random networks around the presets (depth, width, kernel, expansion, attention, activation, resolution; 4 M to
 500 M MACs) run in ONNX Runtime, one thread.  100 of them, drawn beforehand, judge a predictor that learnt from the
-others.  Three passes go over all networks in groups of 20, shuffled anew, each with the same three anchors; a group
+others.  Six passes go over all networks in groups of 20, shuffled anew, each with the same three anchors; a group
 runs in eight rounds of short bursts, so that a slow moment of the machine falls on a whole round and can be told from
 the networks.
 
 The bursts are kept in FOLDER/bursts.csv; a second call goes on where the first stopped.  `--seconds` stops measuring
-after that time (default: never; a whole run takes about ten minutes).
+after that time (default: never; a whole run takes about twenty minutes).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ BASES = (
     "resnet18",
 )
 TRAIN, HELD_OUT, ANCHORS = 300, 100, 3
-PASSES, GROUP, ROUNDS = 3, 20, 8
+PASSES, GROUP, ROUNDS = 6, 20, 8
 MACS = (4_000_000, 500_000_000)
 BURST_S = 0.02
 
