@@ -32,10 +32,10 @@ from luthier.quant.integer import run as integer_run
 
 pytestmark = pytest.mark.xdist_group("export")
 Array = np.ndarray[Any, Any]
-#: target -> programs of the Debian packages that its test takes
+#: target -> programs, and a file, of the Debian packages that its test takes
 TOOLS = {
     "host": ("gcc", "cmake"),
-    "aarch64-linux": ("aarch64-linux-gnu-gcc", "qemu-aarch64"),
+    "aarch64-linux": ("aarch64-linux-gnu-gcc", "/usr/aarch64-linux-gnu/include/stdio.h", "qemu-aarch64"),
     "armv7em-none": ("arm-none-eabi-gcc", "qemu-system-arm"),
     "wasm32": ("wasm-ld", "node"),
 }
@@ -76,9 +76,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+def there(tool: str) -> bool:
+    """Whether a program is on the path, or a file exists."""
+    return Path(tool).exists() if tool.startswith("/") else shutil.which(tool) is not None
+
+
 def needs(target: str) -> None:
     """Skip where the machine has no compiler or emulator for a target."""
-    missing = [tool for tool in TOOLS[target] if shutil.which(tool) is None]
+    missing = [tool for tool in TOOLS[target] if not there(tool)]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed")
 
@@ -239,7 +244,7 @@ def test_real_images_on_every_machine(data_dir: Path, folder: Path, tmp_path: Pa
     np.save(tmp_path / "photographs.npy", images)
     ran = []
     for target, tools in TOOLS.items():
-        if all(shutil.which(tool) for tool in tools):
+        if all(there(tool) for tool in tools):
             to = tmp_path / target
             words = ("--target", target, "--precision", "int8", "--calibrate", tmp_path / "photographs.npy")
             assert exported(folder, to, *words)["tolerance"] == 0
