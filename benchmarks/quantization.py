@@ -265,8 +265,8 @@ def small_network(data: Path, bench: Bench) -> list[str]:
     mean, std = np.array([0.5071, 0.4867, 0.4408]), np.array([0.2675, 0.2565, 0.2761])
     store = np.load(data / "images" / "cifar10.npz")
     rows = np.flatnonzero(store["is_test"])[:2256]
-    o = store["offsets"]
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(store["jpeg"][o[i] : o[i + 1]].tobytes()))) for i in rows])
+    o, jpeg = store["offsets"], store["jpeg"]  # each look into the store unpacks the whole of it
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(jpeg[o[i] : o[i + 1]].tobytes()))) for i in rows])
     x = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
     calibration, judged = x[:256], x[256:]
     raw, values = from_onnx(data / "weights" / "osi_mbconv_se_cifar100.onnx", batch=16)
