@@ -8,7 +8,7 @@ nips2017_a, judged on all 1,000 of imagenet_samples, which share none; the other
 variants of the method: `--tuning` judges on those.  NNCF and ONNX Runtime run in PATH (an interpreter that has them),
 on the same calibration images, with their defaults.  Every answer is kept in the work folder (default
 build/quantization, or build/quantization_tuning): a run that was stopped goes on, and only the page is made anew.
-`--kept` prints what there is and measures nothing.
+`--kept` prints what there is, and what is missing, and measures nothing.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class Bench:
 
     def __init__(self, data: Path, work: Path, peer_python: str, *, tuning: bool = False, kept: bool = False) -> None:
         self.data, self.work, self.peer_python, self.kept = data, work, peer_python, kept
+        self.missing: list[str] = []
         work.mkdir(parents=True, exist_ok=True)
         if not (work / "labels.npy").exists():
             crops, labels = photographs(data / "images" / "nips2017_a.npz")
@@ -132,9 +133,10 @@ class Bench:
     def known(self, key: str, answer: Callable[[], Array]) -> Array | None:
         """Kept answers, or new ones; None = there are none, and none are to be made."""
         path = self.work / f"{key}.answers.npy"
-        if not path.exists() and self.kept:
-            return None
         if not path.exists():
+            if self.kept:
+                self.missing.append(key)
+                return None
             begin = time.perf_counter()
             found = answer()
             np.save(path.with_suffix(".new.npy"), found)
@@ -317,7 +319,8 @@ def main() -> int:
     bench = Bench(Path(arguments.data), work, arguments.peer_python, tuning=arguments.tuning, kept=arguments.kept)
     lines = bench.table(arguments.only)
     small = [] if arguments.only or arguments.tuning else small_network(Path(arguments.data), bench)
-    print(HEADER + "\n".join(lines) + SMALL + "\n".join(small) + FOOTER)
+    left = f"\n\nNot measured yet: {', '.join(bench.missing)}." if bench.missing else ""
+    print(HEADER + "\n".join(lines) + SMALL + "\n".join(small) + left)
     return 0
 
 
@@ -351,9 +354,6 @@ CIFAR-10. There are no labels of its classes: agreement is with its own fp32 ans
 | numbers | images | agree % | SQNR dB |
 |---|---|---|---|
 """
-FOOTER = """
-"""
-
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     raise SystemExit(main())
