@@ -128,6 +128,17 @@ def test_groups(target: Target, channels: int, columns: int, groups: int) -> Non
 
 
 @TARGETS
+@pytest.mark.parametrize("channels", [228, 512])
+@pytest.mark.parametrize("pads", [None, (0, 2, 2, 0)])
+def test_long_sums_in_parts(target: Target, channels: int, pads: Any) -> None:
+    """Nine taps of 228 channels are just more than two parts; above and beside the image whole taps are missing."""
+    source = Layout.padded((1, channels, 4, 5), target.lanes)
+    check_conv(target, convolution(target, source, 2 * target.lanes + 1, window((4, 5), 3, pads=pads)))
+    bf16 = Types(BFLOAT16, BFLOAT16, FP32)
+    check_conv(target, convolution(target, source, 9, window((4, 5), 3, pads=pads), types=bf16))
+
+
+@TARGETS
 @pytest.mark.parametrize("rows", [1, 3, 20])
 @pytest.mark.parametrize(("kernel", "stride", "pads", "dilation"), [
     (3, 1, None, 1), (3, 2, (0, 0, 1, 1), 1), (5, 1, None, 2), (7, 2, (5, 3, 4, 6), 1), (1, 2, None, 1),

@@ -20,12 +20,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from luthier.engine.emit import Function, Index, Value
+from luthier.engine.kernels.accumulate import ahead_of, comes_from_afar
 from luthier.engine.kernels.conv import Convolution
 from luthier.engine.kernels.depthwise import Depthwise, TapRows
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.matrix import matrix_block
 from luthier.engine.kernels.partition import share
-from luthier.engine.kernels.register_block import ahead_of, comes_from_afar
 from luthier.engine.kernels.window import Window
 from luthier.engine.layout import Layout
 from luthier.engine.target import Target

@@ -16,6 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
+from luthier.engine.kernels.accumulate import (
+    Ahead,
+    accumulate,
+    apart,
+    is_long,
+    pack_panel,
+    steps_of,
+)
 from luthier.engine.kernels.element import ALL_FP32, Types
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
@@ -30,15 +38,7 @@ from luthier.engine.kernels.matrix import (
     release,
 )
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import (
-    Ahead,
-    Block,
-    accumulate,
-    choose_block,
-    given_block,
-    pack_panel,
-    steps_of,
-)
+from luthier.engine.kernels.register_block import Block, choose_block, given_block
 from luthier.engine.kernels.window import ColumnTile, Window
 from luthier.engine.layout import Layout, round_up
 from luthier.engine.target import Target
@@ -294,7 +294,8 @@ class Convolution(Kernel):
             return result
 
         first = [body.load(bias, v * width) for v in range(vectors)] * tile.size
-        return f.loop(*window.taps(f, start, 0), tap_row, first)
+        long = is_long(self.tap_steps * window.kernel[0] * window.kernel[1])
+        return f.loop(*window.taps(f, start, 0), apart(f, tap_row) if long else tap_row, first)
 
 
 def convolution(

@@ -16,6 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import Index, Value
+from luthier.engine.kernels.accumulate import (
+    accumulate,
+    ahead_of,
+    comes_from_afar,
+    pack_panel,
+    paired,
+    rows_ahead,
+    steps_of,
+    widened,
+)
 from luthier.engine.kernels.element import ALL_FP32, FP32, Element, Types
 from luthier.engine.kernels.epilogue import PLAIN, Epilogue
 from luthier.engine.kernels.kernel import Body, Kernel
@@ -31,19 +41,7 @@ from luthier.engine.kernels.matrix import (
     release,
 )
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import (
-    Block,
-    accumulate,
-    ahead_of,
-    choose_block,
-    comes_from_afar,
-    given_block,
-    pack_panel,
-    paired,
-    rows_ahead,
-    steps_of,
-    widened,
-)
+from luthier.engine.kernels.register_block import Block, choose_block, given_block
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
 from luthier.schedule import AUTO, Choice

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I8, I32, I64, Index, Value, vector
+from luthier.engine.kernels.accumulate import pack_panel
 from luthier.engine.kernels.element import BFLOAT16, Element, Types
 from luthier.engine.kernels.epilogue import Epilogue
 from luthier.engine.kernels.kernel import Body
 from luthier.engine.kernels.partition import Partition
-from luthier.engine.kernels.register_block import Block, pack_panel
+from luthier.engine.kernels.register_block import Block
 from luthier.engine.target import Target
 
 Array = NDArray[Any]

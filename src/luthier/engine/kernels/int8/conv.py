@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, Index, Value
+from luthier.engine.kernels.accumulate import Ahead
 from luthier.engine.kernels.int8.blocks import choose, given, tile_blocks
 from luthier.engine.kernels.int8.geometry import Geometry
 from luthier.engine.kernels.int8.narrow_dense import dense_unit
@@ -31,7 +32,7 @@ from luthier.engine.kernels.int8.tiles import TileBlock, accumulate_tiles, ask, 
 from luthier.engine.kernels.int8.units import QUAD, REALS, SUMS, UNIT, broadcast_word, dot, units, zeros
 from luthier.engine.kernels.kernel import Body, Kernel
 from luthier.engine.kernels.partition import Partition, share
-from luthier.engine.kernels.register_block import Ahead, Block
+from luthier.engine.kernels.register_block import Block
 from luthier.engine.layout import round_up
 from luthier.engine.target import Target
 from luthier.schedule import AUTO, Choice

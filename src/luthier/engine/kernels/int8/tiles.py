@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.engine.emit import I64, PTR, Function, Index, Value
+from luthier.engine.kernels.accumulate import Ahead
 from luthier.engine.kernels.int8.units import I8, SUMS
 from luthier.engine.kernels.kernel import Body
-from luthier.engine.kernels.register_block import Ahead
 
 Array = NDArray[Any]
 #: numbers of the tile registers: sums (first those of the first rows), x, weights
