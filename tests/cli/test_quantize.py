@@ -101,6 +101,12 @@ def test_real_numbers_between_products_keep_more() -> None:
     assert np.abs(got - want).max() <= 2e-2 * np.abs(want).max()
 
 
+def test_between_is_refused_where_no_product_reads_integers() -> None:
+    for numbers in ("fp16", "W8A16"):
+        words = (f"--between bf16: {numbers} has no product that reads integers",)
+        refused("net.onnx", "--data", "images.npy", "--numbers", numbers, "--between", "bf16", words=words)
+
+
 def test_training_with_the_rounding() -> None:
     training = ("--qat", "--epochs", 2, "--images", 64)
     found = run("net.onnx", "--data", "digits", "-o", "out", "--numbers", "W4A8", *training, "--json").result

@@ -53,6 +53,22 @@ def test_it_gets_nearer_on_images_that_it_never_saw(tmp_path: Path) -> None:
     assert {values[n].dtype for n, t in graph.constants.items() if t.dtype == "int4"} == {np.dtype(np.int8)}
 
 
+@pytest.mark.parametrize("mirror", [True, False])
+def test_what_the_teacher_sees(tmp_path: Path, mirror: bool) -> None:
+    module, images, teacher = made(count=10)
+    seen: list[Array] = []
+
+    def watched(x: Array) -> Array:
+        seen.append(x)
+        return teacher(x)
+
+    distil(module, images, watched, Lesson(epochs=4, mirror=mirror), folder=tmp_path, show_progress=False)
+    known = {image.tobytes() for image in images}
+    strange = [image for batch in seen for image in batch if image.tobytes() not in known]
+    assert bool(strange) == mirror
+    assert all(image[:, :, ::-1].tobytes() in known for image in strange)
+
+
 def test_what_does_not_help_is_not_kept(tmp_path: Path) -> None:
     module, images, teacher = made("W8A8")
     start = module.integers()

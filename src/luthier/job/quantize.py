@@ -17,7 +17,7 @@ from luthier.deploy.qdq_file import to_qdq
 from luthier.engine import Plan
 from luthier.engine import compile as compile_graph
 from luthier.errors import DataError, InputError, UnsupportedError
-from luthier.graph.integers import in_integers
+from luthier.graph.integers import INTEGER_TYPES, in_integers
 from luthier.graph.op import Graph, Op
 from luthier.intervals import paired
 from luthier.job.classify import read_preprocess
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Runtime = Literal["engine", "simulation"]
+#: images (N, C, H, W) to scores (N, K)
+Answer = Callable[[Array], Array]
 #: what values are that no product reads
 Between = Literal["integers", "bf16"]
 _BATCH: Final = 8
@@ -58,6 +60,11 @@ class Images:
     labels: Array | None
     splits: Splits | None = None
 
+    @property
+    def may_mirror(self) -> bool:
+        """Whether a mirrored image still is of its kind: not of characters, which unlabelled grey images mostly are."""
+        return self.calibration.shape[1] > 1 if self.splits is None else "flip" in self.splits.augment
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -71,6 +78,8 @@ class Options:
         between: what lies between products; with bf16 values are rounded to integers only as a product reads them, and
             gates are computed on real numbers, see `luthier.graph.mixed`.
         by_op: products and the names of their number types, where they differ; `numbers` is then that of no other.
+    Raises:
+        InputError: `between` where no product reads integers.
     """
 
     numbers: Precision
@@ -83,6 +92,14 @@ class Options:
     distil_epochs: int = 0
     between: Between = "integers"
     by_op: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what would do nothing."""
+        if self.between != "integers" and self.numbers.activation not in INTEGER_TYPES:
+            raise InputError(
+                f"--between {self.between}: {name_of(self.numbers)} has no product that reads integers; "
+                "leave it out, or take W8A8, W4A8 or W4A4"
+            )
 
     @property
     def said(self) -> str:
@@ -138,15 +155,16 @@ def quantize_model(
         observer=options.observer, equalize=options.equalize, round_to_sums=options.round_to_sums,
         products_only=options.between == "bf16", compile=compile_graph,
     )  # fmt: skip
+    teacher, _ = answerer(net.graph, net.constants)
     with open_run(folder, request) as run:
         if images.splits is not None and options.qat_epochs:
             say(0.4, "training")
             graph, values = _trained(graph, values, images.splits, options, run, model, seed)
         if options.distil_epochs:
             say(0.4, "learning fp32's answers")
-            graph, values = _distilled(net, graph, values, images.calibration, options, run, seed)
+            graph, values = _distilled(teacher, graph, values, images, options, run, seed)
         say(0.8, "judging")
-        found = replace(_judged(net, graph, values, images), model=model, numbers=options.said)
+        found = replace(_judged(net, teacher, graph, values, images), model=model, numbers=options.said)
         return _written(found, graph, values, folder, options, len(images.calibration))
 
 
@@ -242,14 +260,15 @@ def _trained(
 
 
 def _distilled(
-    net: Weighted, graph: Graph, values: Mapping[str, Array], images: Array, options: Options, run: RunFolder, seed: int
-) -> tuple[Graph, dict[str, Array]]:
+    teacher: Answer, graph: Graph, values: Mapping[str, Array], images: Images, options: Options, run: RunFolder,
+    seed: int,
+) -> tuple[Graph, dict[str, Array]]:  # fmt: skip
     from luthier.train.distil import Lesson, distil
     from luthier.train.qat import Quantized
 
     module = Quantized(graph, values)
-    teacher, _ = answerer(net.graph, net.constants)
-    distil(module, images, teacher, Lesson(epochs=options.distil_epochs, seed=seed), folder=run.path / "distil")
+    lesson = Lesson(epochs=options.distil_epochs, seed=seed, mirror=images.may_mirror)
+    distil(module, images.calibration, teacher, lesson, folder=run.path / "distil")
     return module.integers()
 
 
@@ -259,7 +278,7 @@ def answers(graph: Graph, constants: Mapping[str, Array], images: Array) -> tupl
     return answer(images), runtime
 
 
-def answerer(graph: Graph, constants: Mapping[str, Array]) -> tuple[Callable[[Array], Array], Runtime]:
+def answerer(graph: Graph, constants: Mapping[str, Array]) -> tuple[Answer, Runtime]:
     """What answers images (N, C, H, W) of any N with scores (N, K), and how it does."""
     size = graph.tensors[graph.inputs[0]].shape[0]
     plan: Plan | None = None
@@ -280,13 +299,13 @@ def answerer(graph: Graph, constants: Mapping[str, Array]) -> tuple[Callable[[Ar
     return answer, runtime
 
 
-def _judged(net: Weighted, graph: Graph, values: Mapping[str, Array], images: Images) -> QuantizedModel:
+def _judged(net: Weighted, real: Answer, graph: Graph, values: Mapping[str, Array], images: Images) -> QuantizedModel:
     judged, labels = images.judged, images.labels
     if not len(judged):
         raise DataError("quantize: no images are left to judge on; give more than the calibration takes")
     answer, runtime = answerer(graph, values)
     after = answer(judged[:_SIMULATED] if runtime == "simulation" else judged)
-    before, _ = answers(net.graph, net.constants, judged[: len(after)])
+    before = real(judged[: len(after)])
     right, still = _NOTHING
     if labels is not None:
         right, still = (scores.argmax(1) == labels[: len(after)] for scores in (before, after))

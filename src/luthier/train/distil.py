@@ -7,9 +7,9 @@ Adam.  A weight's step is counted in its own levels, for that is what decides wh
 
     step(w) = r s_w,   step(b) = r 64 s_x s_w,   step(ln s) = r / 100                                 (2)
 
-r falls along a cosine.  Each image is mirrored half the time, and t is what fp32 says of it as it is seen.  A fifth of
-the images teaches nothing: the epoch whose divergence on these is least is kept, also where that is the state before
-the first.
+r falls along a cosine.  Images are mirrored half the time, where that leaves them what they are, and t is what fp32
+says of them as they are seen.  A fifth of the images teaches nothing: the epoch whose divergence on these is least is
+kept, also where that is the state before the first.
 
 Source: (1) Hinton et al. 2015, arXiv:1503.02531; few images: Hubara et al. 2021, arXiv:2006.10518; a teacher that sees
 what its pupil sees: Beyer et al. 2022, arXiv:2106.05237.
@@ -59,12 +59,14 @@ class Lesson:
         batch_size: images per step.
         rate: r of (2) at the first step, in levels.
         seed: of the order of the images, and of which are mirrored.
+        mirror: whether a mirrored image is one that the network may meet; of characters it is not.
     """
 
     epochs: int
     batch_size: int = 8
     rate: float = 0.01
     seed: int = 0
+    mirror: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class _Class:
                 raise KeyboardInterrupt(f"{self.path}: {epoch} epochs saved; the same command continues")
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base"] * self.rate(epoch, step)
-            x = mirrored(self.x[rows], rng)
+            x = mirrored(self.x[rows], rng) if self.lesson.mirror else self.x[rows]
             loss = _loss(self.module(x).flatten(1), torch.from_numpy(self.teacher(x.numpy())).float())
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
