@@ -2,14 +2,15 @@
 
     python benchmarks/latency_predictor.py [--folder build/latency_predictor] [--seconds 100]      (or: make bench)
 
-403 random networks around the presets (depth, width, kernel, expansion, attention, activation, resolution; 4 M to
+703 random networks around the presets (depth, width, kernel, expansion, attention, activation, resolution; 4 M to
 500 M MACs) run in ONNX Runtime, one thread.  100 of them, drawn beforehand, judge a predictor that learnt from the
-others.  Six passes go over all networks in groups of 20, shuffled anew, each with the same three anchors; a group
-runs in eight rounds of short bursts, so that a slow moment of the machine falls on a whole round and can be told from
-the networks.
+others.  Six passes go over those that judge and half of the others, then three over the rest, which only teach and need
+no spread of their own.  A pass takes its networks in groups of 20, shuffled anew, each with the same three anchors; a
+group runs in eight rounds of short bursts, so that a slow moment of the machine falls on a whole round and can be told
+from the networks.
 
 The bursts are kept in FOLDER/bursts.csv; a second call goes on where the first stopped.  `--seconds` stops measuring
-after that time (default: never; a whole run takes about twenty minutes).
+after that time (default: never; a whole run takes about half an hour).
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ BASES = (
     "mobilenetv3_small_100",
     "resnet18",
 )
-TRAIN, HELD_OUT, ANCHORS = 300, 100, 3
-PASSES, GROUP, ROUNDS = 6, 20, 8
+TRAIN, HELD_OUT, ANCHORS, MORE = 300, 100, 3, 300
+PASSES, PASSES_OF_MORE, GROUP, ROUNDS = 6, 3, 20, 8
 MACS = (4_000_000, 500_000_000)
 BURST_S = 0.02
 
@@ -100,6 +101,19 @@ def random_network(rng: random.Random, name: str) -> Network:
             continue  # a map that shrinks to nothing: draw again
 
 
+def drawn() -> tuple[list[Network], list[tuple[int, list[Network]]]]:
+    """All networks, and the groups that are measured together, each with the number of its pass."""
+    rng, more_rng = random.Random(0), random.Random(1)
+    networks = [random_network(rng, f"random_{number:03d}") for number in range(ANCHORS + TRAIN + HELD_OUT)]
+    more = [random_network(more_rng, f"more_{number:03d}") for number in range(MORE)]
+    anchors, groups = networks[:ANCHORS], []
+    turns = [(rng, networks[ANCHORS:])] * PASSES + [(more_rng, more)] * PASSES_OF_MORE
+    for turn, (chance, rest) in enumerate(turns):
+        chance.shuffle(rest)
+        groups += [(turn, anchors + rest[start : start + GROUP]) for start in range(0, len(rest), GROUP)]
+    return [*networks, *more], groups
+
+
 def measure(folder: Path, deadline: float) -> bool:
     """Fill FOLDER/bursts.csv, one group of networks after another; False if the deadline came first."""
     table = folder / "bursts.csv"
@@ -107,16 +121,11 @@ def measure(folder: Path, deadline: float) -> bool:
         write_text(table, "network,round,latency_ms\n")
     with table.open(newline="") as stream:
         done = {int(row["round"]) // ROUNDS for row in csv.DictReader(stream)}
-    rng = random.Random(0)
-    networks = [random_network(rng, f"random_{number:03d}") for number in range(ANCHORS + TRAIN + HELD_OUT)]
+    networks, groups = drawn()
     for network in networks:
         if not (folder / f"{network.name}.json").exists():
             write_text(folder / f"{network.name}.json", encode.to_json(network))
-    rest, groups = networks[ANCHORS:], []
-    for _ in range(PASSES):
-        rng.shuffle(rest)
-        groups += [networks[:ANCHORS] + rest[start : start + GROUP] for start in range(0, len(rest), GROUP)]
-    for number, group in enumerate(groups):
+    for number, (_, group) in enumerate(groups):
         if number in done:
             continue
         if time.monotonic() > deadline:
@@ -162,7 +171,9 @@ def settle(folder: Path) -> tuple[Path, float]:
         rows = [
             (row["network"], int(row["round"]), math.log(float(row["latency_ms"]))) for row in csv.DictReader(stream)
         ]
-    names = sorted({row[0] for row in rows})
+    networks, groups = drawn()
+    names = [f"{network.name}.json" for network in networks]
+    pass_of = np.array([number for number, _ in groups])
     which = np.array([names.index(row[0]) for row in rows])
     turn = np.array([row[1] for row in rows])
     logs = np.array([row[2] for row in rows])
@@ -174,22 +185,24 @@ def settle(folder: Path) -> tuple[Path, float]:
     lines = ["network,latency_ms,spread_ms"]
     for index, name in enumerate(names):
         mine = which == index
-        passes = turn[mine] // (ROUNDS * -(-(TRAIN + HELD_OUT) // GROUP))
-        values = [np.exp(np.median((logs - slowness[turn])[mine][passes == number])) for number in range(PASSES)]
+        passes = pass_of[turn[mine] // ROUNDS]
+        values = [np.exp(np.median((logs - slowness[turn])[mine][passes == number])) for number in np.unique(passes)]
         lines.append(f"{name},{np.mean(values):.6g},{np.std(values, ddof=1):.6g}")
     write_text(folder / "measurements.csv", "\n".join(lines) + "\n")
     return folder / "measurements.csv", float(np.exp(np.quantile(slowness, 0.9)) - 1)
 
 
 def report(table: Path, moved: float) -> str:
-    """Learn from all but the last networks of the table, judge by those."""
+    """Learn from the table without the networks that judge, and judge by those."""
     header, *lines = table.read_text("utf-8").splitlines()
-    learnt = table.with_name("learnt.csv")
-    write_text(learnt, "\n".join([header, *lines[:-HELD_OUT]]) + "\n")
+    judges = slice(ANCHORS + TRAIN, ANCHORS + TRAIN + HELD_OUT)
+    learnt, judging = table.with_name("learnt.csv"), lines[judges]
+    del lines[judges]
+    write_text(learnt, "\n".join([header, *lines]) + "\n")
     start = time.perf_counter()
     predictor = fit_csv(learnt, "this machine")
     fit_s = time.perf_counter() - start
-    held_out = [line.split(",") for line in lines[-HELD_OUT:]]
+    held_out = [line.split(",") for line in judging]
     measured_s, spread_s = 1e-3 * np.array([[float(cell) for cell in cells[1:]] for cells in held_out]).T
     predictions = predictor.predict_all([encode.read(table.parent / cells[0]) for cells in held_out])
     predicted_s = np.array([prediction.latency_s for prediction in predictions])
@@ -200,7 +213,7 @@ def report(table: Path, moved: float) -> str:
     low, high = wilson(share, HELD_OUT)
     width = np.median([(p.interval_s[1] - p.interval_s[0]) / 2 / p.latency_s for p in predictions])
     return f"""\
-{len(lines) - HELD_OUT} random networks measured and learnt from in {fit_s:.1f} s, {HELD_OUT} others measured and
+{len(lines)} random networks measured and learnt from in {fit_s:.1f} s, {HELD_OUT} others measured and
 predicted; ONNX Runtime, one thread, {1e3 * measured_s.min():.2f} to {1e3 * measured_s.max():.2f} ms.
 
 | figure | asked | measured |
