@@ -35,11 +35,13 @@ def test_a_preset_a_file_and_a_run_folder(tmp_path: Path) -> None:
         ("timm:resnet18", "MODEL is a preset, a run folder or a network.json"),
         ("model.onnx", "MODEL is a preset, a run folder or a network.json"),
         ("package.module:make", "MODEL is a preset, a run folder or a network.json"),
+        ("made.plan", r"made.plan: a \.plan file describes no network; MODEL is a preset, a run folder"),
         ("", "MODEL"),
     ],
 )
 def test_anything_else_is_refused(model: str, complaint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "made.plan").touch()
     with pytest.raises(InputError, match=complaint) as caught:
         resolve(model)
     assert "\n" not in str(caught.value)

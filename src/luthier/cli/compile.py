@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def compile_model(
     model: limits.Model,
     path: Annotated[
-        Path | None, typer.Option("--output", help="File to write; default: the model's name with .plan, here.")
+        Path | None, typer.Option("--output", "-o", help="File to write; default: the model's name with .plan, here.")
     ] = None,
     threads: limits.Threads = 1,
     batch: limits.Batch = None,

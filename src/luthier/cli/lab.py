@@ -32,7 +32,8 @@ def lab(
         bool, typer.Option("--render", help="Train nothing: write the pages from the records that there are.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the pages, figures and JSON; default: the run's own.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the pages, figures and JSON; default: the run's own."),
     ] = None,
     run_dir: limits.RunDir = None,
     accelerator: limits.Accelerator = "auto",

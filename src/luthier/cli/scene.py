@@ -122,7 +122,7 @@ def map_scene(
         float | None,
         typer.Option("--band-tolerance", min=0, help="How far a band may be from the model's, in nm."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the maps; default: SCENE-map.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the maps; default: SCENE-map.")] = None,
     form: OutFormat = "geotiff", threads: limits.Threads = 1, as_json: limits.Json = False,
 ) -> None:  # fmt: skip
     """Map a scene with a trained model: classes, probabilities, a picture, hectares."""
@@ -167,7 +167,7 @@ def split_scene(
     model: Model = "mbconv_scene", split: SplitKind = "blocks", train_mask: TrainMask = None,
     test_mask: TestMask = None, guard: Guard = None, block: Block = None, train_share: TrainShare = 0.1,
     split_seed: SplitSeed = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the masks train and test, .npz.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the masks train and test, .npz.")] = None,
     as_json: limits.Json = False,
 ) -> None:  # fmt: skip
     """Show how a scene would be split: pixels of every class on either side, and how far the split leaks."""

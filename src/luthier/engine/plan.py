@@ -176,9 +176,9 @@ class Plan:
             arrays.append(np.ascontiguousarray(array))
         return arrays
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write code, weights and table to one file, for `load`."""
-        save_image(self.image, path)
+        save_image(self.image, Path(path))
 
     def close(self) -> None:
         """End the plan's threads, after the run in progress; later runs are done by their caller alone.
@@ -202,14 +202,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-def load(path: Path, *, debug: bool = False) -> Plan:
+def load(path: Path | str, *, debug: bool = False) -> Plan:
     """A plan that was saved, ready to be called.
 
     Raises:
         PlanError: the file is missing, damaged, of another version or for another CPU.
         InputError: there is no memory for it.
     """
-    return Plan(load_image(path), debug=debug)
+    return Plan(load_image(Path(path)), debug=debug)
 
 
 def compile(

@@ -56,6 +56,10 @@ def resolve(model: str) -> Network:
         raise InputError(
             f"{model}: this command builds and trains networks; MODEL is a preset, a run folder or a network.json"
         )
+    if path.is_file() and path.suffix:
+        raise InputError(
+            f"{model}: a {path.suffix} file describes no network; MODEL is a preset, a run folder or a network.json"
+        )
     try:
         return presets.get(model)
     except SpecError as error:

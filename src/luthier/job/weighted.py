@@ -48,8 +48,9 @@ class Weighted:
 
 
 def weighted(
-    model: str, *, batch: int | None = None, resolution: int | None = None, pretrained: str | None = None
-) -> Weighted:
+    model: str, *, batch: int | None = None, resolution: int | tuple[int, int] | None = None,
+    pretrained: str | None = None,
+) -> Weighted:  # fmt: skip
     """The network that a user named, with weights.
 
     A run folder's are its trained ones; an ONNX file and a callable's module bring theirs.  A preset, a `network.json`
@@ -59,7 +60,7 @@ def weighted(
     Args:
         model: see `luthier.job.resolve.resolve_graph`.
         batch: N; None = what an ONNX file says, else 1.
-        resolution: side in pixels; None = the model's own.
+        resolution: side, or (H, W), in pixels; None = the model's own.
         pretrained: see `luthier.nn.pretrained.load_pretrained`; only for networks of ours, and needs torch.
     Raises:
         InputError: nothing of that name, it cannot be read as a graph, or the weights do not fit; one line.
@@ -76,21 +77,22 @@ def weighted(
         # weights are stored as fp32, whatever number types the network is described for
         graph = with_precision(from_network(network, batch=batch or 1, resolution=resolution), Precision())
         if pretrained is not None:
-            return _folded(name, graph, _published(model, pretrained), pretrained)
+            return folded(name, graph, _published(model, pretrained), pretrained)
         if (trained := Path(model) / "model.safetensors").is_file():
-            return _folded(name, graph, _stored(trained), "trained")
-        return _folded(name, graph, None, "random")
+            return folded(name, graph, _stored(trained), "trained")
+        return folded(name, graph, None, "random")
     graph, values = resolve_graph(model, batch=batch, resolution=resolution)
-    return _folded(name, graph, values, "random" if values is None else "its own")
+    return folded(name, graph, values, "random" if values is None else "its own")
 
 
-def _folded(name: str, graph: Graph, values: Values | None, weights: str) -> Weighted:
-    folded = fold_norm_into_conv(graph)
+def folded(name: str, graph: Graph, values: Values | None, weights: str) -> Weighted:
+    """A graph and the values of its constants (None = random ones) with norms folded; `weights` as in `Weighted`."""
+    plain = fold_norm_into_conv(graph)
     if values is None:
         from luthier.graph.untrained import random_weights
 
-        return Weighted(name, folded, random_weights(folded), weights)
-    return Weighted(name, folded, fold_constants(graph, take_constants(graph, values)), weights)
+        return Weighted(name, plain, random_weights(plain), weights)
+    return Weighted(name, plain, fold_constants(graph, take_constants(graph, values)), weights)
 
 
 def _stored(path: Path) -> Values:
