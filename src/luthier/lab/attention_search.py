@@ -20,6 +20,7 @@ from luthier.graph.from_network import from_network
 from luthier.lab import gated
 from luthier.lab.experiment import Arm, Claim, Contrast, Experiment, Floor, Numbers, Order, Place, Size
 from luthier.lab.result import Curve
+from luthier.lab.small import RATE, SIDE
 from luthier.search.choices import read_attention
 from luthier.search.price import solve
 
@@ -30,18 +31,20 @@ TEXT: Final = (
 )
 #: the target, and how much longer than the base an arm may take on it, modelled
 DEVICE: Final = "raspberry_pi_4"
-LIMIT: Final = 1.07
+LIMIT: Final = 1.08
+#: epochs over those of the other labs: with as many, a second seed still gained 4 points from twice their number
+LONGER: Final = 2
 KINDS: Final = ("se/4", "eca", "spatial", "cbam/8")
 WHERE: Final = {"early": "stage1", "late": "stage3"}
 _LEFT_OUT: Final = "beyond the limit"
 
 
 def base_network(width: float = 1.0) -> Network:
-    """Two inverted bottlenecks at each of 12, 6 and 3 pixels, without attention.
+    """Two inverted bottlenecks at each of 8, 4 and 2 pixels, without attention.
 
     Example:
         >>> [placed.block.out_channels for placed in base_network().walk()]
-        [16, 24, 24, 40, 40, 80, 80]
+        [8, 12, 12, 20, 20, 40, 40]
     """
 
     def stage(index: int, channels: int) -> Stage:
@@ -51,12 +54,14 @@ def base_network(width: float = 1.0) -> Network:
             blocks=(first, Block(kind="mbconv", out_channels=channels, expand_ratio=3, kernel_size=5)),
         )
 
-    stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=16),))
+    stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=8),))
     network = Network(
-        name="mbconv", stages=(stem, stage(1, 24), stage(2, 40), stage(3, 80)), head=Head(num_classes=10),
-        resolution=24, channel_divisor=4,
+        name="mbconv", stages=(stem, stage(1, 12), stage(2, 20), stage(3, 40)), head=Head(num_classes=10),
+        resolution=SIDE, channel_divisor=2,
     )  # fmt: skip
-    return network if width == 1 else scale_by(network, width=width, depth=1, resolution=24, name=f"mbconv@w{width:g}")
+    return (
+        network if width == 1 else scale_by(network, width=width, depth=1, resolution=SIDE, name=f"mbconv@w{width:g}")
+    )
 
 
 def with_attention(network: Network, label: str, stage: str) -> Network:
@@ -102,7 +107,7 @@ def build(order: Order) -> Experiment:
     runs["base twice as long"] = (networks["base"], 2)
     arms = []
     for name, (network, times) in runs.items():
-        known, epochs = facts(network), times * amount.epochs
+        known, epochs = facts(network), times * LONGER * amount.epochs
         run = partial(measure, network=network, path=path, size=order.size, epochs=epochs)
         arms.append(Arm(name, run, known, "mbconv", known["macs"] * epochs * amount.train / 1e9))
     floor = Floor(_less("base twice as long", "base"), 1.0)
@@ -132,7 +137,7 @@ def build(order: Order) -> Experiment:
             Curve("mbconv", "latency_s", f"latency on {DEVICE}, modelled, s", "accuracy", "test accuracy, %",
                   (("base", ("base",)), ("wider", ("wider",)), *(one for one in series if one[1]))),
         ), seeds=order.seeds or {"quick": 2, "standard": 5, "full": 8}[order.size],
-        settings=gated.recipe_words(order.size) | {
+        settings=gated.recipe_words(order.size, side=SIDE, epochs=LONGER * amount.epochs, rate=RATE) | {
             "limit": f"{LIMIT:g} times the base's latency on {DEVICE}, modelled with each block's better schedule; "
             f"{_LEFT_OUT}: {', '.join(_left_out(networks)) or 'none'}",
             "wider": f"the base with {networks['wider'].name}, the widest within the limit",
@@ -145,7 +150,7 @@ def measure(place: Place, *, network: Network, path: Path, size: Size, epochs: i
     """Train the network on images of its own resolution and judge it."""
     from luthier.lab.training import seeded
 
-    return gated.train_and_judge(seeded(network, place.seed), network, path, size, epochs, place, gated.RATE)
+    return gated.train_and_judge(seeded(network, place.seed), network, path, size, epochs, place, RATE)
 
 
 def _left_out(kept: dict[str, Network]) -> list[str]:
