@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 import luthier
 from luthier.arch import presets
+from luthier.arch.block import Precision
 from luthier.deploy.onnx_file import to_onnx
 from luthier.errors import InputError, PlanError, ShapeError
 from luthier.graph import reference
@@ -76,6 +78,15 @@ def test_names_networks_and_files(tmp_path: Path) -> None:
         near(luthier.compile(model, X)(X), want)
     assert luthier.compile("mbconv_thumbnail").inputs[0].shape == (1, 3, 32, 32)
     assert 0 < np.abs(luthier.compile("mbconv_thumbnail", X, dtype="bf16")(X) - want).max() < 0.1 * np.abs(want).max()
+
+
+def test_a_network_described_for_integers_is_compiled_in_fp32() -> None:
+    network = presets.get("mbconv_thumbnail")
+    w8a8 = tuple(
+        replace(stage, blocks=tuple(replace(block, precision=Precision.parse("W8A8")) for block in stage.blocks))
+        for stage in network.stages
+    )
+    np.testing.assert_array_equal(luthier.compile(replace(network, stages=w8a8), X)(X), luthier.compile(network, X)(X))
 
 
 @pytest.mark.parametrize(

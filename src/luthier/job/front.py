@@ -11,8 +11,7 @@ from luthier.arch.network import Network
 from luthier.engine import Plan
 from luthier.engine import compile as compile_graph
 from luthier.errors import InputError, ShapeError
-from luthier.graph.from_network import from_network
-from luthier.job.weighted import Weighted, folded, weighted
+from luthier.job.weighted import Weighted, folded, in_fp32, weighted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +79,7 @@ def _read(model: Any, shape: tuple[int, int, int, int] | None, pretrained: str |
         return folded(type(model).__name__, *from_torch(model, shape), "its own")
     batch, resolution = (None, None) if shape is None else (shape[0], shape[2:])
     if isinstance(model, Network):
-        net = folded(model.name, from_network(model, batch=batch or 1, resolution=resolution), None, "random")
+        net = folded(model.name, in_fp32(model, batch, resolution), None, "random")
     elif isinstance(model, str | Path):
         net = weighted(str(model), batch=batch, resolution=resolution, pretrained=pretrained)
     else:

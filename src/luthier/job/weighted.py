@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.arch.block import Precision
+from luthier.arch.network import Network
 from luthier.errors import InputError
 from luthier.graph.fold import fold_constants, fold_norm_into_conv, take_constants
 from luthier.graph.from_network import from_network
@@ -74,8 +75,7 @@ def weighted(
     if pretrained is not None and network is None:
         raise InputError(f"--pretrained {pretrained}: fills presets, run folders and network.json; {model} has its own")
     if network is not None:
-        # weights are stored as fp32, whatever number types the network is described for
-        graph = with_precision(from_network(network, batch=batch or 1, resolution=resolution), Precision())
+        graph = in_fp32(network, batch, resolution)
         if pretrained is not None:
             return folded(name, graph, _published(model, pretrained), pretrained)
         if (trained := Path(model) / "model.safetensors").is_file():
@@ -83,6 +83,11 @@ def weighted(
         return folded(name, graph, None, "random")
     graph, values = resolve_graph(model, batch=batch, resolution=resolution)
     return folded(name, graph, values, "random" if values is None else "its own")
+
+
+def in_fp32(network: Network, batch: int | None, resolution: int | tuple[int, int] | None) -> Graph:
+    """The graph of a description: weights are stored as fp32, whatever number types it is for."""
+    return with_precision(from_network(network, batch=batch or 1, resolution=resolution), Precision())
 
 
 def folded(name: str, graph: Graph, values: Values | None, weights: str) -> Weighted:
