@@ -31,7 +31,7 @@ TEXT: Final = (
 )
 #: the target, and how much longer than the base an arm may take on it, modelled
 DEVICE: Final = "raspberry_pi_4"
-LIMIT: Final = 1.08
+LIMIT: Final = 1.12
 #: epochs over those of the other labs: with as many, a second seed still gained 4 points from twice their number
 LONGER: Final = 2
 KINDS: Final = ("se/4", "eca", "spatial", "cbam/8")
@@ -44,7 +44,7 @@ def base_network(width: float = 1.0) -> Network:
 
     Example:
         >>> [placed.block.out_channels for placed in base_network().walk()]
-        [8, 12, 12, 20, 20, 40, 40]
+        [8, 8, 8, 12, 12, 24, 24]
     """
 
     def stage(index: int, channels: int) -> Stage:
@@ -56,7 +56,7 @@ def base_network(width: float = 1.0) -> Network:
 
     stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=8),))
     network = Network(
-        name="mbconv", stages=(stem, stage(1, 12), stage(2, 20), stage(3, 40)), head=Head(num_classes=10),
+        name="mbconv", stages=(stem, stage(1, 8), stage(2, 12), stage(3, 24)), head=Head(num_classes=10),
         resolution=SIDE, channel_divisor=2,
     )  # fmt: skip
     return (
