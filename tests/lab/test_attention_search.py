@@ -32,8 +32,8 @@ def test_gates_stand_where_the_arm_says_and_cost_what_they_add(order: Order) -> 
     base = lab.base_network()
     gated = lab.with_attention(base, "se/4", "stage3")
     assert [p.stage.name for p in gated.walk() if p.block.attention] == ["stage3", "stage3"]
-    # r = 4 of 60 and of 120 gated channels: two layers with biases each
-    more = sum(2 * c * (c // 4) + c + c // 4 for c in (60, 120))
+    # r = 4 of 36 and of 72 gated channels: two layers with biases each
+    more = sum(2 * c * (c // 4) + c + c // 4 for c in (36, 72))
     assert lab.facts(gated)["params"] - lab.facts(base)["params"] == more
 
 

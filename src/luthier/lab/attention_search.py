@@ -11,7 +11,6 @@ from typing import Final
 
 from luthier.arch.block import Block, Head, Stage
 from luthier.arch.network import Network
-from luthier.arch.scaling import scale_by
 from luthier.cost.macs import graph_macs, graph_params
 from luthier.cost.variants import with_blocks
 from luthier.device.registry import get as get_device
@@ -40,7 +39,7 @@ _LEFT_OUT: Final = "beyond the limit"
 
 
 def base_network(width: float = 1.0) -> Network:
-    """Two inverted bottlenecks at each of 8, 4 and 2 pixels, without attention.
+    """Two inverted bottlenecks at each of 8, 4 and 2 pixels, without attention; `width` times as many channels.
 
     Example:
         >>> [placed.block.out_channels for placed in base_network().walk()]
@@ -55,13 +54,9 @@ def base_network(width: float = 1.0) -> Network:
         )
 
     stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=8),))
-    network = Network(
-        name="mbconv", stages=(stem, stage(1, 8), stage(2, 12), stage(3, 24)), head=Head(num_classes=10),
-        resolution=SIDE, channel_divisor=2,
-    )  # fmt: skip
-    return (
-        network if width == 1 else scale_by(network, width=width, depth=1, resolution=SIDE, name=f"mbconv@w{width:g}")
-    )
+    stages = (stage(index, round(width * channels)) for index, channels in enumerate((8, 12, 24), 1))
+    name = "mbconv" if width == 1 else f"mbconv@w{width:g}"
+    return Network(name=name, stages=(stem, *stages), head=Head(num_classes=10), resolution=SIDE, channel_divisor=1)
 
 
 def with_attention(network: Network, label: str, stage: str) -> Network:
