@@ -332,7 +332,8 @@ def main() -> int:
     if not asked.table.exists():
         parser.error(f"{asked.table} is missing; make it with `make search-table`")
     asked.keep.parent.mkdir(parents=True, exist_ok=True)
-    about = hashlib.sha256(asked.table.read_bytes()).hexdigest()[:12]
+    tables = [path for path in (asked.table, asked.latency) if path.exists()]
+    about = hashlib.sha256(b"".join(path.read_bytes() for path in tables)).hexdigest()[:12]
     kept = Kept(asked.keep, about)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = get(TABLES / "small_space.toml")
