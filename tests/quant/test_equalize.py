@@ -121,7 +121,7 @@ def test_noise_by_hand() -> None:
     assert _weight_noise(plan, values, y, seen, gains, np.full(8, 2.0)) < 1e-9, "ones are on the grid"
     values["y.weight"][:, 0] = 1.25 / 127  # becomes 1 / 127
     got = _weight_noise(plan, values, y, seen, gains, np.full(8, 2.0))
-    assert got == pytest.approx(4 * 3.0 * (2 * 0.25 / 127) ** 2 * (1 / 4) * 36, rel=1e-3)
+    assert got == pytest.approx(10 * 4 * 3.0 * (2 * 0.25 / 127) ** 2 * (1 / 4) * 36, rel=1e-3)
 
 
 @pytest.mark.parametrize("function", ["relu", "hard_swish"])

@@ -15,6 +15,7 @@ from luthier.graph import reference
 from luthier.graph.attrs import Activation
 from luthier.graph.op import Graph
 from luthier.quant.affine import ACTIVATION_TYPES, Levels, levels_of_range
+from luthier.quant.centre import centre, movable
 from luthier.quant.equalize import Seen, equalize, tied
 from luthier.quant.gain import channel_means, moment_tensors, moments, output_gains
 from luthier.quant.observe import Histogram, Observer, choose_levels, merged
@@ -104,9 +105,13 @@ def _watched(
 def equalized(
     plan: Plan, constants: Mapping[str, Array], batches: Sequence[Batch], compile: Compile = with_numpy
 ) -> tuple[Graph, dict[str, Array]]:
-    """The graph with the channels of its tensors brought to one range, see `luthier.quant.equalize`."""
+    """The graph with the channels of its tensors brought to one range.
+
+    They are moved to the middle of it first (`luthier.quant.centre`), then divided by factors (`.equalize`).
+    """
     graph = plan.graph
-    names = [name for one in tied(plan) for name in one.tensors]
+    sets = [*(one.tensors for one in movable(plan)), *(one.tensors for one in tied(plan))]
+    names = list(dict.fromkeys(name for members in sets for name in members))
     if not names:
         return graph, dict(constants)
     run = _watched(graph, constants, names, compile)
@@ -124,7 +129,9 @@ def equalized(
         )
         for name, own in parts.items()
     }  # fmt: skip
-    return equalize(plan, constants, seen, _gains(plan, constants, batches, compile))
+    gains = _gains(plan, constants, batches, compile)
+    centred, held = centre(plan, constants, seen)
+    return equalize(plan, centred, held, gains)
 
 
 def _gains(
