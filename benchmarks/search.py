@@ -8,9 +8,10 @@ this machine (measured, `tables/small_latency.csv`) and of devices of HELP's tab
 variable LUTHIER_DATA): a sum over ops with coefficients that are not negative, fitted on 4,000 published networks.
 
 All samplers play in Optuna, with the same seeds and the same feasible set: a proposal that is no member is replaced by
-the nearest one (and TPE is told that one).  What was evaluated before is told again and does not count.  In the second
-run of (a) the peers know costs too: of four proposals the one is evaluated that would gain most if it were as accurate
-as the best of the five evaluated networks of the nearest costs.  About half an hour of one core.
+the nearest one (and TPE is told that one), in (a) by the nearest that was not evaluated yet.  What was evaluated before
+is told again and does not count.  In the second run of (a) the peers know costs too: of four proposals the one is
+evaluated that would gain most if it were as accurate as the best of the five evaluated networks of the nearest costs.
+About half an hour of one core.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ PEERS = ("NSGA-II", "TPE", "random")
 SHARE, MAX_MACS = 0.95, 1_000_000
 HOST, HELP = "this machine", ("pixel3", "raspi4", "eyeriss")
 OURS_B, PEERS_B = 100, 300
-#: proposals, after which a run of (a) that repeats itself is given up
+#: proposals for each evaluation, after which a run that repeats itself is given up
 PATIENCE = 3
 #: proposals of which a peer that knows costs picks one
 CHOICE = 4
@@ -169,7 +170,7 @@ def play(name: str, case: Case, seed: int, most: int, until: float, free_costs: 
         if len(volumes) >= most or (volumes and volumes[-1] >= until):
             break
         asked = [study.ask(distributions(space)) for _ in range(CHOICE if free_costs and len(known) >= 12 else 1)]
-        rows = [case.candidates.nearest(rng, suggested(space, trial)) for trial in asked]
+        rows = [_member(case.candidates, rng, suggested(space, trial), known) for trial in asked]
         pick = _most_promising(case, rows, known) if len(rows) > 1 else 0
         for trial in (*asked[:pick], *asked[pick + 1 :]):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -188,6 +189,13 @@ def play(name: str, case: Case, seed: int, most: int, until: float, free_costs: 
         if fresh:
             volumes.append(volume(case, np.array(list(known.values()))))
     return volumes
+
+
+def _member(
+    candidates: Any, rng: np.random.Generator, row: Array, known: Mapping[tuple[int, ...], tuple[float, float]]
+) -> Array:
+    """The candidate nearest to a proposal: of a table one that is new, so that who has converged goes on looking."""
+    return candidates.nearest(rng, row, known) if isinstance(candidates, Listed) else candidates.nearest(rng, row)
 
 
 def _most_promising(case: Case, rows: list[Array], known: Mapping[tuple[int, ...], tuple[float, float]]) -> int:

@@ -128,3 +128,16 @@ def test_objectives_that_make_no_sense() -> None:
     ):
         with pytest.raises(InputError, match="--objectives"):
             objectives_of(text)
+
+
+def test_the_nearest_of_a_list_can_leave_some_out() -> None:
+    """Asked again and again for the nearest other one, a list hands out each row once, then any."""
+    listed, rng = Listed(SMALL, ROWS, PRICES), np.random.default_rng(0)
+    seen: list[tuple[int, ...]] = []
+    for _ in ROWS:
+        seen.append(tuple(listed.nearest(rng, ROWS[3], seen).tolist()))
+    assert seen[0] == tuple(ROWS[3].tolist())
+    assert sorted(seen) == sorted(map(tuple, ROWS.tolist()))
+    differs = [int(sum(a != b for a, b in zip(seen[0], row, strict=True))) for row in seen]
+    assert differs[1] <= differs[-1]
+    assert tuple(listed.nearest(rng, ROWS[3], seen).tolist()) == seen[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from luthier import units
@@ -38,7 +39,7 @@ def front_table(found: Searched) -> Table:
         (
             point.name,
             words.percent(point.accuracy),
-            point.genes.get("resolution", words.NONE),
+            str(json.loads(point.network_json)["resolution"]),
             *(units.show(point.costs[key], COLUMNS[key][1]) for key in keys),
             point.kinds.get("latency_s", words.NONE),
         )

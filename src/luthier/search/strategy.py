@@ -10,7 +10,7 @@ whose proposals are repaired, take part in the same study.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
@@ -105,8 +105,15 @@ class Listed:
     def children(self, rng: np.random.Generator, parents: Rows, count: int) -> Rows:
         return self.draw(rng, count)
 
-    def nearest(self, rng: np.random.Generator, row: Rows) -> Rows:
+    def nearest(self, rng: np.random.Generator, row: Rows, but: Collection[tuple[int, ...]] = frozenset()) -> Rows:
+        """The row that differs in the fewest genes, of equals one by chance.
+
+        Args:
+            but: rows that are not wanted, while there are others.
+        """
         distance = ((self._hot - self._encoding.genes(self.space.canonical(row[None]))) ** 2).sum(axis=1)
+        if 0 < len(but) < len(self.rows):
+            distance[[self._index[np.array(each, self.rows.dtype).tobytes()] for each in but]] = np.inf
         found: Rows = self.rows[rng.choice(np.flatnonzero(distance == distance.min()))]
         return found
 
