@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from luthier import units
 from luthier.lab import attention_search as lab
 from luthier.lab.experiment import Order
+from luthier.lab.figure import draw
+from luthier.lab.result import ArmSeen
 
 
 @pytest.fixture
@@ -42,3 +45,15 @@ def test_the_guess_is_a_claim_in_both_directions(order: Order) -> None:
     assert "spatial: early gains more than late" in titles
     assert "se/4: late gains more than early" in titles
     assert "Attention gains more than width at the limit" in titles
+
+
+def test_the_figure_tells_latencies_apart(order: Order) -> None:
+    """Microseconds on the axis, not seconds that round to nothing."""
+    arms = lab.build(order).arms
+    seen = [
+        ArmSeen(arm.name, arm.group, dict(arm.facts), {"accuracy": 0.4 + 0.01 * i}, {"accuracy": 0.01}, 5)
+        for i, arm in enumerate(arms)
+    ]
+    svg = draw(lab.build(order).curves[0], seen)
+    assert f">{units.show(arms[0].facts['latency_s'], 'latency')}</text>" in svg
+    assert ">0</text>" not in svg

@@ -129,7 +129,7 @@ def build(order: Order) -> Experiment:
     return Experiment(
         name="attention_search", title="kind and place of attention under a limit on latency", question=QUESTION,
         size=order.size, arms=tuple(arms), claims=tuple(claims), curves=(
-            Curve("mbconv", "latency_s", f"latency on {DEVICE}, modelled, s", "accuracy", "test accuracy, %",
+            Curve("mbconv", "latency_s", f"latency on {DEVICE}, modelled", "accuracy", "test accuracy, %",
                   (("base", ("base",)), ("wider", ("wider",)), *(one for one in series if one[1]))),
         ), seeds=order.seeds or {"quick": 2, "standard": 5, "full": 8}[order.size],
         settings=gated.recipe_words(order.size, side=SIDE, epochs=LONGER * amount.epochs, rate=RATE) | {

@@ -81,7 +81,8 @@ def _axes(curve: Curve, low: float, high: float, across: object, up: object, xs:
     for x in sorted(xs):
         if across(x) >= free:
             free = across(x) + _LABEL_PX
-            parts.append(_text(across(x), _HEIGHT - _BOTTOM + 20, units.show(x, "count"), anchor="middle"))
+            shown = units.show(x, "latency" if curve.x.endswith("_s") else "count")
+            parts.append(_text(across(x), _HEIGHT - _BOTTOM + 20, shown, anchor="middle"))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, curve.x_label, anchor="middle"))
     parts.append(_text(_LEFT, _TOP - 18, f"{curve.title}: {curve.y_label}", weight="bold"))
     return parts
