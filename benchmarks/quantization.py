@@ -44,12 +44,7 @@ MORE: dict[str, dict[str, Any]] = {
     "W8A8, taught fp32's answers": {**W8A8, **TAUGHT},
     "W8A8, not equalised, functions by table": {**W8A8, "equalize": False, "from_sums": ()},
     "W8A8, bf16 between products": {**W8A8, "products_only": True},
-    BEST: {
-        **W8A8,
-        "products_only": True,
-        "round_to_sums": True,
-        **TAUGHT,
-    },
+    BEST: {**W8A8, "products_only": True, "round_to_sums": True, **TAUGHT},
     "W4A8, rounded to sums": {"numbers": "W4A8", "round_to_sums": True},
     "W4A8, rounded to sums, taught": {"numbers": "W4A8", "round_to_sums": True, **TAUGHT},
     "W4A4, rounded to sums": {"numbers": "W4A4", "round_to_sums": True},

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.graph.attrs import Activation, Conv, GlobalPool, Linear, OpKind, Pool
+from luthier.graph.connected import connected
 from luthier.graph.op import DType, Graph, Op, Tensor
 from luthier.graph.reference import activate
 
@@ -73,15 +74,7 @@ def scale_sets(ops: Iterable[Op], names: Iterable[str]) -> list[list[str]]:
         ops: those in integers, in order.
         names: the tensors that have a scale.
     """
-    sets = {name: [name] for name in names}
-    for op in ops:
-        if keeps_scale(op):
-            for name in op.inputs:
-                mine, other = sets[op.outputs[0]], sets[name]
-                if mine is not other:
-                    mine += other
-                    sets.update(dict.fromkeys(other, mine))
-    return list({id(members): members for members in sets.values()}.values())
+    return connected(names, ((op.outputs[0], name) for op in ops if keeps_scale(op) for name in op.inputs))
 
 
 def levels(tensor: Tensor) -> tuple[np.float32, int]:

@@ -31,7 +31,7 @@ TEXT: Final = (
 #: the target, and how much longer than the base an arm may take on it, modelled
 DEVICE: Final = "raspberry_pi_4"
 LIMIT: Final = 1.12
-#: epochs over those of the other labs: with as many, a second seed still gained 4 points from twice their number
+#: epochs over those of the other labs: with as many, the base still gained a point from twice their number
 LONGER: Final = 2
 KINDS: Final = ("se/4", "eca", "spatial", "cbam/8")
 WHERE: Final = {"early": "stage1", "late": "stage3"}

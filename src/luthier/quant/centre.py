@@ -29,9 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.graph import attrs as kinds
+from luthier.graph.connected import connected
 from luthier.graph.op import Graph, Op
-from luthier.quant.equalize import Seen
-from luthier.quant.plan import Plan
+from luthier.quant.equalize import Seen, owns
+from luthier.quant.plan import Plan, is_product
 
 Array = NDArray[Any]
 #: of the way from a branch in the middle to its sum in the middle
@@ -70,15 +71,15 @@ def movable(plan: Plan) -> list[Movable]:
     maker = graph.makers()
     found = []
     for members in _sets(graph):
-        made = {name: maker[name] for name in members if name in maker and _is_product(maker[name])}
+        made = {name: maker[name] for name in members if name in maker and is_product(maker[name])}
         sums = {name: maker[name] for name in members if name in maker and maker[name].kind == "add"}
         ends = [op for op in graph.ops if set(members).intersection(op.inputs) and op not in sums.values()]
         edges = {*graph.inputs, *graph.outputs}
         if len(made) + len(sums) < len(members) or not ends or edges.intersection(members):
             continue
-        if not all(_has_own_bias(op, owners) for op in made.values()):
+        if not all(owns(op, owners) and "bias" in op.constants for op in (*made.values(), *ends)):
             continue
-        if not all(_has_own_bias(op, owners) and _is_unpadded(op) for op in ends):
+        if not all(_is_unpadded(op) for op in ends):
             continue
         if plan.scaled.intersection(members):
             found.append(Movable(members, made, sums, tuple(ends)))
@@ -87,26 +88,10 @@ def movable(plan: Plan) -> list[Movable]:
 
 def _sets(graph: Graph) -> Iterable[tuple[str, ...]]:
     """Tensors that additions of equal shapes connect; one alone is a set too."""
-    sets = {name: [name] for name in graph.tensors}
-    for op in graph.ops:
-        if op.kind == "add":
-            for name in op.inputs:
-                mine, other = sets[op.outputs[0]], sets[name]
-                if mine is not other:
-                    mine += other
-                    sets.update(dict.fromkeys(other, mine))
-    for one in {id(one): one for one in sets.values()}.values():
-        inside = set(one)
+    links = ((op.outputs[0], name) for op in graph.ops if op.kind == "add" for name in op.inputs)
+    for inside in map(set, connected(graph.tensors, links)):
         if len({graph.tensors[name].shape for name in inside}) == 1:
             yield tuple(name for name in graph.tensors if name in inside)
-
-
-def _is_product(op: Op) -> bool:
-    return op.kind in ("conv", "linear")
-
-
-def _has_own_bias(op: Op, owners: Counter[str]) -> bool:
-    return _is_product(op) and "bias" in op.constants and all(owners[name] == 1 for name in op.constants.values())
 
 
 def _is_unpadded(op: Op) -> bool:

@@ -40,10 +40,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.graph import attrs as kinds
+from luthier.graph.connected import connected
 from luthier.graph.mbconv import is_depthwise
 from luthier.graph.op import Graph, Op, Tensor
 from luthier.quant.affine import ACTIVATION_TYPES, WEIGHT_TYPES, quantize_weight, weight_scales
-from luthier.quant.plan import Plan
+from luthier.quant.plan import Plan, is_product
 
 Array = NDArray[Any]
 _RATIOS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -94,17 +95,11 @@ class Tied:
 def tied(plan: Plan) -> list[Tied]:
     """Where equations (1) to (3) are legal, in the graph's order."""
     graph = plan.graph
-    sets = {name: [name] for name in graph.tensors}
-    for op in graph.ops:
-        for name in _through(graph, op):
-            mine, other = sets[op.outputs[0]], sets[name]
-            if mine is not other:
-                mine += other
-                sets.update(dict.fromkeys(other, mine))
-    maker = {op.outputs[0]: op for op in graph.ops}
+    sets = connected(graph.tensors, ((op.outputs[0], name) for op in graph.ops for name in _through(graph, op)))
+    maker = graph.makers()
     owners = Counter(name for op in graph.ops for name in op.constants.values())
     found = []
-    for inside in (set(one) for one in {id(one): one for one in sets.values()}.values()):
+    for inside in map(set, sets):
         members = [name for name in graph.tensors if name in inside]
         made = [maker.get(name) for name in members]
         readers = [op for op in graph.ops if inside.intersection(op.inputs)]
@@ -112,7 +107,7 @@ def tied(plan: Plan) -> list[Tied]:
         starts = [op for op in made if op is None or not _passes(graph, op, inside)]
         if not ends or inside.intersection(graph.outputs) or not all(_takes(plan, op, owners) for op in ends):
             continue
-        products = [op for op in starts if op is not None and _gives(plan, op, owners)]
+        products = [op for op in starts if op is not None and owns(op, owners)]
         apart = all(op.kind == "conv" and is_depthwise(graph, op) for op in ends)
         functions = [op for op in starts if op is not None and plan.from_sum(op) and apart]
         if len(products) + len(functions) == len(starts) and inside & plan.scaled:
@@ -142,13 +137,18 @@ def _passes(graph: Graph, op: Op, inside: set[str]) -> bool:
 
 
 def _takes(plan: Plan, op: Op, owners: Counter[str]) -> bool:
-    if op.kind not in ("conv", "linear") or any(owners[name] > 1 for name in op.constants.values()):
+    if not owns(op, owners):
         return False
     return not isinstance(op.attrs, kinds.Conv) or op.attrs.groups == 1 or is_depthwise(plan.graph, op)
 
 
-def _gives(plan: Plan, op: Op, owners: Counter[str]) -> bool:
-    return op.kind in ("conv", "linear") and all(owners[name] == 1 for name in op.constants.values())
+def owns(op: Op, owners: Counter[str]) -> bool:
+    """Whether an op is a product that shares its constants with no other.
+
+    Args:
+        owners: how many ops have each constant, by name.
+    """
+    return is_product(op) and all(owners[name] == 1 for name in op.constants.values())
 
 
 def equalize(

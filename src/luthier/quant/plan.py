@@ -61,7 +61,7 @@ class Plan:
             out = op.outputs[0]
             if self._in_integers(op, asked[out]):
                 self.integer.add(op.name)
-            made: NumberType = "int8" if op.name in self.integer and not _is_product(op) else "fp32"
+            made: NumberType = "int8" if op.name in self.integer and not is_product(op) else "fp32"
             self.stored[out] = narrowest(asked[out] or [made])
             if out in graph.outputs and self.stored[out] not in INTEGER_TYPES:
                 self.stored[out] = "fp32"
@@ -82,7 +82,7 @@ class Plan:
     def _in_integers(self, op: Op, asked: Collection[NumberType]) -> bool:
         if op.name not in self._possible or self._stays_real(op) or self.from_sum(op):
             return False
-        return _is_product(op) or not asked or narrowest(asked) in INTEGER_TYPES
+        return is_product(op) or not asked or narrowest(asked) in INTEGER_TYPES
 
     def _asks(self, op: Op) -> NumberType | None:
         """The type in which an op wants what it reads; None = whatever there is."""
@@ -97,7 +97,7 @@ class Plan:
     def _given_integers(self, op: Op) -> bool:
         if op.kind not in INTEGER_KINDS or not self.scaled.issuperset(op.inputs):
             return False
-        if _is_product(op):
+        if is_product(op):
             return self.numbers[op.name].weight in INTEGER_TYPES and self._fits(op)
         return op.outputs[0] in self.scaled
 
@@ -107,7 +107,7 @@ class Plan:
             return False
         source = op.inputs[0]
         alone = len(self.readers[source]) == 1 and source not in self.graph.outputs
-        return alone and source in self._maker and _is_product(self._maker[source])
+        return alone and source in self._maker and is_product(self._maker[source])
 
     def quantised(self, op: Op) -> bool:
         """Whether the weights of a product are stored in its number type: not where integers could overflow."""
@@ -128,7 +128,7 @@ class Plan:
         maker = self._maker.get(tensor)
         if maker is not None and maker.kind in MOVES:
             return all(self._is_sum(name) for name in maker.inputs)
-        return maker is None or _is_product(maker) or maker.name not in self._possible
+        return maker is None or is_product(maker) or maker.name not in self._possible
 
     def shared(self) -> list[list[str]]:
         """The scaled tensors, in sets that have one scale each."""
@@ -167,5 +167,6 @@ def _clips(op: Op) -> bool:
     return isinstance(op.attrs, Activation) and op.attrs.function in ("relu", "relu6")
 
 
-def _is_product(op: Op) -> bool:
+def is_product(op: Op) -> bool:
+    """Whether an op sums products with weights: a convolution or a linear layer."""
     return op.kind in ("conv", "linear")
