@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from torch import Tensor, nn
 
@@ -83,7 +83,10 @@ def _pool(placed: Placed, network: Network, drop_path: float = 0.0) -> nn.Module
     return Pool(network.window(block.kernel_size), block.stride, padding=network.padding, average=block.pool == "avg")
 
 
-_MAKERS: Final[dict[BlockKind, Callable[[Placed, Network, float], nn.Module]]] = {
+#: (placed block, its network, drop_path) -> its module
+BlockMaker: TypeAlias = Callable[[Placed, Network, float], nn.Module]
+
+_MAKERS: Final[dict[BlockKind, BlockMaker]] = {
     "conv": ConvBlock,
     "depthwise_separable": MBConv,
     "mbconv": MBConv,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from luthier.arch.block import check_at_least
 from luthier.arch.network import Network
 from luthier.errors import ShapeError, SpecError
-from luthier.nn.blocks import make_block
+from luthier.nn.blocks import BlockMaker, make_block
 from luthier.nn.head import ClassifierHead
 from luthier.nn.residual import ResidualBlock
 
@@ -23,7 +23,7 @@ class Classifier(nn.Module):
         network: the description it was built from.
     """
 
-    def __init__(self, network: Network, *, drop_path: float = 0.0) -> None:
+    def __init__(self, network: Network, *, drop_path: float = 0.0, make: BlockMaker = make_block) -> None:
         super().__init__()
         self.network = network
         self.stages = nn.ModuleDict()
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
                     ) from None
             stage = self.stages[name]
             assert isinstance(stage, nn.Sequential)
-            stage.append(make_block(placed, network, drop_path * depth / len(placed_blocks)))
+            stage.append(make(placed, network, drop_path * depth / len(placed_blocks)))
         self.head = ClassifierHead(network)
 
     def features(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from luthier.arch.block import Block, Stage
-from luthier.arch.network import Network
+from luthier.arch.network import Network, Placed
 from luthier.cost.tables import Slots
 from luthier.errors import SpecError
 from luthier.nn.blocks import make_block
@@ -38,8 +38,9 @@ from luthier.nn.head import ClassifierHead
 Row: TypeAlias = tuple[int, ...]
 
 _LEAVES: Final = (nn.Conv2d, nn.Conv1d, nn.Linear, nn.BatchNorm2d)
-#: networks whose empty modules are kept
+#: networks, and blocks of them, whose empty modules are kept
 _KEPT: Final = 64
+_KEPT_BLOCKS: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,8 @@ class Elastic(nn.Module):
         self.layers = nn.ModuleDict({key: layer.make() for key, layer in _largest_layers(slots).items()})
         initialise(self)
         self._empty: dict[Row, tuple[Classifier, dict[str, tuple[str, str]]]] = {}
+        # nearly every drawn network is new, but its blocks are not
+        self._blocks: dict[tuple[str, Block, int], nn.Module] = {}
 
     def extra_repr(self) -> str:
         """Part of a checkpoint's identity: two spaces of equal weights are still two spaces."""
@@ -189,16 +192,29 @@ class Elastic(nn.Module):
     def _make_empty(self, row: Row) -> tuple[Classifier, dict[str, tuple[str, str]]]:
         """A module without weights, whose norms keep no statistics."""
         with torch.device("meta"):
-            empty = Classifier(self.slots.network(row))
-        for part in empty.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.track_running_stats = False
-                part.running_mean = part.running_var = part.num_batches_tracked = None
-        return empty, _sources(self.slots, row, empty)
+            empty = Classifier(self.slots.network(row), make=self._empty_block)
+        return _without_statistics(empty), _sources(self.slots, row, empty)
+
+    def _empty_block(self, placed: Placed, network: Network, drop_path: float) -> nn.Module:
+        """Of one name, and so used once per network; its weights are always handed in."""
+        key = placed.name, placed.block, placed.in_channels
+        if key not in self._blocks:
+            if len(self._blocks) >= _KEPT_BLOCKS:
+                self._blocks.clear()
+            self._blocks[key] = make_block(placed, network, drop_path)
+        return self._blocks[key]
 
     def _weight(self, source: tuple[str, str]) -> Tensor:
         key, name = source
         return self.layers[key].get_parameter(name)
+
+
+def _without_statistics(model: Classifier) -> Classifier:
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
+            part.track_running_stats = False
+            part.running_mean = part.running_var = part.num_batches_tracked = None
+    return model
 
 
 def _places(slots: Slots) -> Iterator[tuple[str, str, tuple[Block | None, ...]]]:

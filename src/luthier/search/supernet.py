@@ -3,10 +3,11 @@
 Every step trains the largest network on the labels, and the smallest and `others` drawn ones on the soft predictions
 that the largest has just made (in-place distillation):
 
-    loss = mean( CE(labels, p_largest), CE(p_largest, p_i) for the smallest and the drawn networks )      (1)
+    loss = CE(labels, p_largest) + sum of CE(p_largest, p_i) over the smallest and the drawn networks     (1)
 
-No gradient passes through the targets of (1).  What has no order of size (attention, kind of block) is drawn anew for
-the largest and the smallest, too.
+No gradient passes through the targets of (1).  It is a sum because most weights belong to few of a step's networks: a
+mean divides their gradients by networks that do not use them, and they hardly learn.  What has no order of size
+(attention, kind of block) is drawn anew for the largest and the smallest, too.
 
 An accuracy is *inherited* when a network takes the shared weights and only its norms' statistics are made for it, from
 a few hundred training images.
@@ -69,7 +70,7 @@ class Sandwich(Stepper):
             raise InputError(f"Sandwich: module must be Elastic, got {type(module).__name__}")
         super().__init__(module, recipe, fabric, num_classes)
         self.slots, self.draw, self.others = module.slots, draw, others
-        self.identity = MappingProxyType({"sandwich": f"{others} others"})
+        self.identity = MappingProxyType({"sandwich": f"sum, {others} others"})
         self._rng = np.random.default_rng(0)
 
     def step(self, batches: Sequence[Batch], learning_rate: float, seed: Iterable[int]) -> tuple[torch.Tensor, int]:
@@ -86,7 +87,7 @@ class Sandwich(Stepper):
         total = F.cross_entropy(teacher, targets, label_smoothing=smoothing)
         for student in students:
             total = total + F.cross_entropy(student, soft)
-        return total / len(rows)
+        return total
 
 
 def sandwich(slots: Slots, rng: np.random.Generator, draw: Draw, others: int) -> list[Row]:
