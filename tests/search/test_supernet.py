@@ -92,7 +92,7 @@ def test_every_exported_weight_is_a_centre_or_a_beginning_of_a_shared_one(row: t
 
 
 def test_the_largest_choice_takes_whole_layers_and_a_small_one_their_middle() -> None:
-    choices = blocks(("mbconv",), (8, 16), 1, (None,))
+    choices = tuple(block for block in blocks(("mbconv",), (8, 16), 1, (None,)) if block.expands)
     space = Slots(frame=FRAME, slots=(Slot(stage="body", choices=choices),), resolutions=(16,))
     shared = Elastic(space)
     big, small = extreme(space, largest=True), choices.index(Block(kind="mbconv", out_channels=8, expand_ratio=2))
@@ -103,6 +103,19 @@ def test_the_largest_choice_takes_whole_layers_and_a_small_one_their_middle() ->
     kernel = shared.layers["body/0/mbconv/depthwise/conv"].get_parameter("weight")
     mine = shared.export((small, 0)).get_parameter("stages.body.0.depthwise.conv.weight")
     assert torch.equal(mine, kernel[:16, :, 1:4, 1:4])
+
+
+def test_a_block_without_an_expansion_shares_nothing_with_those_that_have_one() -> None:
+    direct, expanding = (Block(kind="mbconv", out_channels=8, expand_ratio=ratio) for ratio in (1, 2))
+    shared = Elastic(Slots(frame=FRAME, slots=(Slot(stage="body", choices=(direct, expanding)),), resolutions=(16,)))
+    shared(images(4), [(0, 0)])[0].square().sum().backward()
+    touched = {key for key, layer in shared.layers.items() if any(p.grad is not None for p in layer.parameters())}
+    body = {key for key in shared.layers if key.startswith("body/0/")}
+    assert len(body & touched) == 4  # depthwise and projection, each with its norm
+    assert len(body - touched) == 6
+    choices = tuple(replace(block, kind="fused_mbconv") for block in (direct, expanding))
+    fused = Slots(frame=FRAME, slots=(Slot(stage="body", choices=choices),), resolutions=(16,))
+    assert len([key for key in Elastic(fused).layers if key.startswith("body/0/")]) == 4
 
 
 def test_a_gradient_reaches_only_what_a_network_uses() -> None:

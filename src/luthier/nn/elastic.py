@@ -6,8 +6,10 @@ a network takes from it
     the leading channels, in and out;  the centre of the kernel (a plain crop, no learnt transform)         (1)
 
 so that two choices share what they have in common.  A skipped slot takes nothing.  Each kind and place of attention has
-layers of its own, cut in the same way.  The forward pass is that of the module which `build` makes of the network, on
-these cuts: what a network computes here and what it computes once exported is the same by construction.
+layers of its own, cut in the same way; so has an MBConv that expands nothing: its depthwise sees the stream itself,
+that of the others sees features which an expansion has made of it.  The forward pass is that of the module which
+`build` makes of the network, on these cuts: what a network computes here and what it computes once exported is the same
+by construction.
 
 Mechanism and limitations: the norms' weights and biases are shared, their statistics are not: here every batch is
 normalised by its own, and an exported network needs statistics of its own before it is used (`search.supernet`).
@@ -235,7 +237,8 @@ def _key(place: str, block: Block | None, path: str) -> str:
         return "/".join((place, *parts))
     if parts[0] == "attention" and block.attention is not None:
         parts[0] = f"{block.attention.kind}_{block.attention.place}"
-    return "/".join((place, block.kind, *parts))
+    family = block.kind if block.kind != "mbconv" or block.expands else "mbconv_direct"
+    return "/".join((place, family, *parts))
 
 
 def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
