@@ -139,6 +139,41 @@ def test_networks_of_another_resolution_see_the_same_image_smaller() -> None:
         assert torch.equal(SHARED(x, [row]), SHARED(small, [row]))
 
 
+def test_bf16_on_a_cpu_keeps_its_slow_kernel_in_fp32() -> None:
+    shared = Elastic(TINY)
+    seen = []
+    recipe = replace(RECIPE, precision="bf16-mixed")
+    stepper = Sandwich(shared, recipe, open_fabric(CPU, "bf16-mixed"), 3, draw=anywhere(TINY))
+    assert shared.on_block is not None
+    keep = shared.on_block
+
+    def noted(block: nn.Module) -> None:
+        keep(block)
+        for part in block.modules():
+            if isinstance(part, nn.Conv2d) and part.groups > 1:
+                inner = part._conv_forward
+                part._conv_forward = lambda x, *rest, inner=inner, part=part: (  # type: ignore[method-assign,misc]
+                    seen.append((part.stride[0], torch.is_autocast_enabled("cpu"))),
+                    inner(x, *rest),
+                )[1]
+
+    shared.on_block = noted
+    loss, _ = stepper.step([(images(6), torch.tensor([0, 1, 2, 0, 1, 2]))], 0.1, (0, 0, 0))
+    assert loss.isfinite()
+    assert set(seen) == {(1, True), (2, False)}
+
+
+def test_bf16_images_are_resized_as_well() -> None:
+    small = (*extreme(TINY, largest=False)[:-1], TINY.resolutions.index(min(TINY.resolutions)))
+    shared = Elastic(TINY)
+    x = images(4)
+    whole = shared(x, [small])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = shared(x.bfloat16(), [small])
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), whole, rtol=0.05, atol=0.05)
+
+
 def test_none_is_the_largest() -> None:
     x = images(3)
     with torch.no_grad():

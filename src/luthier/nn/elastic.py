@@ -126,6 +126,7 @@ class Elastic(nn.Module):
     Attributes:
         slots: the space.
         layers: the largest versions, by place, kind of block and layer.
+        on_block: called with the module of every block that is made, such as to choose its kernels.
     Example:
         >>> from luthier.arch import Head
         >>> from luthier.cost.tables import Slot
@@ -147,6 +148,7 @@ class Elastic(nn.Module):
         self._empty: dict[Row, tuple[Classifier, dict[str, tuple[str, str]]]] = {}
         # nearly every drawn network is new, but its blocks are not
         self._blocks: dict[tuple[str, Block, int], nn.Module] = {}
+        self.on_block: Callable[[nn.Module], object] | None = None
 
     def extra_repr(self) -> str:
         """Part of a checkpoint's identity: two spaces of equal weights are still two spaces."""
@@ -185,7 +187,8 @@ class Elastic(nn.Module):
         empty.train(self.training)
         side = empty.network.resolution
         if x.shape[2:] != (side, side):
-            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+            # not every device resizes 16-bit numbers
+            x = F.interpolate(x.float(), (side, side), mode="bilinear", antialias=True).to(x.dtype)
         shapes = dict(empty.named_parameters())
         weights = {name: cut(self._weight(source), shapes[name].shape) for name, source in sources.items()}
         scores: Tensor = functional_call(empty, weights, (x,))
@@ -203,7 +206,9 @@ class Elastic(nn.Module):
         if key not in self._blocks:
             if len(self._blocks) >= _KEPT_BLOCKS:
                 self._blocks.clear()
-            self._blocks[key] = make_block(placed, network, drop_path)
+            self._blocks[key] = block = make_block(placed, network, drop_path)
+            if self.on_block is not None:
+                self.on_block(block)
         return self._blocks[key]
 
     def _weight(self, source: tuple[str, str]) -> Tensor:

@@ -35,6 +35,7 @@ from luthier.cost.tables import Slots
 from luthier.errors import InputError
 from luthier.nn.build import Classifier
 from luthier.nn.elastic import Elastic, Row, extreme
+from luthier.train.cpu_bf16 import keep_strided_depthwise_fp32
 from luthier.train.hardware import Hardware
 from luthier.train.loader import loader
 from luthier.train.loop import train
@@ -72,6 +73,8 @@ class Sandwich(Stepper):
         self.slots, self.draw, self.others = module.slots, draw, others
         self.identity = MappingProxyType({"sandwich": f"sum, {others} others"})
         self._rng = np.random.default_rng(0)
+        if fabric.device.type == "cpu" and recipe.precision == "bf16-mixed":
+            module.on_block = keep_strided_depthwise_fp32  # what computes is made later
 
     def step(self, batches: Sequence[Batch], learning_rate: float, seed: Iterable[int]) -> tuple[torch.Tensor, int]:
         """See `Stepper.step`; all processes draw the same networks."""

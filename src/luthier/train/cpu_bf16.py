@@ -25,14 +25,20 @@ def strided_depthwise_in_fp32(module: nn.Module, enabled: bool = True) -> Iterat
     32 px have two or three of them, and spent a third of a step there: 305 images/s with them, 530 without, 400 all
     in fp32 (batch 64, channels last, one thread of a Sapphire Rapids class CPU).
     """
-    slow = [layer for layer in module.modules() if enabled and _is_strided_depthwise(layer)]
-    for layer in slow:
-        layer.forward = MethodType(_forward_in_fp32, layer)  # undone below
+    slow = keep_strided_depthwise_fp32(module) if enabled else []
     try:
         yield
     finally:
         for layer in slow:
             del layer.forward
+
+
+def keep_strided_depthwise_fp32(module: nn.Module) -> list[nn.Module]:
+    """The same for good: the layers that leave autocast from now on."""
+    slow = [layer for layer in module.modules() if _is_strided_depthwise(layer)]
+    for layer in slow:
+        layer.forward = MethodType(_forward_in_fp32, layer)
+    return slow
 
 
 def _is_strided_depthwise(layer: nn.Module) -> bool:
