@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from operator import ge
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from luthier.cost.tables import Slot, Slots
 from luthier.errors import InputError, RunFolderError
 from luthier.nn.build import build
 from luthier.nn.elastic import Elastic, extreme
+from luthier.nn.elastic_layers import sources
 from luthier.search.supernet import Sandwich, anywhere, inherit, inherited, sandwich, train_supernet
 from luthier.train.hardware import Hardware, open_fabric
 from luthier.train.recipe import Recipe
@@ -116,6 +118,24 @@ def test_a_block_without_an_expansion_shares_nothing_with_those_that_have_one() 
     choices = tuple(replace(block, kind="fused_mbconv") for block in (direct, expanding))
     fused = Slots(frame=FRAME, slots=(Slot(stage="body", choices=choices),), resolutions=(16,))
     assert len([key for key in Elastic(fused).layers if key.startswith("body/0/")]) == 4
+
+
+def test_every_layer_of_every_choice_fits_into_the_shared_one() -> None:
+    for index, (place, slot) in enumerate(zip(("early/0", "late/0", "late/1"), SPACE.slots, strict=True)):
+        befores = (0, len(SPACE.slots[0].choices) - 1) if index else (0,)  # narrow and wide
+        for gene, before in product(range(len(slot.choices)), befores):
+            if slot.choices[gene] is None:
+                continue
+            row = [before, 0, 1, 1]
+            row[index] = gene
+            model = build(SPACE.network(row))
+            keys = sources(SPACE, row, model)
+            mine = [name for name, (key, _) in keys.items() if key.startswith(place)]
+            assert mine
+            for name in mine:
+                key, parameter = keys[name]
+                largest = SHARED.layers[key].get_parameter(parameter).shape
+                assert all(map(ge, largest, model.get_parameter(name).shape)), name
 
 
 def test_a_gradient_reaches_only_what_a_network_uses() -> None:

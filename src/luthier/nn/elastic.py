@@ -19,8 +19,7 @@ Channels are not sorted by importance; they become important in their order beca
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import torch
@@ -28,53 +27,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from luthier.arch.block import Block, Stage
+from luthier.arch.block import Block
 from luthier.arch.network import Network, Placed
 from luthier.cost.tables import Slots
-from luthier.errors import SpecError
 from luthier.nn.blocks import make_block
 from luthier.nn.build import Classifier, build, initialise
-from luthier.nn.head import ClassifierHead
+from luthier.nn.elastic_layers import largest_layers, sources
 
 #: genes of one network, see `Slots`
 Row: TypeAlias = tuple[int, ...]
 
-_LEAVES: Final = (nn.Conv2d, nn.Conv1d, nn.Linear, nn.BatchNorm2d)
 #: networks, and blocks of them, whose empty modules are kept
 _KEPT: Final = 64
 _KEPT_BLOCKS: Final = 2048
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """The largest version of a layer so far: its weight has the shape (C_out, C_in / groups, k, k) or fewer axes."""
-
-    kind: type[nn.Module]
-    shape: tuple[int, ...]
-    depthwise: bool
-    bias: bool
-
-    @classmethod
-    def of(cls, part: nn.Module) -> _Layer:
-        kind = next(leaf for leaf in _LEAVES if isinstance(part, leaf))
-        weight = part.get_parameter("weight")
-        return cls(kind, tuple(weight.shape), getattr(part, "groups", 1) > 1, part.bias is not None)
-
-    def joined(self, other: _Layer) -> _Layer:
-        shape = tuple(max(pair) for pair in zip(self.shape, other.shape, strict=True))
-        return _Layer(self.kind, shape, self.depthwise, self.bias or other.bias)
-
-    def make(self) -> nn.Module:
-        if self.kind is nn.BatchNorm2d:
-            return nn.BatchNorm2d(self.shape[0], track_running_stats=False)
-        if self.kind is nn.Linear:
-            return nn.Linear(self.shape[1], self.shape[0], bias=self.bias)
-        if self.kind is nn.Conv1d:
-            return nn.Conv1d(self.shape[1], self.shape[0], self.shape[2], bias=self.bias)
-        groups = self.shape[0] if self.depthwise else 1
-        return nn.Conv2d(
-            self.shape[1] * groups, self.shape[0], (self.shape[2], self.shape[3]), groups=groups, bias=self.bias
-        )
 
 
 def cut(weight: Tensor, shape: Sequence[int]) -> Tensor:
@@ -143,7 +108,7 @@ class Elastic(nn.Module):
     def __init__(self, slots: Slots) -> None:
         super().__init__()
         self.slots = slots
-        self.layers = nn.ModuleDict({key: layer.make() for key, layer in _largest_layers(slots).items()})
+        self.layers = nn.ModuleDict({key: layer.make() for key, layer in largest_layers(slots).items()})
         initialise(self)
         self._empty: dict[Row, tuple[Classifier, dict[str, tuple[str, str]]]] = {}
         # nearly every drawn network is new, but its blocks are not
@@ -174,7 +139,7 @@ class Elastic(nn.Module):
         device = next(self.parameters()).device
         with torch.no_grad():
             parameters = dict(model.named_parameters())
-            for name, source in _sources(self.slots, row, model).items():
+            for name, source in sources(self.slots, row, model).items():
                 parameters[name].copy_(cut(self._weight(source), parameters[name].shape))
         return model.to(device)
 
@@ -198,7 +163,7 @@ class Elastic(nn.Module):
         """A module without weights, whose norms keep no statistics."""
         with torch.device("meta"):
             empty = Classifier(self.slots.network(row), make=self._empty_block)
-        return _without_statistics(empty), _sources(self.slots, row, empty)
+        return _without_statistics(empty), sources(self.slots, row, empty)
 
     def _empty_block(self, placed: Placed, network: Network, drop_path: float) -> nn.Module:
         """Of one name, and so used once per network; its weights are always handed in."""
@@ -222,89 +187,3 @@ def _without_statistics(model: Classifier) -> Classifier:
             part.track_running_stats = False
             part.running_mean = part.running_var = part.num_batches_tracked = None
     return model
-
-
-def _places(slots: Slots) -> Iterator[tuple[str, str, tuple[Block | None, ...]]]:
-    """(place, stage, choices) of the frame's blocks and of the slots, in order."""
-    for stage in slots.frame.stages:
-        for index, block in enumerate(stage.blocks):
-            yield f"{stage.name}/{index}", stage.name, (block,)
-    count: dict[str, int] = {}
-    for slot in slots.slots:
-        index = count[slot.stage] = count.get(slot.stage, -1) + 1
-        yield f"{slot.stage}/{index}", slot.stage, slot.choices
-
-
-def _key(place: str, block: Block | None, path: str) -> str:
-    """Which shared layer stands for the layer at `path` of a block (or the head)."""
-    parts = path.split(".")
-    if block is None:
-        return "/".join((place, *parts))
-    if parts[0] == "attention" and block.attention is not None:
-        parts[0] = f"{block.attention.kind}_{block.attention.place}"
-    family = block.kind if block.kind != "mbconv" or block.expands else "mbconv_direct"
-    return "/".join((place, family, *parts))
-
-
-def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((path, part) for path, part in module.named_modules() if isinstance(part, _LEAVES))
-
-
-def _largest_layers(slots: Slots) -> dict[str, _Layer]:
-    frame, found = slots.frame, dict[str, _Layer]()
-    layers_of: dict[tuple[Block, int], list[tuple[str, _Layer]]] = {}
-
-    def add(place: str, block: Block | None, layers: list[tuple[str, _Layer]]) -> None:
-        for path, layer in layers:
-            key = _key(place, block, path)
-            found[key] = found[key].joined(layer) if key in found else layer
-
-    widths = {frame.in_channels}
-    for place, stage, choices in _places(slots):
-        after = widths if None in choices else set[int]()
-        for choice in dict.fromkeys(replace(block, precision=None) for block in choices if block is not None):
-            after = after | {choice.out_channels}
-            for channels in widths:
-                if (choice, channels) not in layers_of:
-                    layers_of[choice, channels] = _layers(frame, stage, choice, channels)
-                add(place, choice, layers_of[choice, channels])
-        widths = after
-    for channels in widths:
-        last = Stage(name="last", blocks=(Block(kind="conv", out_channels=channels),))
-        with torch.device("meta"):
-            head = ClassifierHead(replace(frame, stages=(last,)))
-        add("head", None, [(path, _Layer.of(part)) for path, part in _leaves(head)])
-    return found
-
-
-def _layers(frame: Network, stage: str, block: Block, in_channels: int) -> list[tuple[str, _Layer]]:
-    placed = frame.place(Stage(name=stage, blocks=(block,)), 0, block, in_channels, frame.resolution)
-    try:
-        with torch.device("meta"):
-            module = make_block(placed, frame)
-    except SpecError:  # a width that no network brings here
-        return []
-    return [(path, _Layer.of(part)) for path, part in _leaves(module)]
-
-
-def _sources(slots: Slots, row: Sequence[int], model: Classifier) -> dict[str, tuple[str, str]]:
-    """Parameter of a network -> (shared layer, its parameter)."""
-    fixed = sum(len(stage.blocks) for stage in slots.frame.stages)
-    genes = [0] * fixed + list(row[:-1])
-    chosen = [
-        (place, block)
-        for (place, _, choices), gene in zip(_places(slots), genes, strict=True)
-        if (block := choices[gene]) is not None
-    ]
-    names = [f"stages.{placed.name}." for placed in model.network.walk()]
-    found = {}
-    for name, _ in model.named_parameters():
-        path, _, parameter = name.rpartition(".")
-        if path.startswith("head."):
-            key = _key("head", None, path.removeprefix("head."))
-        else:
-            index = next(i for i, prefix in enumerate(names) if name.startswith(prefix))
-            place, block = chosen[index]
-            key = _key(place, block, path.removeprefix(names[index]))
-        found[name] = (key, parameter)
-    return found
