@@ -93,6 +93,7 @@ def test_a_supernet_prices_candidates_by_the_weights_that_they_share(
     assert ended.code == 0, ended.err
     assert ended.result["trained"] == 6
     assert "2 epochs of all together" in ended.err
+    assert "so short a shared training (2 epochs) hardly tells networks apart" in ended.err
     found = job.read(tmp_path / "run" / "search.json")
     assert len((tmp_path / "run" / "supernet" / "metrics.jsonl").read_text().splitlines()) == 2
     # from the checkpoint, and by the network alone: the same accuracies

@@ -33,6 +33,8 @@ from luthier.train.source import Splits
 #: of the search's time
 SHARE: Final = 0.5
 MOST_EPOCHS: Final = 120
+#: 20 epochs of the comparison in docs/supernet.md told networks apart no better than their MACs did
+FEW_EPOCHS: Final = 20
 #: feasible networks that the sandwich's drawn ones come from
 POOL: Final = 2048
 
@@ -92,6 +94,11 @@ def shared_weights(task: SearchTask, epochs: int, folder: Path, workers: Workers
     session, space = task.session, task.space
     pool = space.slot_rows(task.feasible.draw(np.random.default_rng(task.request.seed), POOL))
     recipe = session.recipe(space.slots.frame, epochs)
+    if epochs <= FEW_EPOCHS:
+        session.say(
+            f"supernet: so short a shared training ({epochs} epochs) hardly tells networks apart; "
+            "give more --time-limit, or use --trainer halving"
+        )
     shared = Shared(space.slots, session.splits, recipe, folder, pool)
     if isinstance(workers, Cluster) and (replicas := _replicas(workers.at_once, recipe)) > 1:
         session.say(f"supernet: {epochs} epochs by {replicas} replicas on the cluster")
