@@ -61,7 +61,7 @@ def extreme(slots: Slots, *, largest: bool, tie: Callable[[int], int] = lambda c
     Args:
         tie: which of n blocks that differ in nothing of this (in attention, say).
     Example:
-        >>> from luthier.arch import Head
+        >>> from luthier.arch import Head, Stage
         >>> from luthier.cost.tables import Slot
         >>> stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=8, stride=2),))
         >>> frame = Network(name="space", stages=(stem,), head=Head(num_classes=10), resolution=32)
@@ -93,7 +93,7 @@ class Elastic(nn.Module):
         layers: the largest versions, by place, kind of block and layer.
         on_block: called with the module of every block that is made, such as to choose its kernels.
     Example:
-        >>> from luthier.arch import Head
+        >>> from luthier.arch import Head, Stage
         >>> from luthier.cost.tables import Slot
         >>> stem = Stage(name="stem", blocks=(Block(kind="conv", out_channels=8, stride=2),))
         >>> frame = Network(name="space", stages=(stem,), head=Head(num_classes=10), resolution=32)
