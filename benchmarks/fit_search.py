@@ -58,8 +58,9 @@ def pair(tree: Path, root: Path, seed: int, limit: str) -> dict[str, Result]:
     for arm, space in ARMS.items():
         run_dir = root / f"{arm}-{seed}"
         if not (run_dir / "result.json").exists():
+            program = Path(sys.executable).with_name("luthier")
             command = [
-                sys.executable, "-m", "luthier", "fit", str(tree), "--max-macs", MAX_MACS, "--time-limit", limit,
+                str(program), "fit", str(tree), "--max-macs", MAX_MACS, "--time-limit", limit,
                 "--space", space, "--seed", str(seed), "--run-dir", str(run_dir),
             ]  # fmt: skip
             log = (root / f"{arm}-{seed}.log").open("a")
