@@ -16,7 +16,6 @@ import argparse
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -24,9 +23,9 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from luthier.intervals import student_t
 from luthier.job.result import Result, read
 from luthier.lab.images import splits
+from luthier.lab.judge import half_width, smallest_detectable
 from luthier.units import show
 
 SIDE, TRAIN, VAL, TEST = 16, 3_000, 1_000, 8_000
@@ -76,10 +75,10 @@ def rows(pairs: list[dict[str, Result]]) -> Iterator[str]:
     """One line of the table for each run."""
     for seed, results in enumerate(pairs):
         for arm, result in results.items():
-            best, counts = result.winner, Counter(one.status for one in result.candidates if one.rungs)
+            best, tried = result.winner, sum(1 for one in result.candidates if one.rungs)
             yield (
                 f"| {seed} | {arm} | {100 * best.test_accuracy:.1f} | {best.name} | {show(best.macs, 'count')} | "
-                f"{show(best.params, 'count')} | {sum(counts.values())} | {len(best.history)} |"
+                f"{show(best.params, 'count')} | {tried} | {len(best.history)} |"
             )
 
 
@@ -87,11 +86,14 @@ def page(pairs: list[dict[str, Result]], limit: str) -> str:
     """The Markdown section."""
     accuracy = np.array([[one[arm].winner.test_accuracy for arm in ARMS] for one in pairs])
     gains = 100 * (accuracy[:, 0] - accuracy[:, 1])
-    deviation = gains.std(ddof=1) if len(gains) > 1 else np.inf
-    half = student_t(0.975, max(1, len(gains) - 1)) * deviation / np.sqrt(len(gains))
-    # power 0.8: t of 0.975 and of 0.8 together
-    least = half * (1 + student_t(0.8, max(1, len(gains) - 1)) / student_t(0.975, max(1, len(gains) - 1)))
-    data = next(iter(pairs[0].values())).data
+    interval = "one seed: no interval"
+    if len(gains) > 1:
+        half = half_width(gains.tolist())
+        interval = (
+            f"95 % t interval {gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}; smallest detectable "
+            f"difference {smallest_detectable(gains.tolist()):.2f}"
+        )
+    data = pairs[0]["search"].data
     means = ", ".join(f"{arm} {100 * accuracy[:, i].mean():.1f} %" for i, arm in enumerate(ARMS))
     lines = [
         "# Inside `luthier fit`: a search or the family, in the same time",
@@ -101,9 +103,7 @@ def page(pairs: list[dict[str, Result]], limit: str) -> str:
         f"{data.num_test:,} test images, which no decision saw. {len(pairs)} paired seeds (the same images and limit; "
         "both runs at the same time, one thread each).",
         "",
-        f"**Search less family: {gains.mean():+.2f} points of test accuracy** (95 % t interval "
-        f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}; smallest difference that would be found in four of "
-        f"five such studies {least:.2f}). Means: {means}.",
+        f"**Search less family: {gains.mean():+.2f} points of test accuracy** ({interval}). Means: {means}.",
         "",
         "| seed | arm | test accuracy, % | winner | MACs | params | networks trained | epochs of the last training |",
         "|---|---|---|---|---|---|---|---|",

@@ -38,7 +38,7 @@ from spaces.published import load
 from luthier.cost.budget import Budget
 from luthier.cost.predict import graph_work
 from luthier.graph.op import Graph
-from luthier.intervals import student_t
+from luthier.lab.judge import half_width
 from luthier.search.feasible import Feasible
 from luthier.search.latency import LearntLatency
 from luthier.search.pareto import Front
@@ -264,7 +264,7 @@ def needed_by(name: str, case: Case, seed: int, target: float, free_costs: bool)
 def ratio(theirs: list[float], ours: list[float]) -> str:
     """Geometric mean of the ratio, seed by seed, and its t interval."""
     logs = np.log(theirs) - np.log(ours)
-    half = student_t(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)) if len(logs) > 1 else np.inf
+    half = half_width(logs.tolist()) if len(logs) > 1 else np.inf
     return f"{np.exp(logs.mean()):.2f} ({np.exp(logs.mean() - half):.2f} to {np.exp(logs.mean() + half):.2f})"
 
 
