@@ -3,9 +3,11 @@
     python benchmarks/supernet.py [--folder DIR] [--data DIR]                              (or: make bench-supernet)
 
 24 networks are drawn at random from one feasible set, MACs within 15 % of its centre.  One supernet is trained over the
-space, each network alone with two seeds, all on the same 10,000 CIFAR-10 images at 16 px.  The supernet's learning rate
-was chosen by the mean inherited accuracy of 24 other networks, after 8 epochs.  An hour of one core; every finished
-training is kept in the folder, and a training in flight goes on from its last epoch.  Prints a Markdown section.
+space, each network alone with two seeds, all on the same 10,000 CIFAR-10 images at 16 px.  Four ways to judge a network
+without that training: by what it inherits, by that and an epoch of its own, by an epoch apart, by two.  The supernet's
+learning rate and the length and rate of the own epoch were chosen on 24 other networks.  An hour of one core; every
+finished training is kept in the folder, and a training in flight goes on from its last epoch.  Prints a Markdown
+section.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -25,15 +28,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from torch import nn
 
 from luthier import files
 from luthier.arch import Attention, Block, Head, Network, Stage
 from luthier.cost.tables import CostTables, Slot, Slots
+from luthier.job.supernet import OWN_EPOCHS
 from luthier.lab.experiment import Place
 from luthier.lab.images import splits as read_images
 from luthier.lab.training import fit, seeded
 from luthier.nn.elastic import Elastic, extreme
-from luthier.search.supernet import CALIBRATION_IMAGES, inherited, train_supernet
+from luthier.search.supernet import CALIBRATION_IMAGES, inherit, inherited, train_supernet
 from luthier.train.data import channel_mean_std
 from luthier.train.recipe import Recipe
 from luthier.train.source import Splits
@@ -44,6 +49,8 @@ SIDES = (12, 16)
 TRAIN, VAL, TEST = 10_000, 4_000, 10_000
 ALONE = Recipe(epochs=8, batch_size=128, learning_rate=0.15, warmup_epochs=1, augment="crop_flip")
 SHARED = replace(ALONE, epochs=120, learning_rate=0.3)
+#: of a network that has inherited, and of one that has not; the judged networks' seeds are 0 and 1
+SHORT, SHORT_SEED = (1, 2), 2
 CALIBRATIONS = (32, 128, CALIBRATION_IMAGES, 2048)
 BOOTSTRAPS: Final = 10_000
 
@@ -100,6 +107,11 @@ class Feasible:
         return self._pool[rng.integers(0, len(self._pool), count)]
 
 
+def short(epochs: int) -> Recipe:
+    """The networks' own recipe at another length."""
+    return replace(ALONE, epochs=epochs, warmup_epochs=epochs / 5)
+
+
 def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Correlation of the ranks, ties sharing theirs."""
     a, b = rankdata(first), rankdata(second)
@@ -135,15 +147,26 @@ def study(folder: Path, data: Path) -> dict[str, Any]:
     rows = feasible(np.random.default_rng(1), NETWORKS)
     folder.mkdir(parents=True, exist_ok=True)
     shared = kept(folder / "supernet.json", lambda: _shared(slots, rows, images, feasible, folder))
-    alone = [
-        [kept(folder / f"alone-{seed}-{i:02}.json", lambda n=i, s=seed: _alone(slots, rows[n], images, s, folder))
-         for i in range(NETWORKS)]
-        for seed in range(SEEDS)
-    ]  # fmt: skip
+    # its checkpoint is read where an own epoch is missing
+    weights = cache(lambda: _weights(slots, images, feasible, folder)[0])
+
+    def all_of(name: str, make: Callable[[Any], Any]) -> list[dict[str, Any]]:
+        return [kept(folder / f"{name}-{i:02}.json", partial(make, row)) for i, row in enumerate(rows)]
+
+    def apart(recipe: Recipe, seed: int) -> Callable[[Any], Any]:
+        return lambda row: _trained(None, slots.network(row), row, images, recipe, seed, folder)
+
+    def own(row: Any) -> dict[str, Any]:
+        module = inherit(weights(), row.tolist(), images)
+        return _trained(module, module.network, row, images, short(OWN_EPOCHS), SHORT_SEED, folder)
+
+    alone = [all_of(f"alone-{seed}", apart(ALONE, seed)) for seed in range(SEEDS)]
+    brief = {epochs: all_of(f"apart{epochs}", apart(short(epochs), SHORT_SEED)) for epochs in SHORT}
     extremes = np.array([extreme(slots, largest=True), extreme(slots, largest=False)])
     return {
         "rows": rows, "costs": feasible.tables.costs(rows), "extremes": feasible.tables.costs(extremes).macs,
         "feasible": len(feasible._pool), "shared": shared, "alone": alone,
+        "own": all_of("own", own), "short": brief,
         "resolutions": [SIDES[row[-1]] for row in rows],
     }  # fmt: skip
 
@@ -151,10 +174,7 @@ def study(folder: Path, data: Path) -> dict[str, Any]:
 def _shared(
     slots: Slots, rows: NDArray[np.integer[Any]], images: Splits, feasible: Feasible, folder: Path
 ) -> dict[str, Any]:
-    torch.manual_seed(0)
-    shared = Elastic(slots)
-    trained = train_supernet(shared, images, SHARED, folder=folder / "supernet", draw=feasible, show_progress=False)
-    assert trained.best is not None
+    shared, largest = _weights(slots, images, feasible, folder)
     inherit = {
         str(count): [inherited(shared, row.tolist(), images, images=count).accuracy for row in rows]
         for count in CALIBRATIONS
@@ -162,13 +182,31 @@ def _shared(
     # the test images in place of the validation images: nothing is chosen by them here
     judged = replace(images, val=images.test)
     on_test = [inherited(shared, row.tolist(), judged).accuracy for row in rows]
-    return {"largest_val_accuracy": trained.best.val_accuracy, "inherited": inherit, "inherited_on_test": on_test}
+    return {"largest_val_accuracy": largest, "inherited": inherit, "inherited_on_test": on_test}
 
 
-def _alone(slots: Slots, row: NDArray[np.integer[Any]], images: Splits, seed: int, folder: Path) -> dict[str, Any]:
-    network = slots.network(row)
-    place = Place(seed, folder / "training" / f"{seed}-{'-'.join(map(str, row))}", "cpu")
-    return dict(fit(seeded(network, seed), network, images, ALONE, place))
+def _weights(slots: Slots, images: Splits, feasible: Feasible, folder: Path) -> tuple[Elastic, float]:
+    """The shared weights, trained or read, and the largest network's accuracy on the validation images."""
+    torch.manual_seed(0)
+    shared = Elastic(slots)
+    trained = train_supernet(shared, images, SHARED, folder=folder / "supernet", draw=feasible, show_progress=False)
+    assert trained.best is not None
+    return shared, trained.best.val_accuracy
+
+
+def _trained(
+    module: nn.Module | None,
+    network: Network,
+    row: NDArray[np.integer[Any]],
+    images: Splits,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """From `module`, or from the seed's initialisation."""
+    start = "own" if module is not None else f"alone{recipe.epochs}"
+    place = Place(seed, folder / "training" / f"{start}-{seed}-{'-'.join(map(str, row))}", "cpu")
+    return dict(fit(module or seeded(network, seed), network, images, recipe, place))
 
 
 def page(found: dict[str, Any]) -> str:
@@ -177,27 +215,41 @@ def page(found: dict[str, Any]) -> str:
     alone = np.array([[one["accuracy"] for one in seed] for seed in found["alone"]])
     inherit = np.array(found["shared"]["inherited_on_test"])
     on_val = np.array(found["shared"]["inherited"][str(CALIBRATION_IMAGES)])
-    mean = alone.mean(0)
-    pairs = {
-        "inherited accuracy, mean of the seeds": (inherit, mean),
-        "MACs alone, mean of the seeds (the null)": (macs, mean),
-        "seed 0, seed 1 (the ceiling)": (alone[0], alone[1]),
-        "inherited accuracy, seed 0": (inherit, alone[0]),
-        "inherited accuracy, seed 1": (inherit, alone[1]),
-        f"inherited accuracy on {VAL:,} validation images, mean of the seeds": (on_val, mean),
+    mean, ceiling = alone.mean(0), spearman(alone[0], alone[1])
+
+    def accuracies(some: list[dict[str, Any]], on: str = "accuracy") -> NDArray[np.float64]:
+        return np.array([one[on] for one in some])
+
+    judges = {
+        "MACs alone (the null)": macs,
+        "inherited accuracy": inherit,
+        f"inherited, epochs of its own: {OWN_EPOCHS}": accuracies(found["own"]),
+        **{
+            f"{n} epoch{'s' * (n > 1)} apart, nothing inherited": accuracies(some) for n, some in found["short"].items()
+        },
+        "inherited; on validation images": on_val,
+        f"inherited, epochs of its own: {OWN_EPOCHS}; on validation images": accuracies(found["own"], "val_accuracy"),
     }
-    draws = bootstrap(list(pairs.values()))
-    values = [spearman(a, b) for a, b in pairs.values()]
-    named = list(zip(pairs, values, strict=True))
+    draws = bootstrap([*((judge, mean) for judge in judges.values()), (alone[0], alone[1])])
 
     def interval(column: NDArray[np.float64]) -> str:
         low, high = np.percentile(column, (2.5, 97.5))
         return f"{low:.2f} to {high:.2f}"
 
-    one = (draws[:, 3] + draws[:, 4]) / 2
-    like = (values[3] + values[4]) / 2
+    def described(index: int, name: str, judge: NDArray[np.float64]) -> str:
+        one_seed = np.mean([spearman(judge, seed) for seed in alone])
+        gain = "" if index == 0 else (
+            f"{spearman(judge, mean) - spearman(macs, mean):+.2f} ({interval(draws[:, index] - draws[:, 0])})"
+        )  # fmt: skip
+        return (
+            f"| {name} | {spearman(judge, mean):.2f} ({interval(draws[:, index])}) | {one_seed:.2f} | "
+            f"{one_seed / ceiling:.2f} | {gain} | {mean[np.argsort(-judge)[:3]].mean():.1%} |"
+        )
+
+    def cpu_s(some: list[dict[str, Any]]) -> float:
+        return float(np.mean([one["cpu_s"] for one in some]))
+
     spread = np.sqrt(np.mean((alone[0] - alone[1]) ** 2) / 2)
-    picked = np.argsort(-inherit)[:3]
     lines = [
         "# Does accuracy with shared weights rank networks?",
         "",
@@ -209,20 +261,24 @@ def page(found: dict[str, Any]) -> str:
         f"{SHARED.epochs} epochs (sandwich rule, 2 drawn feasible networks per step, in-place distillation). "
         f"Norm statistics of inherited accuracies are from {CALIBRATION_IMAGES} training images. Like the accuracies "
         "alone, and so like the ceiling, they are judged on the test images, on which nothing was chosen; what a "
-        f"search sees, {VAL:,} validation images, has a row of its own.",
+        f"search sees, {VAL:,} validation images, has rows of its own. The length and the learning rate of the own "
+        "epoch were chosen on 24 other networks.",
         "",
-        "| Spearman of | value | 95 % interval (bootstrap over networks) |",
-        "|---|---|---|",
-        *(f"| {name} | {value:.2f} | {interval(draws[:, i])} |" for i, (name, value) in enumerate(named)),
-        f"| inherited accuracy, one seed (mean of the two above) | {like:.2f} | {interval(one)} |",
+        "| judged by | Spearman with the mean of the seeds (95 %, bootstrap over networks) | with one seed | "
+        "share of the ceiling (aim 0.8) | less the null | alone its first three reach |",
+        "|---|---|---|---|---|---|",
+        *(described(index, *pair) for index, pair in enumerate(judges.items())),
+        f"| seed 0 by seed 1 (the ceiling) |  | {ceiling:.2f} ({interval(draws[:, -1])}) | 1 |  |  |",
         "",
-        f"Inherited less null: {values[0] - values[1]:+.2f} ({interval(draws[:, 0] - draws[:, 1])}). "
-        f"Inherited over ceiling, both against one seed: {like / values[2]:.2f} (aim 0.8); against the mean of the "
-        f"seeds: {values[0] / values[2]:.2f}.",
+        f"Processor seconds per network, with the judgement: {cpu_s(found['own']):.1f} for the own epoch, "
+        + ", ".join(f"{cpu_s(some):.1f} for {n} apart" for n, some in found["short"].items())
+        + f", {np.mean([cpu_s(seed) for seed in found['alone']]):.1f} for the {ALONE.epochs} of the reference. The "
+        f"shared training took as many as {found['shared']['cpu_s'] / cpu_s(found['short'][2]):.0f} networks' two "
+        "epochs apart.",
         "",
         f"Accuracy alone: {mean.min():.1%} to {mean.max():.1%}, one seed's standard deviation {100 * spread:.2f} "
-        f"points. Inherited: {inherit.min():.1%} to {inherit.max():.1%}. The three of highest inherited accuracy reach "
-        f"{mean[picked].mean():.1%} alone, the best three {np.sort(mean)[-3:].mean():.1%}, all {mean.mean():.1%}.",
+        f"points. Inherited: {inherit.min():.1%} to {inherit.max():.1%}. All networks reach {mean.mean():.1%} alone in "
+        f"the mean, the best three {np.sort(mean)[-3:].mean():.1%}.",
         "",
         "On validation images:",
         "",

@@ -163,6 +163,8 @@ def test_an_empty_space_names_the_limit_and_the_nearest_network(
         (("--space", "mobil"), "known are micro, mobile, scene, thumbnail"),
         (("--objectives", "speed"), "--objectives speed: expected"),
         (("--trainer", "magic"), "--trainer: must be halving or supernet"),
+        (("--shared-epochs", "3"), "--shared-epochs: candidates trained apart share none; add --trainer supernet"),
+        (("--candidate-epochs", "0"), "--candidate-epochs: must be at least 1, got 0"),
         (("--storage", "/nowhere/at/all/x.journal"), "no such folder"),
         (("--storage", "nosuchbase://x"), "--storage nosuchbase://x: cannot be opened"),
         (("--device", "stm32f746", "--objectives", "accuracy,energy"), "states no energy"),

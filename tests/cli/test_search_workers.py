@@ -19,11 +19,15 @@ from luthier.arch.encode import from_json as decode
 from luthier.arch.encode import to_json as encode
 from luthier.job import search as job
 from luthier.job.search_task import SearchRequest, Standing
+from luthier.nn.build import Classifier
 from luthier.nn.elastic import Elastic
 from luthier.search.space import Space, get
-from luthier.search.supernet import inherited
+from luthier.search.supernet import inherit, inherited
 from luthier.search.workers import Processes
-from luthier.train.data import load_data
+from luthier.train.data import channel_mean_std, load_data
+from luthier.train.defaults import default_recipe
+from luthier.train.loop import train
+from luthier.train.source import Splits
 
 
 @pytest.fixture(scope="module")
@@ -82,32 +86,52 @@ def test_a_cluster_that_is_none_is_refused(data: Path, tiny: Path, luthier: Call
     assert not (tmp_path / "run").exists()
 
 
-def test_a_supernet_prices_candidates_by_the_weights_that_they_share(
-    data: Path, tiny: Path, luthier: Callable[..., Any], tmp_path: Path
+@pytest.mark.parametrize(("own", "others"), [(0, ()), (1, ()), (1, ("--jobs", 2))])
+def test_candidates_begin_with_the_weights_that_they_share(
+    data: Path, tiny: Path, luthier: Callable[..., Any], tmp_path: Path, own: int, others: tuple[object, ...]
 ) -> None:
     words = (
         "search", data, "--space", tiny, "--objectives", "accuracy,macs", "--max-macs", 30_000, "--candidates", 6,
-        "--candidate-epochs", 2, "--trainer", "supernet", "--front-only", "--json", "--run-dir", tmp_path / "run",
+        "--shared-epochs", 2, "--candidate-epochs", own, "--trainer", "supernet", "--front-only", "--json",
+        "--run-dir", tmp_path / "run", *others,
     )  # fmt: skip
     ended = luthier(*words)
     assert ended.code == 0, ended.err
     assert ended.result["trained"] == 6
-    assert "2 epochs of all together" in ended.err
+    assert f"2 epochs of all together, then {own} epochs each" in ended.err
     assert "so short a shared training (2 epochs) hardly tells networks apart" in ended.err
     found = job.read(tmp_path / "run" / "search.json")
+    assert (found.shared_epochs, found.epochs) == (2, own)
+    said = (
+        "trained for 1 epoch each behind one training of 2 epochs" if own else "judged by the weights of one training"
+    )
+    assert said in (tmp_path / "run" / "search.html").read_text()
     assert len((tmp_path / "run" / "supernet" / "metrics.jsonl").read_text().splitlines()) == 2
     # from the checkpoint, and by the network alone: the same accuracies
     splits = load_data(str(data), seed=0)
     frame = decode(found.points[0].network_json)
     space = get(str(tiny)).for_data(splits.num_classes, 3, frame.input_mean, frame.input_std, min(splits.image_hw))
-    shared = Elastic(space.slots)
+    elastic = Elastic(space.slots)
     best = torch.load(io.BytesIO(_payload(tmp_path / "run" / "supernet" / "checkpoint.pt")), weights_only=True)
-    shared.load_state_dict(best["best_state"])
+    elastic.load_state_dict(best["best_state"])
     rows = {encode(space.network(row)): row for row in every_row(space)}
     for point in found.points:
         row = space.slot_rows(np.array([rows[point.network_json]]))[0]
-        assert inherited(shared, row.tolist(), splits).accuracy == point.accuracy
+        if own:
+            assert by_hand(inherit(elastic, row.tolist(), splits), splits, tmp_path / point.name) == point.accuracy
+        else:
+            assert inherited(elastic, row.tolist(), splits).accuracy == point.accuracy
         assert point.costs["macs"] <= 30_000
+
+
+def by_hand(module: Classifier, splits: Splits, folder: Path) -> float:
+    """The validation accuracy after an epoch, as anybody would train it."""
+    network = module.network
+    recipe = default_recipe(len(splits.train), network.resolution, 1, pretrained=False)
+    mean, std = channel_mean_std(splits.train)
+    found = train(module, splits, recipe, folder=folder, resolution=network.resolution, mean=mean, std=std)
+    assert found.best is not None
+    return found.best.val_accuracy
 
 
 def _payload(checkpoint: Path) -> bytes:

@@ -36,7 +36,10 @@ def search(
         int | None, typer.Option("--candidates", min=1, help="Train at most so many; default: what the time allows.")
     ] = None,
     candidate_epochs: Annotated[
-        int | None, typer.Option("--candidate-epochs", min=1, help="Of each (of the supernet); default: by the time.")
+        int | None, typer.Option("--candidate-epochs", min=0, help="Of each; default: by the time.")
+    ] = None,
+    shared_epochs: Annotated[
+        int | None, typer.Option("--shared-epochs", min=1, help="Of the supernet; default: half of the search's time.")
     ] = None,
     trainer: Annotated[
         str, typer.Option("--trainer", help="halving: candidates trained apart; supernet: they share weights.")
@@ -80,6 +83,7 @@ def search(
         time_limit_s=limits.read_time(time_limit, 1800.0),
         candidates=candidates,
         candidate_epochs=candidate_epochs,
+        shared_epochs=shared_epochs,
         trainer=trainer,
         storage=storage if storage is None or "://" in storage else os.path.abspath(storage),
         study=study,

@@ -76,7 +76,7 @@ def time_allows(task: SearchTask) -> bool:
     """Whether the search's part of the time holds enough trainings that are long enough."""
     if task.session.request.space is not None:
         return True
-    return _long_enough(task.request) and any_fits(task) and epochs_each(task, inherits=False) >= LEAST_SEARCH_EPOCHS
+    return _long_enough(task.request) and any_fits(task) and epochs_each(task) >= LEAST_SEARCH_EPOCHS
 
 
 def _long_enough(request: Request) -> bool:

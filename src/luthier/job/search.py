@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -21,18 +22,16 @@ from optuna.trial import Trial, TrialState
 from luthier import files
 from luthier.device.host import fingerprint
 from luthier.job.candidates import Member
-from luthier.job.evaluate import Training, train_all
+from luthier.job.evaluate import Play, Training, train_all, train_here
 from luthier.job.folder import Clock, RunFolder, finished, open_run
 from luthier.job.result import Result
-from luthier.job.search_begin import SHARE, check, epochs_each, learn_latency, prepare
+from luthier.job.search_begin import SHARE, check, epochs_each, epochs_together, learn_latency, prepare
 from luthier.job.search_final import to_the_end
 from luthier.job.search_found import searched, standing, write_found
 from luthier.job.search_store import SearchStore
 from luthier.job.search_task import SearchRequest, SearchTask, Told, trainable
 from luthier.job.session import Say, Session
-from luthier.job.study import Round
 from luthier.job.supernet import inherit, shared_weights
-from luthier.nn.elastic import Elastic
 from luthier.search.feasible import Rows
 from luthier.search.result import Searched, read
 from luthier.search.space import get as get_space
@@ -104,14 +103,19 @@ def _with_store(
     candidates = Within(task.feasible)
     sampler = CostAwareSampler(candidates, task.objectives, seed=request.seed)
     store.hand_over(sampler)
-    inherits = request.trainer == "supernet"
-    epochs: int = store.note("epochs", lambda: request.candidate_epochs or epochs_each(task, inherits))
+    together: int = 0
+    if request.trainer == "supernet":
+        together = store.note("shared_epochs", lambda: request.shared_epochs or epochs_together(task))
+    asked = request.candidate_epochs
+    epochs: int = store.note("epochs", lambda: epochs_each(task) if asked is None else asked)
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
-                f"{epochs} epochs {'of all together' if inherits else 'each'}")  # fmt: skip
-    weights = shared_weights(task, epochs, folder.path / "supernet", workers) if inherits else None
+                f"{f'{together} epochs of all together, then ' if together else ''}{epochs} epochs each")  # fmt: skip
+    play: Play = train_here
+    if together:
+        play = partial(inherit, shared_weights(task, together, folder.path / "supernet", workers))
     session.clock.save()
-    _train_candidates(task, store, candidates, epochs, folder, told, workers, weights)
-    found = searched(task, store, candidates, epochs)
+    _train_candidates(task, store, candidates, epochs, folder, told, workers, play)
+    found = searched(task, store, candidates, epochs, together)
     write_found(found, folder.path)
     session.clock.save()
     if request.front_only:
@@ -137,7 +141,7 @@ def _train_candidates(
     folder: RunFolder,
     told: Told,
     workers: Workers,
-    weights: Elastic | None,
+    play: Play,
 ) -> None:
     """Train what the sampler proposes until time or number are used up."""
     session, clock = task.session, task.session.clock
@@ -160,13 +164,8 @@ def _train_candidates(
                 f"{trial.number + 1} {network.name}", now_s, max(until_s, now_s + 1.0),
             )  # fmt: skip
 
-    def results() -> Iterator[tuple[Training, Round]]:
-        if weights is not None:
-            return workers.map(inherit, (weights, session.splits), trainings())
-        return train_all(session, workers, trainings())
-
     while _used(task, store, until_s) < 1:  # a training that diverged leaves room for another
-        for asked, played in results():
+        for asked, played in train_all(session, workers, trainings(), play):
             trial, row = under_way.pop(asked.number)
             costs = task.costs(row)
             values = None

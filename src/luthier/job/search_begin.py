@@ -13,7 +13,8 @@ from luthier.job.latencies import untrained_latency_s
 from luthier.job.plan import whole_epochs
 from luthier.job.search_task import TIMING_S, TRAINERS, SearchRequest, SearchTask, trainable
 from luthier.job.session import Session
-from luthier.job.supernet import shared_epochs
+from luthier.job.supernet import SHARE as SHARED
+from luthier.job.supernet import own_epochs, shared_epochs
 from luthier.search.feasible import Feasible
 from luthier.search.latency import FIRST, LearntLatency
 from luthier.search.price import Pricer, on_device
@@ -32,10 +33,15 @@ def check(request: SearchRequest) -> None:
     """What can be refused before any image is read.
 
     Raises:
-        InputError: trainer, objectives or space that do not exist.
+        InputError: trainer, objectives or space that do not exist; epochs that the trainer does not have.
     """
     if request.trainer not in TRAINERS:
         raise InputError(f"--trainer: must be {' or '.join(TRAINERS)}, got {request.trainer!r}")
+    if request.trainer != "supernet":
+        if request.shared_epochs is not None:
+            raise InputError("--shared-epochs: candidates trained apart share none; add --trainer supernet")
+        if request.candidate_epochs == 0:
+            raise InputError("--candidate-epochs: must be at least 1, got 0; only --trainer supernet judges without")
     objectives_of(request.objectives)
     get_space(request.space)
 
@@ -84,12 +90,22 @@ def learn_latency(task: SearchTask) -> None:
     task.feasible = Feasible(space, task.pricer, request.budget)
 
 
-def epochs_each(task: SearchTask, inherits: bool) -> int:
-    """So many that the search's time holds about `WISHED` trainings of middling size, or one of the supernet."""
-    if inherits:
-        return shared_epochs(task, SHARE * task.request.time_limit_s)
+def epochs_each(task: SearchTask) -> int:
+    """So many that the search's time holds about `WISHED` trainings of middling size."""
+    seconds = SHARE * task.request.time_limit_s / WISHED
+    if task.request.trainer == "supernet":
+        return own_epochs((1 - SHARED) * seconds, _epoch_s(task))
+    return whole_epochs(seconds, _epoch_s(task), MOST_EPOCHS)
+
+
+def epochs_together(task: SearchTask) -> int:
+    """Of the supernet, see `luthier.job.supernet`."""
+    return shared_epochs(task, SHARE * task.request.time_limit_s)
+
+
+def _epoch_s(task: SearchTask) -> float:
+    """Of a network of middling MACs."""
     rows = task.feasible.draw(task.rng, 16)
     macs = task.pricer(rows)["macs"]
     middle = trainable(task.space.network(rows[int(np.argsort(macs)[len(macs) // 2])]))
-    epoch_s = len(task.session.splits.train) / task.session.rate(middle)
-    return whole_epochs(SHARE * task.request.time_limit_s / WISHED, epoch_s, MOST_EPOCHS)
+    return len(task.session.splits.train) / task.session.rate(middle)

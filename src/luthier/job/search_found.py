@@ -45,7 +45,7 @@ def standing(task: SearchTask, store: SearchStore, share: float) -> Standing:
     return Standing(front, len(rows), used, max(0.0, elapsed_s * (1 - used) / used))
 
 
-def searched(task: SearchTask, store: SearchStore, within: Within, epochs: int) -> Searched:
+def searched(task: SearchTask, store: SearchStore, within: Within, epochs: int, shared_epochs: int) -> Searched:
     """Everything the page says."""
     rows, values = trained_rows(store)
     if not len(rows):
@@ -77,8 +77,8 @@ def searched(task: SearchTask, store: SearchStore, within: Within, epochs: int) 
     return Searched(
         space=space.name, data=Path(task.session.splits.origin).name, device=task.request.device,
         sampler="cost-aware", objectives=task.objectives, limits=task.request.budget.text, count=space.count,
-        epochs=epochs, wall_s=task.session.clock.elapsed_s, points=tuple(points), failed=states.count(TrialState.FAIL),
-        dropped=task.dropped, stages=tuple(stage.name for stage in space.stages),
+        epochs=epochs, shared_epochs=shared_epochs, wall_s=task.session.clock.elapsed_s, points=tuple(points),
+        failed=states.count(TrialState.FAIL), dropped=task.dropped, stages=tuple(stage.name for stage in space.stages),
         effects=effects(within, surrogate, priced, cost_name, task.rng), attention=landed(space, front),
         verdict=guess_judged(space, front), schedule=_tiles(task, best),
         surrogate_error=None if surrogate is None else float(np.std(surrogate.leave_one_out())),

@@ -137,6 +137,7 @@ class Session:
         folder: Path,
         label: str,
         *,
+        module: Classifier | None = None,
         begin_s: float = 0.0,
         deadline_s: float | None = None,
         give_up: Callable[[Epoch], bool] | None = None,
@@ -145,11 +146,12 @@ class Session:
 
         Args:
             epochs: length of the schedule.
+            module: the network with the weights to begin with; None = a fresh one.
             begin_s, deadline_s: elapsed time of the run (see `Clock`) from which this training's time counts, and
                 after which no further step is begun; the learning rate reaches its end by then.
             give_up: asked after every epoch; True ends the training there.
         """
-        module = self.module(network)
+        module = self.module(network) if module is None else module
         recipe = self.recipe(network, epochs)
 
         def on_epoch(epoch: Epoch) -> bool:

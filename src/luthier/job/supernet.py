@@ -1,6 +1,7 @@
 """`luthier search --trainer supernet`: one training for the whole space; candidates inherit its weights.
 
-Half of the search's time trains the shared weights, the rest looks at candidates, each in seconds instead of minutes.
+Half of the search's time trains the shared weights.  In the rest each candidate begins with what it inherits and is
+trained for an epoch of its own, where the time holds one for each: weights that serve all networks serve some badly.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 
 from luthier.cost.tables import Slots
 from luthier.errors import BudgetError
-from luthier.job.evaluate import Training
-from luthier.job.plan import whole_epochs
+from luthier.job.evaluate import Training, train_here
+from luthier.job.plan import MARGIN, whole_epochs
 from luthier.job.search_task import SearchTask
+from luthier.job.session import Session
 from luthier.job.study import Round
 from luthier.nn.elastic import Elastic
 from luthier.search.cluster import Cluster, train_replicas
 from luthier.search.supernet import Sandwich, inherited, train_supernet
+from luthier.search.supernet import inherit as start
 from luthier.search.workers import Workers
 from luthier.train.hardware import Hardware
 from luthier.train.rate import measure_rate
@@ -35,6 +38,8 @@ SHARE: Final = 0.5
 MOST_EPOCHS: Final = 120
 #: 20 epochs of the comparison in docs/supernet.md told networks apart no better than their MACs did
 FEW_EPOCHS: Final = 20
+#: of a candidate that has inherited; shared weights alone rank networks worse
+OWN_EPOCHS: Final = 1
 #: feasible networks that the sandwich's drawn ones come from
 POOL: Final = 2048
 
@@ -119,9 +124,20 @@ def _replica(asked: tuple[Shared, int]) -> None:
     shared.train(Hardware(accelerator="cpu", num_nodes=replicas, strategy="ddp_find_unused_parameters_true"))
 
 
-def inherit(weights: tuple[Elastic, Splits], asked: Training) -> Round:
-    """A candidate's accuracy with the shared weights, as `train_here` answers."""
+def own_epochs(seconds: float, epoch_s: float) -> int:
+    """Epochs of a candidate's own that fit, `OWN_EPOCHS` at most; 0 where none fits.
+
+    Example:
+        >>> own_epochs(10.0, 4.0), own_epochs(100.0, 4.0), own_epochs(3.0, 4.0)
+        (1, 1, 0)
+    """
+    return min(OWN_EPOCHS, int(MARGIN * seconds / epoch_s))
+
+
+def inherit(shared: Elastic, session: Session, asked: Training) -> Round:
+    """A candidate's accuracy with the shared weights, after as many epochs of its own as are asked for."""
+    if asked.epochs:
+        return train_here(session, asked, module=start(shared, asked.row, session.splits))
     began = time.monotonic()
-    elastic, splits = weights
-    found = inherited(elastic, asked.row, splits)
-    return Round(asked.epochs, found.accuracy, round(time.monotonic() - began, 3))
+    found = inherited(shared, asked.row, session.splits)
+    return Round(0, found.accuracy, round(time.monotonic() - began, 3))

@@ -16,6 +16,7 @@ from luthier.errors import RunFolderError
 from luthier.job.folder import RunFolder
 from luthier.job.session import Session
 from luthier.job.study import STUDY, Round
+from luthier.nn.build import Classifier
 from luthier.train import recipe as recipes
 from luthier.train.recipe import Recipe
 
@@ -35,23 +36,26 @@ def trial_key(network: Network, recipe: Recipe, fingerprint: str) -> str:
 
 
 def play_round(
-    session: Session, network: Network, epochs: int, folder: Path, label: str, *, begin_s: float = 0.0,
-    deadline_s: float | None = None,
+    session: Session, network: Network, epochs: int, folder: Path, label: str, *, module: Classifier | None = None,
+    begin_s: float = 0.0, deadline_s: float | None = None,
 ) -> Round:  # fmt: skip
     """Train one network from the start, go on with it, or take what another run has found.
 
     Args:
         folder: of the checkpoint.
-        label, begin_s, deadline_s: see `Session.train`.
+        label, module, begin_s, deadline_s: see `Session.train`.
     """
-    # what pretrained weights are is not in the key
+    # what weights it begins with is not in the key
     recipe = session.recipe(network, epochs)
-    key = "" if session.request.pretrained else trial_key(network, recipe, session.splits.fingerprint)
+    given = module is not None or session.request.pretrained is not None
+    key = "" if given else trial_key(network, recipe, session.splits.fingerprint)
     if key in session.known:
         session.say(f"{label}: trained before, in another run")
         return session.known[key]
     before_s = session.clock.elapsed_s
-    _, trained = session.train(network, epochs, folder, label, begin_s=begin_s, deadline_s=deadline_s)
+    _, trained = session.train(
+        network, epochs, folder, label, module=module, begin_s=begin_s, deadline_s=deadline_s
+    )  # fmt: skip
     gc.collect()
     accuracy = None if trained.stopped == "diverged" or trained.best is None else trained.best.val_accuracy
     # a resumed round has spent less than its epochs took

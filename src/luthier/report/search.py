@@ -103,10 +103,18 @@ def conditions(found: Searched) -> str:
     return (
         f"space {words.clean(found.space)} ({found.count:.2g} networks) on {words.clean(found.data)} for "
         f"{words.clean(found.device)}, limits {found.limits or 'none'}: {words.counted(len(found.points), 'network')} "
-        f"trained for {words.counted(found.epochs, 'epoch')} each, all within the limits"
+        f"{_trained(found)}, all within the limits"
         + (f"; {found.dropped} more put beyond a limit by a measurement, and not trained" if found.dropped else "")
         + error
     )
+
+
+def _trained(found: Searched) -> str:
+    own = f"trained for {words.counted(found.epochs, 'epoch')} each"
+    if not found.shared_epochs:
+        return own
+    shared = f"one training of {words.counted(found.shared_epochs, 'epoch')}"
+    return f"{own} behind {shared} that all shared" if found.epochs else f"judged by the weights of {shared}"
 
 
 def verdict(found: Searched) -> str:

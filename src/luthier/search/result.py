@@ -116,7 +116,8 @@ class Searched:
         objectives: accuracy first.
         limits: as options of the command line.
         count: networks in the space.
-        epochs: of one candidate's training.
+        epochs: of one candidate's own training; 0 = none.
+        shared_epochs: of the training that all networks shared before; 0 = none.
         points: trained, in order.
         failed: trainings that diverged.
         dropped: proposals that a measurement put beyond a limit, before any training.
@@ -146,6 +147,7 @@ class Searched:
     surrogate_error: float | None
     remarks: tuple[str, ...]
     deployed: Deployed | None = None
+    shared_epochs: int = 0
 
 
 def read(path: Path) -> Searched:
