@@ -5,9 +5,9 @@
 24 networks are drawn at random from one feasible set, MACs within 15 % of its centre.  One supernet is trained over the
 space, each network alone with two seeds, all on the same 10,000 CIFAR-10 images at 16 px.  Four ways to judge a network
 without that training: by what it inherits, by that and an epoch of its own, by an epoch apart, by two.  The supernet's
-learning rate and the length and rate of the own epoch were chosen on 24 other networks.  An hour of one core; every
-finished training is kept in the folder, and a training in flight goes on from its last epoch.  Prints a Markdown
-section.
+learning rate and the length and rate of the own epoch were chosen on 24 other networks.  Shorter supernets beside it.
+An hour and a half of one core; every finished training is kept in the folder, and a training in flight goes on from its
+last epoch.  Prints a Markdown section.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ SIDES = (12, 16)
 TRAIN, VAL, TEST = 10_000, 4_000, 10_000
 ALONE = Recipe(epochs=8, batch_size=128, learning_rate=0.15, warmup_epochs=1, augment="crop_flip")
 SHARED = replace(ALONE, epochs=120, learning_rate=0.3)
+SHORTER = (8, 30)
 #: of a network that has inherited, and of one that has not; the judged networks' seeds are 0 and 1
 SHORT, SHORT_SEED = (1, 2), 2
 CALIBRATIONS = (32, 128, CALIBRATION_IMAGES, 2048)
@@ -146,35 +147,41 @@ def study(folder: Path, data: Path) -> dict[str, Any]:
     feasible = Feasible(slots)
     rows = feasible(np.random.default_rng(1), NETWORKS)
     folder.mkdir(parents=True, exist_ok=True)
-    shared = kept(folder / "supernet.json", lambda: _shared(slots, rows, images, feasible, folder))
-    # its checkpoint is read where an own epoch is missing
-    weights = cache(lambda: _weights(slots, images, feasible, folder)[0])
 
     def all_of(name: str, make: Callable[[Any], Any]) -> list[dict[str, Any]]:
         return [kept(folder / f"{name}-{i:02}.json", partial(make, row)) for i, row in enumerate(rows)]
 
+    def supernet(epochs: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        place, recipe = folder / f"shared-{epochs}", replace(SHARED, epochs=epochs)
+        # read where something that begins with it is missing
+        weights = cache(lambda: _weights(slots, images, feasible, recipe, place))
+
+        def own(row: Any) -> dict[str, Any]:
+            module = inherit(weights()[0], row.tolist(), images)
+            return _trained(module, module.network, row, images, short(OWN_EPOCHS), SHORT_SEED, place)
+
+        place.mkdir(exist_ok=True)
+        shared = kept(place / "supernet.json", lambda: _inherited(*weights(), rows, images))
+        return shared, all_of(f"{place.name}/own", own)
+
     def apart(recipe: Recipe, seed: int) -> Callable[[Any], Any]:
         return lambda row: _trained(None, slots.network(row), row, images, recipe, seed, folder)
 
-    def own(row: Any) -> dict[str, Any]:
-        module = inherit(weights(), row.tolist(), images)
-        return _trained(module, module.network, row, images, short(OWN_EPOCHS), SHORT_SEED, folder)
-
     alone = [all_of(f"alone-{seed}", apart(ALONE, seed)) for seed in range(SEEDS)]
+    supernets = {epochs: supernet(epochs) for epochs in (*SHORTER, SHARED.epochs)}
     brief = {epochs: all_of(f"apart{epochs}", apart(short(epochs), SHORT_SEED)) for epochs in SHORT}
     extremes = np.array([extreme(slots, largest=True), extreme(slots, largest=False)])
     return {
         "rows": rows, "costs": feasible.tables.costs(rows), "extremes": feasible.tables.costs(extremes).macs,
-        "feasible": len(feasible._pool), "shared": shared, "alone": alone,
-        "own": all_of("own", own), "short": brief,
+        "feasible": len(feasible._pool), "shared": supernets[SHARED.epochs][0], "alone": alone,
+        "own": supernets[SHARED.epochs][1], "short": brief, "supernets": supernets,
         "resolutions": [SIDES[row[-1]] for row in rows],
     }  # fmt: skip
 
 
-def _shared(
-    slots: Slots, rows: NDArray[np.integer[Any]], images: Splits, feasible: Feasible, folder: Path
+def _inherited(
+    shared: Elastic, largest_val_accuracy: float, rows: NDArray[np.integer[Any]], images: Splits
 ) -> dict[str, Any]:
-    shared, largest = _weights(slots, images, feasible, folder)
     inherit = {
         str(count): [inherited(shared, row.tolist(), images, images=count).accuracy for row in rows]
         for count in CALIBRATIONS
@@ -182,14 +189,14 @@ def _shared(
     # the test images in place of the validation images: nothing is chosen by them here
     judged = replace(images, val=images.test)
     on_test = [inherited(shared, row.tolist(), judged).accuracy for row in rows]
-    return {"largest_val_accuracy": largest, "inherited": inherit, "inherited_on_test": on_test}
+    return {"largest_val_accuracy": largest_val_accuracy, "inherited": inherit, "inherited_on_test": on_test}
 
 
-def _weights(slots: Slots, images: Splits, feasible: Feasible, folder: Path) -> tuple[Elastic, float]:
+def _weights(slots: Slots, images: Splits, feasible: Feasible, recipe: Recipe, folder: Path) -> tuple[Elastic, float]:
     """The shared weights, trained or read, and the largest network's accuracy on the validation images."""
     torch.manual_seed(0)
     shared = Elastic(slots)
-    trained = train_supernet(shared, images, SHARED, folder=folder / "supernet", draw=feasible, show_progress=False)
+    trained = train_supernet(shared, images, recipe, folder=folder / "supernet", draw=feasible, show_progress=False)
     assert trained.best is not None
     return shared, trained.best.val_accuracy
 
@@ -249,6 +256,12 @@ def page(found: dict[str, Any]) -> str:
     def cpu_s(some: list[dict[str, Any]]) -> float:
         return float(np.mean([one["cpu_s"] for one in some]))
 
+    def length(epochs: int, one: tuple[dict[str, Any], list[dict[str, Any]]]) -> str:
+        inherited, own = np.array(one[0]["inherited_on_test"]), accuracies(one[1])
+        sides = " | ".join(f"{spearman(judge, mean):.2f} ({interval(column)})" for judge, column in zip(
+            (inherited, own), bootstrap([(inherited, mean), (own, mean)]).T, strict=True))  # fmt: skip
+        return f"| {epochs} | {inherited.mean():.1%} | {sides} | {one[0]['cpu_s'] / 60:.0f} min |"
+
     spread = np.sqrt(np.mean((alone[0] - alone[1]) ** 2) / 2)
     lines = [
         "# Does accuracy with shared weights rank networks?",
@@ -279,6 +292,13 @@ def page(found: dict[str, Any]) -> str:
         f"Accuracy alone: {mean.min():.1%} to {mean.max():.1%}, one seed's standard deviation {100 * spread:.2f} "
         f"points. Inherited: {inherit.min():.1%} to {inherit.max():.1%}. All networks reach {mean.mean():.1%} alone in "
         f"the mean, the best three {np.sort(mean)[-3:].mean():.1%}.",
+        "",
+        "By the length of the shared training, the same networks:",
+        "",
+        "| epochs of all together | mean inherited accuracy | Spearman of inherited accuracy | with epochs of its own: "
+        f"{OWN_EPOCHS} | processor time |",
+        "|---|---|---|---|---|",
+        *(length(*pair) for pair in found["supernets"].items()),
         "",
         "On validation images:",
         "",

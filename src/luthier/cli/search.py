@@ -39,7 +39,8 @@ def search(
         int | None, typer.Option("--candidate-epochs", min=0, help="Of each; default: by the time.")
     ] = None,
     shared_epochs: Annotated[
-        int | None, typer.Option("--shared-epochs", min=1, help="Of the supernet; default: half of the search's time.")
+        int | None,
+        typer.Option("--shared-epochs", min=1, help="Of the supernet; default: half of the time, at most 30."),
     ] = None,
     trainer: Annotated[
         str, typer.Option("--trainer", help="halving: candidates trained apart; supernet: they share weights.")

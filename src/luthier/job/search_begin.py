@@ -91,11 +91,11 @@ def learn_latency(task: SearchTask) -> None:
 
 
 def epochs_each(task: SearchTask) -> int:
-    """So many that the search's time holds about `WISHED` trainings of middling size."""
-    seconds = SHARE * task.request.time_limit_s / WISHED
+    """So many that the search's time holds about `WISHED` trainings of middling size; after a supernet few or none."""
+    seconds = SHARE * task.request.time_limit_s
     if task.request.trainer == "supernet":
         return own_epochs((1 - SHARED) * seconds, _epoch_s(task))
-    return whole_epochs(seconds, _epoch_s(task), MOST_EPOCHS)
+    return whole_epochs(seconds / WISHED, _epoch_s(task), MOST_EPOCHS)
 
 
 def epochs_together(task: SearchTask) -> int:

@@ -36,8 +36,8 @@ class SearchRequest(Request):
         storage: of the study; None = a journal in the run folder.
         study: its name; None = by space and data.
         candidates: trained at most; None = as many as the time allows.
-        candidate_epochs: of each, behind the supernet's if there is one; None = so that the time holds about 32.
-        shared_epochs: of the supernet; None = half of the search's time.
+        candidate_epochs: of each; None = so that the time holds about 32, after a supernet a dozen.
+        shared_epochs: of the supernet; None = half of the search's time, at most 30.
         front_only: no final training.
         trainer: `halving` = candidates trained apart; `supernet` = they inherit the weights of one training.
     """

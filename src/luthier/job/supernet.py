@@ -1,7 +1,7 @@
 """`luthier search --trainer supernet`: one training for the whole space; candidates inherit its weights.
 
-Half of the search's time trains the shared weights.  In the rest each candidate begins with what it inherits and is
-trained for an epoch of its own, where the time holds one for each: weights that serve all networks serve some badly.
+Half of the search's time at most trains the shared weights.  In the rest each candidate begins with what it inherits and is
+trained for an epoch of its own, where the time holds a dozen such: weights that serve all networks serve some badly.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ from luthier.train.source import Splits
 
 #: of the search's time
 SHARE: Final = 0.5
-MOST_EPOCHS: Final = 120
-#: 20 epochs of the comparison in docs/supernet.md told networks apart no better than their MACs did
-FEW_EPOCHS: Final = 20
+#: in the comparison of docs/supernet.md more ranked no better; what is left of the time looks at candidates
+MOST_EPOCHS: Final = 30
+#: the fewest of that comparison
+FEW_EPOCHS: Final = 8
 #: of a candidate that has inherited; shared weights alone rank networks worse
 OWN_EPOCHS: Final = 1
+#: fewer candidates are no search, however well they are judged
+LEAST_CANDIDATES: Final = 12
 #: feasible networks that the sandwich's drawn ones come from
 POOL: Final = 2048
 
@@ -74,7 +77,7 @@ class Shared:
 
 
 def shared_epochs(task: SearchTask, seconds: float) -> int:
-    """So many epochs of the sandwich as half of the search's time holds."""
+    """So many epochs of the sandwich as half of the search's time holds, `MOST_EPOCHS` at most."""
     session, slots = task.session, task.space.slots
 
     def draw(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
@@ -99,9 +102,9 @@ def shared_weights(task: SearchTask, epochs: int, folder: Path, workers: Workers
     session, space = task.session, task.space
     pool = space.slot_rows(task.feasible.draw(np.random.default_rng(task.request.seed), POOL))
     recipe = session.recipe(space.slots.frame, epochs)
-    if epochs <= FEW_EPOCHS:
+    if epochs < FEW_EPOCHS:
         session.say(
-            f"supernet: so short a shared training ({epochs} epochs) hardly tells networks apart; "
+            f"supernet: so short a shared training ({epochs} epochs) may not tell networks apart; "
             "give more --time-limit, or use --trainer halving"
         )
     shared = Shared(space.slots, session.splits, recipe, folder, pool)
@@ -125,13 +128,15 @@ def _replica(asked: tuple[Shared, int]) -> None:
 
 
 def own_epochs(seconds: float, epoch_s: float) -> int:
-    """Epochs of a candidate's own that fit, `OWN_EPOCHS` at most; 0 where none fits.
+    """Epochs of a candidate's own, `OWN_EPOCHS` at most; 0 where the time does not hold `LEAST_CANDIDATES` with one.
 
+    Args:
+        seconds: for all candidates.
     Example:
-        >>> own_epochs(10.0, 4.0), own_epochs(100.0, 4.0), own_epochs(3.0, 4.0)
+        >>> own_epochs(60.0, 4.0), own_epochs(600.0, 4.0), own_epochs(50.0, 4.0)
         (1, 1, 0)
     """
-    return min(OWN_EPOCHS, int(MARGIN * seconds / epoch_s))
+    return min(OWN_EPOCHS, int(MARGIN * seconds / LEAST_CANDIDATES / epoch_s))
 
 
 def inherit(shared: Elastic, session: Session, asked: Training) -> Round:
