@@ -40,7 +40,7 @@ def search(
     ] = None,
     shared_epochs: Annotated[
         int | None,
-        typer.Option("--shared-epochs", min=1, help="Of the supernet; default: half of the time, at most 30."),
+        typer.Option("--shared-epochs", min=1, help="Of the supernet; default: by the time, up to 30."),
     ] = None,
     trainer: Annotated[
         str, typer.Option("--trainer", help="halving: candidates trained apart; supernet: they share weights.")

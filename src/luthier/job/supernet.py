@@ -1,7 +1,8 @@
 """`luthier search --trainer supernet`: one training for the whole space; candidates inherit its weights.
 
-Half of the search's time at most trains the shared weights.  In the rest each candidate begins with what it inherits and is
-trained for an epoch of its own, where the time holds a dozen such: weights that serve all networks serve some badly.
+Half of the search's time at most trains the shared weights.  In the rest each candidate begins with what it inherits
+and is trained for an epoch of its own, where the time holds a dozen such: weights that serve all networks serve some
+badly.
 """
 
 from __future__ import annotations
