@@ -111,7 +111,7 @@ def test_the_time_must_hold_32_trainings_that_are_long_enough(
     monkeypatch: pytest.MonkeyPatch, limit_s: float, epochs: int, enough: bool
 ) -> None:
     monkeypatch.setattr(fit_search, "any_fits", lambda task: True)
-    monkeypatch.setattr(fit_search, "epochs_each", lambda task, inherits: epochs)
+    monkeypatch.setattr(fit_search, "epochs_each", lambda task: epochs)
     request = search_request(Request(command="fit", time_limit_s=limit_s), "thumbnail")
     asked = Request(command="fit", time_limit_s=limit_s)
     task = SimpleNamespace(request=request, session=SimpleNamespace(request=asked))
