@@ -98,7 +98,7 @@ def test_candidates_begin_with_the_weights_that_they_share(
     ended = luthier(*words)
     assert ended.code == 0, ended.err
     assert ended.result["trained"] == 6
-    assert f"2 epochs of all together, then {own} epochs each" in ended.err
+    assert f"epochs: 2 of all together, then {own} each" in ended.err
     assert "so short a shared training (2 epochs) may not tell networks apart" in ended.err
     found = job.read(tmp_path / "run" / "search.json")
     assert (found.shared_epochs, found.epochs) == (2, own)

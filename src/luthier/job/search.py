@@ -109,7 +109,7 @@ def _with_store(
     asked = request.candidate_epochs
     epochs: int = store.note("epochs", lambda: epochs_each(task) if asked is None else asked)
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "
-                f"{f'{together} epochs of all together, then ' if together else ''}{epochs} epochs each")  # fmt: skip
+                f"epochs: {f'{together} of all together, then ' if together else ''}{epochs} each")  # fmt: skip
     play: Play = train_here
     if together:
         play = partial(inherit, shared_weights(task, together, folder.path / "supernet", workers))
