@@ -173,8 +173,7 @@ def study(folder: Path, data: Path) -> dict[str, Any]:
     extremes = np.array([extreme(slots, largest=True), extreme(slots, largest=False)])
     return {
         "rows": rows, "costs": feasible.tables.costs(rows), "extremes": feasible.tables.costs(extremes).macs,
-        "feasible": len(feasible._pool), "shared": supernets[SHARED.epochs][0], "alone": alone,
-        "own": supernets[SHARED.epochs][1], "short": brief, "supernets": supernets,
+        "feasible": len(feasible._pool), "alone": alone, "short": brief, "supernets": supernets,
         "resolutions": [SIDES[row[-1]] for row in rows],
     }  # fmt: skip
 
@@ -182,14 +181,14 @@ def study(folder: Path, data: Path) -> dict[str, Any]:
 def _inherited(
     shared: Elastic, largest_val_accuracy: float, rows: NDArray[np.integer[Any]], images: Splits
 ) -> dict[str, Any]:
-    inherit = {
+    on_val = {
         str(count): [inherited(shared, row.tolist(), images, images=count).accuracy for row in rows]
         for count in CALIBRATIONS
     }
     # the test images in place of the validation images: nothing is chosen by them here
     judged = replace(images, val=images.test)
     on_test = [inherited(shared, row.tolist(), judged).accuracy for row in rows]
-    return {"largest_val_accuracy": largest_val_accuracy, "inherited": inherit, "inherited_on_test": on_test}
+    return {"largest_val_accuracy": largest_val_accuracy, "inherited": on_val, "inherited_on_test": on_test}
 
 
 def _weights(slots: Slots, images: Splits, feasible: Feasible, recipe: Recipe, folder: Path) -> tuple[Elastic, float]:
@@ -220,8 +219,8 @@ def page(found: dict[str, Any]) -> str:
     """The Markdown section."""
     macs = np.array(found["costs"].macs, float)
     alone = np.array([[one["accuracy"] for one in seed] for seed in found["alone"]])
-    inherit = np.array(found["shared"]["inherited_on_test"])
-    on_val = np.array(found["shared"]["inherited"][str(CALIBRATION_IMAGES)])
+    shared, own = found["supernets"][SHARED.epochs]
+    on_test, on_val = np.array(shared["inherited_on_test"]), np.array(shared["inherited"][str(CALIBRATION_IMAGES)])
     mean, ceiling = alone.mean(0), spearman(alone[0], alone[1])
 
     def accuracies(some: list[dict[str, Any]], on: str = "accuracy") -> NDArray[np.float64]:
@@ -229,13 +228,13 @@ def page(found: dict[str, Any]) -> str:
 
     judges = {
         "MACs alone (the null)": macs,
-        "inherited accuracy": inherit,
-        f"inherited, epochs of its own: {OWN_EPOCHS}": accuracies(found["own"]),
+        "inherited accuracy": on_test,
+        f"inherited, epochs of its own: {OWN_EPOCHS}": accuracies(own),
         **{
             f"{n} epoch{'s' * (n > 1)} apart, nothing inherited": accuracies(some) for n, some in found["short"].items()
         },
         "inherited; on validation images": on_val,
-        f"inherited, epochs of its own: {OWN_EPOCHS}; on validation images": accuracies(found["own"], "val_accuracy"),
+        f"inherited, epochs of its own: {OWN_EPOCHS}; on validation images": accuracies(own, "val_accuracy"),
     }
     draws = bootstrap([*((judge, mean) for judge in judges.values()), (alone[0], alone[1])])
 
@@ -256,11 +255,11 @@ def page(found: dict[str, Any]) -> str:
     def cpu_s(some: list[dict[str, Any]]) -> float:
         return float(np.mean([one["cpu_s"] for one in some]))
 
-    def length(epochs: int, one: tuple[dict[str, Any], list[dict[str, Any]]]) -> str:
-        inherited, own = np.array(one[0]["inherited_on_test"]), accuracies(one[1])
-        sides = " | ".join(f"{spearman(judge, mean):.2f} ({interval(column)})" for judge, column in zip(
-            (inherited, own), bootstrap([(inherited, mean), (own, mean)]).T, strict=True))  # fmt: skip
-        return f"| {epochs} | {inherited.mean():.1%} | {sides} | {one[0]['cpu_s'] / 60:.0f} min |"
+    def length(epochs: int, shared: dict[str, Any], own: list[dict[str, Any]]) -> str:
+        sides = np.array(shared["inherited_on_test"]), accuracies(own)
+        columns = bootstrap([(side, mean) for side in sides]).T
+        ranks = (f"{spearman(side, mean):.2f} ({interval(one)})" for side, one in zip(sides, columns, strict=True))
+        return f"| {epochs} | {sides[0].mean():.1%} | {' | '.join(ranks)} | {shared['cpu_s'] / 60:.0f} min |"
 
     spread = np.sqrt(np.mean((alone[0] - alone[1]) ** 2) / 2)
     lines = [
@@ -283,14 +282,14 @@ def page(found: dict[str, Any]) -> str:
         *(described(index, *pair) for index, pair in enumerate(judges.items())),
         f"| seed 0 by seed 1 (the ceiling) |  | {ceiling:.2f} ({interval(draws[:, -1])}) | 1 |  |  |",
         "",
-        f"Processor seconds per network, with the judgement: {cpu_s(found['own']):.1f} for the own epoch, "
+        f"Processor seconds per network, with the judgement: {cpu_s(own):.1f} for the own epoch, "
         + ", ".join(f"{cpu_s(some):.1f} for {n} apart" for n, some in found["short"].items())
         + f", {np.mean([cpu_s(seed) for seed in found['alone']]):.1f} for the {ALONE.epochs} of the reference. The "
-        f"shared training took as many as {found['shared']['cpu_s'] / cpu_s(found['short'][2]):.0f} networks' two "
+        f"shared training took as many as {shared['cpu_s'] / cpu_s(found['short'][2]):.0f} networks' two "
         "epochs apart.",
         "",
         f"Accuracy alone: {mean.min():.1%} to {mean.max():.1%}, one seed's standard deviation {100 * spread:.2f} "
-        f"points. Inherited: {inherit.min():.1%} to {inherit.max():.1%}. All networks reach {mean.mean():.1%} alone in "
+        f"points. Inherited: {on_test.min():.1%} to {on_test.max():.1%}. All networks reach {mean.mean():.1%} alone in "
         f"the mean, the best three {np.sort(mean)[-3:].mean():.1%}.",
         "",
         "By the length of the shared training, the same networks:",
@@ -298,22 +297,22 @@ def page(found: dict[str, Any]) -> str:
         "| epochs of all together | mean inherited accuracy | Spearman of inherited accuracy | with epochs of its own: "
         f"{OWN_EPOCHS} | processor time |",
         "|---|---|---|---|---|",
-        *(length(*pair) for pair in found["supernets"].items()),
+        *(length(epochs, *found["supernets"][epochs]) for epochs in found["supernets"]),
         "",
         "On validation images:",
         "",
         "| calibration images | Spearman with the mean of the seeds | mean inherited accuracy |",
         "|---|---|---|",
-        *(f"| {count} | {spearman(np.array(found['shared']['inherited'][str(count)]), mean):.2f} | "
-          f"{np.mean(found['shared']['inherited'][str(count)]):.1%} |" for count in CALIBRATIONS),
+        *(f"| {count} | {spearman(np.array(shared['inherited'][str(count)]), mean):.2f} | "
+          f"{np.mean(shared['inherited'][str(count)]):.1%} |" for count in CALIBRATIONS),
         "",
         "| network | MACs | input | inherited | alone, seed 0 | seed 1 |",
         "|---|---|---|---|---|---|",
-        *(f"| {i} | {macs[i] / 1e6:.3f} M | {found['resolutions'][i]} px | {inherit[i]:.1%} | {alone[0, i]:.1%} | "
+        *(f"| {i} | {macs[i] / 1e6:.3f} M | {found['resolutions'][i]} px | {on_test[i]:.1%} | {alone[0, i]:.1%} | "
           f"{alone[1, i]:.1%} |" for i in np.argsort(-mean)),
         "",
         f"Processor time, this machine busy with other work: the supernet and {len(CALIBRATIONS)} x {NETWORKS} "
-        f"inherited accuracies {found['shared']['cpu_s'] / 60:.0f} min, {NETWORKS * SEEDS} trainings "
+        f"inherited accuracies {shared['cpu_s'] / 60:.0f} min, {NETWORKS * SEEDS} trainings "
         f"{sum(one['cpu_s'] for seed in found['alone'] for one in seed) / 60:.0f} min.",
     ]  # fmt: skip
     return "\n".join(lines)

@@ -36,7 +36,8 @@ def search(
         int | None, typer.Option("--candidates", min=1, help="Train at most so many; default: what the time allows.")
     ] = None,
     candidate_epochs: Annotated[
-        int | None, typer.Option("--candidate-epochs", min=0, help="Of each; default: by the time.")
+        int | None,
+        typer.Option("--candidate-epochs", min=0, help="Of each; 0: as inherited. Default: by the time."),
     ] = None,
     shared_epochs: Annotated[
         int | None,

@@ -25,13 +25,13 @@ from luthier.job.candidates import Member
 from luthier.job.evaluate import Play, Training, train_all, train_here
 from luthier.job.folder import Clock, RunFolder, finished, open_run
 from luthier.job.result import Result
-from luthier.job.search_begin import SHARE, check, epochs_each, epochs_together, learn_latency, prepare
+from luthier.job.search_begin import SHARE, check, epochs_each, learn_latency, prepare
 from luthier.job.search_final import to_the_end
 from luthier.job.search_found import searched, standing, write_found
 from luthier.job.search_store import SearchStore
 from luthier.job.search_task import SearchRequest, SearchTask, Told, trainable
 from luthier.job.session import Say, Session
-from luthier.job.supernet import inherit, shared_weights
+from luthier.job.supernet import inherit, shared_epochs, shared_weights
 from luthier.search.feasible import Rows
 from luthier.search.result import Searched, read
 from luthier.search.space import get as get_space
@@ -105,7 +105,8 @@ def _with_store(
     store.hand_over(sampler)
     together: int = 0
     if request.trainer == "supernet":
-        together = store.note("shared_epochs", lambda: request.shared_epochs or epochs_together(task))
+        limit_s = SHARE * request.time_limit_s
+        together = store.note("shared_epochs", lambda: request.shared_epochs or shared_epochs(task, limit_s))
     asked = request.candidate_epochs
     epochs: int = store.note("epochs", lambda: epochs_each(task) if asked is None else asked)
     session.say(f"search: {space.name}, {space.count:.3g} networks, limits: {request.budget.text or 'none'}; "

@@ -13,8 +13,7 @@ from luthier.job.latencies import untrained_latency_s
 from luthier.job.plan import whole_epochs
 from luthier.job.search_task import TIMING_S, TRAINERS, SearchRequest, SearchTask, trainable
 from luthier.job.session import Session
-from luthier.job.supernet import SHARE as SHARED
-from luthier.job.supernet import own_epochs, shared_epochs
+from luthier.job.supernet import own_epochs
 from luthier.search.feasible import Feasible
 from luthier.search.latency import FIRST, LearntLatency
 from luthier.search.price import Pricer, on_device
@@ -92,20 +91,10 @@ def learn_latency(task: SearchTask) -> None:
 
 def epochs_each(task: SearchTask) -> int:
     """So many that the search's time holds about `WISHED` trainings of middling size; after a supernet few or none."""
-    seconds = SHARE * task.request.time_limit_s
-    if task.request.trainer == "supernet":
-        return own_epochs((1 - SHARED) * seconds, _epoch_s(task))
-    return whole_epochs(seconds / WISHED, _epoch_s(task), MOST_EPOCHS)
-
-
-def epochs_together(task: SearchTask) -> int:
-    """Of the supernet, see `luthier.job.supernet`."""
-    return shared_epochs(task, SHARE * task.request.time_limit_s)
-
-
-def _epoch_s(task: SearchTask) -> float:
-    """Of a network of middling MACs."""
     rows = task.feasible.draw(task.rng, 16)
     macs = task.pricer(rows)["macs"]
     middle = trainable(task.space.network(rows[int(np.argsort(macs)[len(macs) // 2])]))
-    return len(task.session.splits.train) / task.session.rate(middle)
+    seconds, epoch_s = SHARE * task.request.time_limit_s, len(task.session.splits.train) / task.session.rate(middle)
+    if task.request.trainer == "supernet":
+        return own_epochs(seconds, epoch_s)
+    return whole_epochs(seconds / WISHED, epoch_s, MOST_EPOCHS)

@@ -132,12 +132,12 @@ def own_epochs(seconds: float, epoch_s: float) -> int:
     """Epochs of a candidate's own, `OWN_EPOCHS` at most; 0 where the time does not hold `LEAST_CANDIDATES` with one.
 
     Args:
-        seconds: for all candidates.
+        seconds: of the search, the shared training included.
     Example:
-        >>> own_epochs(60.0, 4.0), own_epochs(600.0, 4.0), own_epochs(50.0, 4.0)
+        >>> own_epochs(120.0, 4.0), own_epochs(1200.0, 4.0), own_epochs(100.0, 4.0)
         (1, 1, 0)
     """
-    return min(OWN_EPOCHS, int(MARGIN * seconds / LEAST_CANDIDATES / epoch_s))
+    return min(OWN_EPOCHS, int(MARGIN * (1 - SHARE) * seconds / LEAST_CANDIDATES / epoch_s))
 
 
 def inherit(shared: Elastic, session: Session, asked: Training) -> Round:
