@@ -199,7 +199,7 @@ def chart(found: Searched) -> Chart:
             420, xaxis=axis(f"{title}, {suffix}", type="log"), yaxis=axis("validation accuracy, %"), showlegend=True
         ),
     )
-    note = "Each point is a network after the search's short training; the front's best were trained on."
+    note = "Each point is a network as the search judged it; the front's best were trained on."
     return Chart("front", "Accuracy against cost", note, figure)
 
 

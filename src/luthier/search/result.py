@@ -19,7 +19,7 @@ class Point:
     Attributes:
         name: of the network; of its file in `front/` if it is on the front.
         genes: gene -> value, as people read them.
-        accuracy: on validation, after the search's own short training.
+        accuracy: on validation, after `Searched.shared_epochs` and `Searched.epochs`.
         costs: column -> value in base units.
         kinds: column -> `measured`, `modelled` or `predicted`.
         on_front: no other beats it in all objectives.
